@@ -1,0 +1,37 @@
+"""Failures a person can act on, each with the exit code of its kind (sysexits)."""
+
+
+class SeptError(Exception):
+    """A failure told in one line that names the file, key or option, and what to do."""
+
+    exit_code = 70
+
+
+class ConfigError(SeptError, ValueError):
+    """A setting, or a pair of settings or artefacts, that cannot work."""
+
+    exit_code = 78
+
+
+class DataError(SeptError, ValueError):
+    """Data on disk that is missing, damaged or beyond the tolerated share of damage."""
+
+    exit_code = 65
+
+
+class StorageError(SeptError, OSError):
+    """The disk refused: full, read-only or gone."""
+
+    exit_code = 74
+
+
+class NonFiniteError(SeptError, ArithmeticError):
+    """A loss, gradient or weight became NaN or infinite."""
+
+    exit_code = 70
+
+
+class Interrupted(SeptError):
+    """Stopped by a signal; what was done is saved and the same command goes on from there."""
+
+    exit_code = 75
