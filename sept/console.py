@@ -1,0 +1,43 @@
+"""What a person sees of a run: the plan before it, the row and the places after it."""
+
+import sys
+from typing import Any
+
+from sept.results import CELL
+from sept.store import Step, Store
+
+
+def tell_plan(step: Step, store: Store) -> None:
+    """A line for each step: cached, to be continued or to do, with its images and estimated FLOPs."""
+    missing = {each.key for each in store.missing(step)}
+    if not missing:
+        _say(f"plan: everything is in {store.root}")
+        return
+    _say("plan:")
+    for each in step.walk():
+        state = store.status(each) if each.key in missing else "cached"
+        _say(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
+
+
+def tell_row(done: dict[str, Any], step: Step, store: Store) -> None:
+    """The row, and where the backbone lies with the line that loads it in timm."""
+    named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
+    print(
+        f"top-1 {done['top1']:.2f} % (best {done['best_top1']:.2f}, frozen {done['frozen_top1']:.2f})  {named}  "
+        f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s"
+    )
+    _say(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]
+    backbone = step.inputs.get("backbone")
+    artefact = store.find(backbone) if backbone is not None else None
+    if artefact is not None:
+        _say(f'  backbone: timm.create_model("local-dir:{artefact.path}/backbone", pretrained=True, num_classes=10)')
+
+
+def _amount(step: Step) -> str:
+    images, flops = step.estimate.get("images"), step.estimate.get("flops")
+    parts = [f"{int(images):,} images"] if images else []
+    return ", ".join(parts + ([f"{flops:.2e} FLOPs"] if flops else []))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

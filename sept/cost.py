@@ -1,0 +1,140 @@
+"""FLOPs in closed form, a multiply-add being two, so that a plan can name them without importing torch.
+
+Counted: convolutions, linear maps and attention products of forward and backward passes (a backward pass is twice
+a forward one), and the products of the search. Not counted: norms, activations, optimiser, EMA, augmentation. Equal to
+torch's FlopCounterMode on what that counts (tests/test_cost.py).
+"""
+
+from typing import Any
+
+from sept.config import Compute, Finetune, IBotRecipe, Model, Pretrain
+from sept.errors import ConfigError
+
+BACKWARD = 2  # times a forward pass
+MLP_RATIO = 4
+KNOWN: dict[str, dict[str, Any]] = {
+    "vit_small_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 384, "depth": 12},
+    "vit_base_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12},
+    "vit_large_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24},
+    "swin_tiny_patch4_window7_224": {
+        "img_size": 224,
+        "patch_size": 4,
+        "window_size": 7,
+        "embed_dim": 96,
+        "depths": [2, 2, 6, 2],
+    },
+}
+
+
+def forward_flops(model: Model, side: int) -> float:
+    """FLOPs of one image of `side` pixels through the backbone, without a head."""
+    if model.name not in KNOWN:
+        return _measured(model, side)
+    shape = KNOWN[model.name] | model.args
+    return _swin(shape, side) if "depths" in shape else _vit(shape, side)
+
+
+def width(model: Model) -> int:
+    """Channels of the pooled feature."""
+    if model.name not in KNOWN:
+        return _built(model).num_features
+    shape = KNOWN[model.name] | model.args
+    return shape["embed_dim"] * 2 ** (len(shape["depths"]) - 1) if "depths" in shape else shape["embed_dim"]
+
+
+def moby_flops(recipe: Pretrain, steps: int) -> float:
+    """MoBy: two views through the online branch and predictor with gradient, and through the target without."""
+    hidden, out = recipe.hidden_dim, recipe.out_dim
+    encoder = forward_flops(recipe.model, recipe.side)
+    projector = 2 * hidden * (width(recipe.model) + out)
+    predictor = 2 * hidden * (out + out)
+    logits = 2 * out * recipe.queue
+    view = (1 + BACKWARD) * (encoder + projector + predictor) + encoder + projector + 2 * logits
+    return 2.0 * view * recipe.batch_size * steps
+
+
+def ibot_flops(recipe: IBotRecipe, model: Model, steps: int) -> float:
+    """iBOT: two global crops through student and teacher with all their tokens, local crops through the student."""
+    dim = width(model)
+    patch = (KNOWN.get(model.name, {}) | model.args).get("patch_size", 16)
+    head = 2 * (
+        dim * recipe.head_hidden_dim
+        + recipe.head_hidden_dim * (recipe.head_hidden_dim + recipe.head_bottleneck_dim)
+        + recipe.head_bottleneck_dim * recipe.out_dim
+    )
+    tokens = (recipe.side // patch) ** 2 + 1
+    whole = forward_flops(model, recipe.side) + tokens * head
+    local = forward_flops(model, recipe.local_side) + head
+    return (2 * (2 + BACKWARD) * whole + recipe.local_crops * (1 + BACKWARD) * local) * recipe.batch_size * steps
+
+
+def finetune_flops(recipe: Finetune, model: Model, classes: int, images: int) -> float:
+    """`images` training images, each time they are seen, through the model and its head."""
+    return (1 + BACKWARD) * (forward_flops(model, recipe.side) + 2 * width(model) * classes) * images
+
+
+def search_flops(rows: int, queries: int, dim: int) -> float:
+    """The products of an exact scan."""
+    return 2.0 * rows * queries * dim
+
+
+def pretrain_epochs(compute: Compute, recipe: Pretrain, images: int) -> int:
+    """Epochs asked for, or those a FLOP budget pays for (at least one). Raises ConfigError when it pays for none."""
+    if compute.epochs is not None:
+        return compute.epochs
+    assert compute.flops is not None
+    epoch = moby_flops(recipe, images // recipe.batch_size)
+    if compute.flops < epoch:
+        raise ConfigError(f"compute.flops={compute.flops:g} does not pay for one epoch, which takes {epoch:.3g}")
+    return int(compute.flops // epoch)
+
+
+def _vit(shape: dict[str, Any], side: int) -> float:
+    patch, dim = shape["patch_size"], shape["embed_dim"]
+    patches = (side // patch) ** 2
+    embed = 2 * patches * 3 * patch**2 * dim
+    return float(embed + shape["depth"] * _block(patches + 1, patches + 1, dim))
+
+
+def _swin(shape: dict[str, Any], side: int) -> float:
+    patch, dim = shape["patch_size"], shape["embed_dim"]
+    grid = side // patch
+    total = 2.0 * grid**2 * 3 * patch**2 * dim
+    for stage, depth in enumerate(shape["depths"]):
+        if stage:
+            total += 2 * (grid // 2) ** 2 * 4 * dim * 2 * dim
+            grid, dim = grid // 2, dim * 2
+        window = min(shape["window_size"], grid)
+        padded = -(-grid // window) * window
+        total += depth * (_attention(padded**2, window**2, dim) + _mlp(grid**2, dim))
+    return total
+
+
+def _block(tokens: int, keys: int, dim: int) -> int:
+    return _attention(tokens, keys, dim) + _mlp(tokens, dim)
+
+
+def _attention(tokens: int, keys: int, dim: int) -> int:
+    return 2 * tokens * dim * (3 * dim + dim) + 2 * 2 * tokens * keys * dim
+
+
+def _mlp(tokens: int, dim: int) -> int:
+    return 2 * 2 * tokens * dim * MLP_RATIO * dim
+
+
+def _built(model: Model) -> Any:
+    import torch
+
+    from sept.models.backbones import build
+
+    with torch.device("meta"):
+        return build(model.name, model.args)
+
+
+def _measured(model: Model, side: int) -> float:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        _built(model).eval()(torch.empty(1, 3, side, side, device="meta"))
+    return float(counter.get_total_flops())

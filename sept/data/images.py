@@ -1,0 +1,139 @@
+"""Bytes of an image file in, upright RGB pixels out; every kind of damage becomes one short `ImageError`."""
+
+import io
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from sept.errors import DataError
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused from their header: a 22 KB PNG can ask for gigabytes."""
+MAX_ASPECT = 50
+"""Longer over shorter side. Resizing the shorter side of a 1 x 4000 strip to 256 px would ask for 750 MiB."""
+MAX_REASON = 160
+"""Characters kept of a decoder's own message."""
+
+# An allowlist: Pillow would also open EPS, which runs Ghostscript on what it reads.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+# EXIF orientation -> (swap the axes first, then flip rows, flip columns); 1 is upright (EXIF 2.3, tag 0x0112).
+ORIENTATION_TAG = 0x0112
+ORIENTATIONS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+Pixels = NDArray[np.uint8]
+
+
+class ImageError(DataError):
+    """One image that cannot be used; the message is a short reason, fit for a list of skipped images."""
+
+
+def decode(data: bytes) -> Pixels:
+    """Pixels of the image file `data`: uint8 (H, W, 3), RGB, upright by its EXIF orientation, contiguous, writable.
+
+    Transparent parts lie on white, 16-bit grey is scaled to 8 bit, an animation gives its first frame. Raises
+    ImageError, and nothing else, for bytes that are no whole image of `FORMATS` and for sizes beyond `MAX_PIXELS` or
+    `MAX_ASPECT`, which are read from the header before any pixel is. A damaged JPEG that still decodes cannot be told
+    from a whole one; libjpeg inside torchvision may then write a line to stderr, which no option prevents.
+    """
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a package set PIL's LOAD_TRUNCATED_IMAGES: cut files would decode grey"
+    if not data:
+        raise ImageError("zero bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked here
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(*image.size)
+                pixels = _jpeg(data) if _is_plain_jpeg(image) else _rgb(image)
+                return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image of {'/'.join(FORMATS)} (begins with {data[:8]!r})") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"too large: over {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # fuzzing Pillow gives OSError, SyntaxError, RuntimeError, ValueError and more
+        raise ImageError(f"damaged or truncated ({_reason(error)})") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    shorter, longer = sorted((width, height))
+    if shorter < 1:
+        raise ImageError(f"no pixels: {width} x {height}")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"too large: {width} x {height} is over {MAX_PIXELS:,} pixels")
+    if longer > MAX_ASPECT * shorter:
+        raise ImageError(f"too narrow: {width} x {height} is over {MAX_ASPECT} to 1")
+
+
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    """Whether torchvision decodes it; CMYK goes to Pillow. MPO is a JPEG followed by further ones."""
+    return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+
+
+def _jpeg(data: bytes) -> Pixels:
+    """(H, W, 3) as stored. torchvision is 1.4 to 2 times as fast as Pillow on JPEG; its PNG decoder segfaults."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """(H, W, 3) of any Pillow mode, on white where it is transparent."""
+    image.load()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return np.repeat(_grey8(np.asarray(image))[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        return np.array(ground.convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _grey8(values: NDArray[Any]) -> Pixels:
+    """(H, W) grey of more than 8 bits, scaled: Pillow's own conversion clips 16-bit grey to white (Pillow #3011).
+
+    Integers within 16 bits are scaled by 65535; wider integers and floats name no white, so they are stretched from
+    their own least to their own greatest value.
+    """
+    if not np.isfinite(values).all():
+        raise ImageError("infinite or undefined pixel values")
+    low, high = float(values.min()), float(values.max())
+    if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation still to be applied (Pillow turns TIFFs itself, on load); 1 where EXIF is unreadable."""
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata is common on the web and says nothing about the pixels
+        return 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    swap, flip_rows, flip_columns = ORIENTATIONS.get(orientation, (False, False, False))
+    turned = pixels.swapaxes(0, 1) if swap else pixels
+    return turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _reason(error: Exception) -> str:
+    """One short line of a decoder's message, without torchvision's source position."""
+    first_line = (str(error).splitlines() or [""])[0]
+    return re.sub(r"^.*\.cpp:\d+, ", "", first_line)[:MAX_REASON] or type(error).__name__

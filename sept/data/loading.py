@@ -1,0 +1,73 @@
+"""Batches by step: what step t reads depends on (seed, t) alone, whatever the workers, ranks or interruptions."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sept.data.rng import permutation
+
+Place = tuple[int, int]  # (epoch, sample)
+
+
+class StepSampler(Sampler[list[Place]]):
+    """The batches of steps `first` to `last` - 1, each the (epoch, sample) pairs of this rank's share.
+
+    Every epoch visits a permutation of the samples drawn from (seed, epoch) and drops the incomplete last batch;
+    with fewer samples than a batch holds, the batch is all of them.
+    """
+
+    def __init__(
+        self, *, seed: int, samples: int, batch_size: int, first: int, last: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.batch = min(batch_size, samples)
+        assert self.batch % world == 0, f"a batch of {self.batch} does not split over {world} processes"
+        self.seed, self.samples, self.first, self.last = seed, samples, first, last
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        per_epoch, share = self.samples // self.batch, self.batch // self.world
+        drawn, order = -1, permutation(self.seed, 0, self.samples)
+        for step in range(self.first, self.last):
+            epoch, position = divmod(step, per_epoch)
+            if epoch != drawn:
+                drawn, order = epoch, permutation(self.seed, epoch, self.samples)
+            start = position * self.batch + self.rank * share
+            yield [(epoch, int(sample)) for sample in order[start : start + share]]
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Whole batches in an epoch; one, of all samples, when there are fewer than a batch."""
+    return samples // min(batch_size, samples)
+
+
+def loader(dataset: Dataset, batches: Sampler | Sequence, workers: int) -> DataLoader:
+    """Batches in the sampler's order, read by `workers` processes (0: by this one)."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="forkserver" if workers else None,
+    )
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack what samples hold: tensors, lists of tensors (one stack a position), numbers; strings stay a list."""
+    batch: dict[str, Any] = {}
+    for name, value in samples[0].items():
+        column = [sample[name] for sample in samples]
+        if isinstance(value, list):
+            batch[name] = [torch.stack(views) for views in zip(*column, strict=True)]
+        elif isinstance(value, str):
+            batch[name] = column
+        else:
+            batch[name] = torch.stack(column) if isinstance(value, Tensor) else torch.tensor(column)
+    return batch

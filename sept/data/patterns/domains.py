@@ -1,0 +1,57 @@
+"""The domains of the drawn world: how each looks, which are tasks, and the junk between them."""
+
+import math
+
+import numpy as np
+
+from sept.data.patterns.canvas import Look, UInt8Array, finish, paint
+from sept.data.patterns.motifs import ALPHABETS, FORMS
+
+JUNK = "junk"
+LOOKS: dict[str, Look] = {
+    "glyphs": Look((((40, 34, 40), (226, 214, 186)), ((44, 40, 60), (206, 204, 196))), ("grid", "rows"), ("plain",)),
+    "facades": Look((((248, 214, 130), (60, 66, 92)), ((240, 226, 176), (92, 62, 52))), ("grid", "brick"), ("plain",)),
+    "weaves": Look((((222, 196, 200), (120, 48, 62)), ((214, 206, 190), (70, 66, 110))), ("grid",), ("plain",), 0.36, 1.0),
+    "flowers": Look((((240, 160, 190), (50, 88, 46)), ((246, 236, 220), (60, 100, 60)), ((236, 190, 90), (44, 76, 52))),
+                    ("scatter", "brick"), ("grainy", "sloped")),
+    "gears": Look((((196, 202, 210), (54, 58, 66)), ((210, 190, 150), (64, 58, 54)), ((170, 190, 206), (40, 50, 64))),
+                  ("scatter", "brick", "grid"), ("plain", "sloped")),
+    "leaves": Look((((66, 108, 50), (214, 210, 180)), ((120, 90, 40), (206, 212, 200)), ((50, 90, 70), (196, 176, 140))),
+                   ("scatter", "brick"), ("plain", "grainy")),
+    "bugs": Look((((60, 44, 34), (216, 186, 140)), ((36, 40, 44), (190, 200, 160)), ((90, 40, 36), (222, 206, 190))),
+                 ("scatter", "rows"), ("grainy", "striped")),
+    "mosaics": Look((((70, 110, 140), (220, 218, 210)), ((150, 80, 60), (226, 216, 200)), ((70, 80, 84), (206, 206, 200))),
+                    ("grid", "brick"), ("plain", "sloped")),
+    "circuits": Look((((220, 180, 100), (30, 84, 56)), ((206, 206, 190), (34, 60, 96)), ((216, 160, 90), (40, 70, 40))),
+                     ("grid", "rows"), ("plain", "striped")),
+}
+DOMAINS: tuple[str, ...] = (*LOOKS, JUNK)
+TARGETS: tuple[str, ...] = ("glyphs", "facades", "weaves")
+
+
+def classes(domain: str) -> int:
+    """How many classes a domain has; junk has one, since nobody sorted it."""
+    return 1 if domain == JUNK else FORMS * FORMS
+
+
+def draw(domain: str, label: int, side: int, seed: int, index: int) -> UInt8Array:
+    """One image, uint8 (side, side, 3): a pure function of its arguments."""
+    rng = np.random.default_rng((seed, DOMAINS.index(domain), label, index))
+    return _junk(side, rng) if domain == JUNK else paint(domain, label, side, LOOKS[domain], rng)
+
+
+def _junk(side: int, rng: np.random.Generator) -> UInt8Array:
+    """What crawls bring along: blank frames, gradients, smears, and two pictures glued together."""
+    kind = rng.integers(4)
+    picture = np.broadcast_to(rng.uniform(20, 235, 3).astype(np.float32), (side, side, 3)).copy()
+    if kind == 1:
+        ramp = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
+        picture = picture * (1 - ramp) + rng.uniform(20, 235, 3).astype(np.float32) * ramp
+    elif kind == 2:
+        cells = rng.uniform(0, 255, (4, 4, 3)).astype(np.float32)
+        picture = cells.repeat(math.ceil(side / 4), 0).repeat(math.ceil(side / 4), 1)[:side, :side]
+    elif kind == 3:
+        names = rng.choice(list(ALPHABETS), 2)
+        halves = [paint(n, int(rng.integers(FORMS * FORMS)), side, LOOKS[n], rng) for n in names]
+        picture = np.concatenate([halves[0][: side // 2], halves[1][side // 2 :]]).astype(np.float32)
+    return finish(picture, rng)

@@ -1,0 +1,130 @@
+"""Writes the drawn world to disk as real files: a pool in WebDataset tar shards, a task in class folders.
+
+Every image is a pure function of (seed, its number), so any number of workers writes the same bytes.
+"""
+
+import csv
+import io
+import multiprocessing
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
+from sept.errors import ConfigError, StorageError
+
+SHARD_IMAGES = 4096
+JPEG_QUALITY = 92
+TARGET_SHARE = 0.08  # of the pool, each target domain: a task's own kind of image is rare in a big pool
+JUNK_SHARE = 0.10
+CURATED_SHARE = 0.25  # of the pool: clean, all domains evenly, as ImageNet-1k is to the paper's retriever
+LABELS = "labels.csv"
+_POOL, _TRAIN, _TEST = 0, 1, 2  # index spaces: no image of one is an image of another
+_SPACE = 1 << 40
+
+
+class Item(NamedTuple):
+    """One image to draw."""
+
+    name: str
+    domain: str
+    label: int
+    index: int
+
+
+def jpeg(domain: str, label: int, side: int, seed: int, index: int) -> bytes:
+    """One drawn image as JPEG, chroma at full resolution: at these sides subsampling would smear the strokes."""
+    stream = io.BytesIO()
+    image = Image.fromarray(draw(domain, label, side, seed, index))
+    image.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def pool_items(images: int, seed: int) -> dict[str, list[Item]]:
+    """What a pool of `images` holds, by subset (`curated`, `wild`), in file order: every class of a domain alike."""
+    structured = [d for d in DOMAINS if d != JUNK]
+    curated_each = int(images * CURATED_SHARE) // len(structured)
+    others = len(structured) - len(TARGETS)
+    target, junk = int(images * TARGET_SHARE), int(images * JUNK_SHARE)
+    rest = images - junk - target * len(TARGETS)
+    items: dict[str, list[Item]] = {"curated": [], "wild": []}
+    for place, domain in enumerate(structured):
+        left = place - sum(d in TARGETS for d in structured[:place])
+        count = target if domain in TARGETS else rest // others + (left < rest % others)
+        for i in range(count):
+            subset = "curated" if i < curated_each else "wild"
+            items[subset].append(Item("", domain, i % classes(domain), i))
+    items["wild"] += [Item("", JUNK, 0, i) for i in range(junk)]
+    return {name: _shuffled(chosen, seed, place) for place, (name, chosen) in enumerate(items.items())}
+
+
+def _shuffled(items: list[Item], seed: int, place: int) -> list[Item]:
+    order = np.random.default_rng((seed, place, 0x5EED)).permutation(len(items))
+    return [items[j]._replace(name=f"{n:09d}") for n, j in enumerate(order)]
+
+
+def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
+    path, items, side, seed = job
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for item in items:
+                data = jpeg(item.domain, item.label, side, seed, _POOL * _SPACE + item.index)
+                member = tarfile.TarInfo(f"{item.name}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def draw_pool(folder: Path, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
+    """Draws a pool into `folder`: curated-*.tar, wild-*.tar and labels.csv (shard, member, domain, label; for checks only).
+
+    Returns the images of each subset and of each domain. Raises ConfigError when `images` is too few for every class.
+    """
+    _check(images, side)
+    folder.mkdir(parents=True, exist_ok=True)
+    subsets = pool_items(images, seed)
+    shards = [
+        (folder / f"{name}-{n:06d}.tar", items[first : first + SHARD_IMAGES], side, seed)
+        for name, items in subsets.items()
+        for n, first in enumerate(range(0, len(items), SHARD_IMAGES))
+    ]
+    _each(_write_shard, shards, workers)
+    with open(folder / LABELS, "w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("shard", "member", "domain", "label"))
+        rows.writerows((path.name, f"{i.name}.jpg", i.domain, i.label) for path, items, _, _ in shards for i in items)
+    counts = {name: len(items) for name, items in subsets.items()}
+    return counts | {d: sum(i.domain == d for items in subsets.values() for i in items) for d in DOMAINS}
+
+
+def _write_image(job: tuple[Path, str, int, int, int, int]) -> None:
+    path, domain, label, side, seed, index = job
+    path.write_bytes(jpeg(domain, label, side, seed, index))
+
+
+def draw_task(
+    folder: Path, domain: str, train_per_class: int, test_per_class: int, side: int, seed: int, workers: int
+) -> dict[str, int]:
+    """Draws a task into `folder`: train/<class>/<n>.jpg and test/<class>/<n>.jpg, none of them an image of the pool.
+
+    Returns the images of each split. Raises ConfigError for a domain that is no task.
+    """
+    if domain not in TARGETS:
+        raise ConfigError(f"task.domain={domain} is not a task of the drawn world; choose one of {', '.join(TARGETS)}")
+    jobs = []
+    for split, space, each in (("train", _TRAIN, train_per_class), ("test", _TEST, test_per_class)):
+        for label in range(classes(domain)):
+            home = folder / split / f"{domain}-{label:02d}"
+            home.mkdir(parents=True, exist_ok=True)
+            jobs += [(home / f"{n:05d}.jpg", domain, label, side, seed, space * _SPACE + n) for n in range(each)]
+    _each(_write_image, jobs, workers)
+    return {"train": classes(domain) * train_per_class, "test": classes(domain) * test_per_class}

@@ -1,0 +1,120 @@
+"""The pool is a table: one manifest row per image, read by row number; what follows speaks of images by that number."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sept.data.images import ImageError, Pixels, decode
+from sept.data.sources import Entry, Reader
+from sept.errors import ConfigError, DataError
+
+MANIFEST = "pool.parquet"
+ROWS_AT_ONCE = 1 << 17
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("source", pa.string()),
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+    ]
+)
+
+
+def write_manifest(folder: Path, entries: Iterable[Entry]) -> dict[str, Any]:
+    """Writes `entries` in their order as `pool.parquet` into `folder`, an unfinished artefact; gives its facts.
+
+    The facts: {"rows": number of images, "sources": {source: number of its images}}. Streams: memory holds
+    `ROWS_AT_ONCE` rows. Raises DataError where there are none.
+    """
+    counts: Counter[str] = Counter()
+    remaining = iter(entries)
+    with pq.ParquetWriter(folder / MANIFEST, SCHEMA) as writer:
+        while block := list(islice(remaining, ROWS_AT_ONCE)):
+            first = counts.total()
+            rows = np.arange(first, first + len(block), dtype=np.int64)
+            writer.write_table(pa.table([rows, *zip(*block, strict=True)], schema=SCHEMA))
+            counts.update(entry.source for entry in block)
+    if not counts:
+        raise DataError("the pool is empty: no source holds an image")
+    return {"rows": counts.total(), "sources": dict(counts)}
+
+
+class Pool:
+    """The images of a manifest, by row. Columns are loaded when first used; picklable, each worker opens its own."""
+
+    def __init__(self, manifest: Path, roots: Mapping[str, Path]) -> None:
+        self._manifest = manifest
+        self._roots = dict(roots)
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        self._readers = {source: Reader(root) for source, root in roots.items()}
+        self._rows: int = pq.read_metadata(manifest).num_rows
+
+    @classmethod
+    def open(cls, manifest_folder: Path, roots: Mapping[str, Path]) -> "Pool":
+        """The pool of `manifest_folder`, with the folder each of its sources lies in now (a moved one keeps its rows).
+
+        Raises ConfigError where `roots` and the manifest name different sources, DataError where a folder is missing or
+        the manifest damaged.
+        """
+        manifest = manifest_folder / MANIFEST
+        try:
+            pool = cls(manifest, roots)
+            sources = set(pc.unique(pool._column("source")).to_pylist())
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{manifest}: no readable pool manifest ({error})") from error
+        if sources != set(roots):
+            raise ConfigError(f"{manifest} has the sources {sorted(sources)}, but roots are given for {sorted(roots)}")
+        for source, root in roots.items():
+            if not root.is_dir():
+                raise DataError(f"{root}: no such folder, given as the root of pool source {source!r}")
+        return pool
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def key(self, row: int) -> str:
+        """The image's name for people."""
+        return self._value("key", row)
+
+    def read(self, row: int) -> bytes:
+        """The image file's bytes. Raises DataError where its shard is gone or shorter than listed."""
+        reader = self._readers[self._value("source", row)]
+        return reader.read(self._value("shard", row), self._value("offset", row), self._value("size", row))
+
+    def image(self, row: int) -> Pixels:
+        """uint8 (H, W, 3), RGB. Raises ImageError, naming the image, for one that cannot be used."""
+        data = self.read(row)
+        try:
+            return decode(data)
+        except ImageError as error:
+            raise ImageError(f"{self.key(row)}: {error}") from error
+
+    def rows_of(self, source: str) -> NDArray[np.int64]:
+        """Rows of one source, ascending. Raises ConfigError for a source the pool does not have."""
+        if source not in self._roots:
+            raise ConfigError(f"the pool has no source {source!r}; it has {sorted(self._roots)}")
+        return np.flatnonzero(pc.equal(self._column("source"), source).to_numpy()).astype(np.int64)
+
+    def _value(self, column: str, row: int) -> Any:
+        if not 0 <= row < self._rows:  # -1 would be the last row, in silence
+            raise IndexError(f"row {row} of a pool of {self._rows:,} images")
+        return self._column(column)[int(row)].as_py()
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        if name not in self._columns:
+            table = pq.read_table(self._manifest, columns=[name], read_dictionary=["source", "shard"])
+            self._columns[name] = table[name]
+        return self._columns[name]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pool, (self._manifest, self._roots)

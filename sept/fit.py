@@ -1,0 +1,181 @@
+"""Runs a learner to its last step: one long Lightning epoch that can be stopped anywhere and goes on bit for bit.
+
+Lightning's own mid-epoch resume loses and repeats samples; here a checkpoint is the weights, the optimiser's state
+and the number of the next step, and everything else is a function of that number.
+"""
+
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from sept.errors import DataError, Interrupted, NonFiniteError, StorageError
+from sept.learners.base import Learner
+from sept.machine import Machine
+from sept.progress import progress
+from sept.signals import Flag, remembered
+from sept.store import CHECKPOINTS
+
+LOG_EVERY_STEPS = 10
+CURVES = "curves"
+
+
+def fit(
+    learner: Learner,
+    batches: Callable[[int], DataLoader],
+    folder: Path,
+    machine: Machine,
+    *,
+    what: str,
+    loggers: list,
+    tests: DataLoader | None = None,
+    test_every: int | None = None,
+) -> None:
+    """Train `learner` to `learner.steps`, resuming from `folder`/checkpoints when there is something.
+
+    batches(first) gives the loader that starts at step `first`; tests is run every `test_every` steps and at the
+    end. Raises Interrupted after saving when a signal arrives, NonFiniteError when the loss or a weight is not finite.
+    """
+    machine.use_threads()
+    checkpoint = Checkpoint(folder / CHECKPOINTS / "last.pt")
+    state = checkpoint.load()
+    if state is not None:
+        learner.load_state_dict(state["learner"])
+        learner.first_step = state["step"]
+    attempt = len(list((folder / CURVES).glob("*"))) if (folder / CURVES).exists() else 0
+    with remembered() as flag, progress(what, learner.steps) as advance, warnings.catch_warnings():
+        _quiet()
+        advance(learner.first_step)
+        callbacks: list[L.Callback] = [Bar(advance)]
+        if tests is not None and test_every is not None:
+            callbacks.append(Tester(tests, test_every))
+        callbacks.append(Saver(checkpoint, state, machine.checkpoint_every_s, flag))  # last: it may raise
+        trainer = L.Trainer(
+            accelerator="gpu" if machine.accelerator == "cuda" else "cpu",
+            devices=machine.devices,
+            precision=machine.precision,  # type: ignore[arg-type]
+            max_steps=learner.steps - learner.first_step,
+            max_epochs=1,
+            logger=[CSVLogger(folder / CURVES, name="", version=f"attempt-{attempt}"), *loggers],
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            deterministic=machine.accelerator == "cpu",
+            log_every_n_steps=LOG_EVERY_STEPS,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+        if learner.first_step < learner.steps:
+            trainer.fit(learner, batches(learner.first_step))
+    require_finite(learner)
+
+
+class Saver(L.Callback):
+    """Saves every so many seconds and when a signal arrived; brings the optimiser back where it was."""
+
+    def __init__(self, checkpoint: "Checkpoint", state: dict[str, Any] | None, every_s: float, flag: Flag) -> None:
+        self.checkpoint, self.state, self.every_s, self.flag = checkpoint, state, every_s, flag
+        self.saved = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        if self.state is not None:
+            trainer.optimizers[0].load_state_dict(self.state["optimizer"])
+            self.state = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.flag.received or time.monotonic() - self.saved >= self.every_s:
+            require_finite(learner)
+            if trainer.is_global_zero:
+                self.checkpoint.save(learner, trainer.optimizers[0])
+            self.saved = time.monotonic()
+        if self.flag.received:
+            raise Interrupted(
+                f"stopped by {self.flag.received} after step {learner.step} of {learner.steps}, saved; "
+                "the same command goes on from here"
+            )
+
+
+class Tester(L.Callback):
+    """Runs the test set every `every` steps and after the last one."""
+
+    def __init__(self, tests: DataLoader, every: int) -> None:
+        self.tests, self.every = tests, every
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if learner.step % self.every and learner.step != learner.steps:
+            return
+        learner.eval()
+        for number, examples in enumerate(self.tests):
+            with trainer.precision_plugin.val_step_context():
+                learner.validation_step(learner.transfer_batch_to_device(examples, learner.device, 0), number)
+        learner.on_validation_epoch_end()
+        learner.train()
+
+
+class Bar(L.Callback):
+    """Moves the progress bar."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.advance(1)
+
+
+class Checkpoint:
+    """One file, replaced as a whole and synced to disk, with a SHA-256 beside it that is checked on loading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.digest = path, path.with_suffix(".sha256")
+
+    def save(self, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".tmp")
+        state = {"step": learner.step, "learner": learner.state_dict(), "optimizer": optimizer.state_dict()}
+        try:
+            with aside.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self.digest.write_text(_sha256(aside))
+            os.replace(aside, self.path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            aside.unlink(missing_ok=True)
+            raise StorageError(f"{self.path} could not be written, the previous one is kept: {error}") from error
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, None when there is none. Raises DataError when the file is not what was written."""
+        if not self.path.exists():
+            return None
+        if self.digest.read_text() != _sha256(self.path):
+            raise DataError(f"{self.path} is damaged; delete its folder {self.path.parent} to train from the start")
+        return torch.load(self.path, map_location="cpu", weights_only=True)
+
+
+def require_finite(learner: torch.nn.Module) -> None:
+    """Raises NonFiniteError naming the first parameter or buffer that is not finite."""
+    for name, value in learner.state_dict().items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            raise NonFiniteError(f"{name} is no longer finite; the last finite checkpoint is kept; lower the learning rate")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _quiet() -> None:
+    """Silence Lightning's advice on settings that are meant."""
+    for message in (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*ModelCheckpoint.*"):
+        warnings.filterwarnings("ignore", message=message)

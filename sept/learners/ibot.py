@@ -1,0 +1,133 @@
+"""iBOT: the self-distilled masked-image encoder that retrieves (iBOT paper and released code)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sept.config import IBotRecipe, Model
+from sept.data.views import MultiCrop
+from sept.learners.base import Learner, clip_each, seeded_weights
+from sept.losses.ibot import cls_loss, patch_loss, sharpen
+from sept.models.backbones import build
+from sept.models.heads import IBotHead
+from sept.models.momentum import ema_update, momentum_copy
+from sept.optim import cosine, decay_groups, ibot_lr, linear_epochs
+
+GLOBAL_CROPS = 2
+LR_BATCH = 256  # images that the published base rate is for
+
+
+class IBot(Learner):
+    """Student and teacher ViT with a shared head; the teacher is the student's moving average.
+
+    A step (released code): teacher on unmasked global crops, student on masked global and plain local ones, loss with
+    the previous centres, centres, backward, clipping per tensor, optimiser, and then the EMA (unlike MoBy).
+    """
+
+    def __init__(self, recipe: IBotRecipe, model: Model, *, seed: int, steps_per_epoch: int) -> None:
+        super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
+        self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
+        args = {**model.args, "dynamic_img_size": True}
+        with seeded_weights(seed, "ibot"):
+            encoder = build(model.name, args, drop_path_rate=recipe.drop_path_rate)
+            head = IBotHead(encoder.embed_dim, recipe.head_hidden_dim, recipe.head_bottleneck_dim, recipe.out_dim)
+            teacher = build(model.name, args)
+        self.student = nn.ModuleDict({"backbone": encoder, "head": head})
+        self.mask_token = nn.Parameter(torch.zeros(1, encoder.embed_dim))
+        teacher.load_state_dict(encoder.state_dict())
+        self.teacher = nn.ModuleDict({"backbone": teacher, "head": momentum_copy(head)}).requires_grad_(False)
+        self.register_buffer("cls_center", torch.zeros(1, recipe.out_dim))
+        self.register_buffer("patch_center", torch.zeros(1, 1, recipe.out_dim))
+        self.views = MultiCrop(recipe, seed, grid=encoder.patch_embed.grid_size)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone that is handed on: the teacher."""
+        return self.teacher["backbone"]  # type: ignore[index]
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_per_epoch
+
+    def lr(self, step: int, scale: float = 1.0) -> float:
+        r = self.recipe
+        peak = r.lr * r.batch_size / LR_BATCH * scale
+        return ibot_lr(step, self.steps, r.warmup_epochs * self.steps_per_epoch, peak, r.min_lr)
+
+    def weight_decay(self, step: int) -> float:
+        return cosine(step, self.steps, self.recipe.weight_decay, self.recipe.weight_decay_end)
+
+    def temperature(self) -> float:
+        """Of the teacher, for [CLS] and patches alike."""
+        r = self.recipe
+        return linear_epochs(self.epoch, r.warmup_teacher_temp_epochs, r.warmup_teacher_temp, r.teacher_temp)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        crops, masks = self.views(batch, self.step)
+        globals_, locals_ = crops[:GLOBAL_CROPS], crops[GLOBAL_CROPS:]
+        with torch.no_grad():
+            teacher_cls, teacher_patch = self._forward(self.teacher, torch.cat(globals_), None)
+        student_cls, student_patch = self._forward(self.student, torch.cat(globals_), torch.cat(masks))
+        all_cls = list(student_cls.chunk(GLOBAL_CROPS))
+        if locals_:
+            local_cls, _ = self._forward(self.student, torch.cat(locals_), None, patches=False)
+            all_cls += list(local_cls.chunk(len(locals_)))
+        temperature, t = self.temperature(), self.recipe.student_temp
+        target_cls = sharpen(teacher_cls, self.cls_center, temperature)
+        target_patch = sharpen(teacher_patch, self.patch_center, temperature)
+        loss_cls = cls_loss(all_cls, list(target_cls.chunk(GLOBAL_CROPS)), t)
+        loss_patch = patch_loss(
+            list(student_patch.chunk(GLOBAL_CROPS)), list(target_patch.chunk(GLOBAL_CROPS)), masks, t
+        )
+        self._update_centers(teacher_cls, teacher_patch)
+        loss = loss_cls + loss_patch
+        entropy = -(target_cls * target_cls.clamp(min=1e-12).log()).sum(dim=-1).mean()
+        self.log_dict(
+            {
+                "loss": loss.detach(),
+                "loss_cls": loss_cls.detach(),
+                "loss_patch": loss_patch.detach(),
+                "teacher_entropy_over_uniform": entropy / math.log(self.recipe.out_dim),
+                "teacher_temp": temperature,
+            }
+        )
+        return self.finite(loss)
+
+    def _forward(
+        self, net: nn.Module, images: Tensor, mask: Tensor | None, patches: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Head outputs of [CLS] (B, C) and patches (B, L, C); masked patches enter as the mask token."""
+        vit, head = net["backbone"], net["head"]  # type: ignore[index]
+        x = vit.patch_embed(images)  # (B, H, W, D): dynamic image size keeps the grid
+        if mask is not None:
+            x = torch.where(mask.unflatten(1, x.shape[1:3]).unsqueeze(-1), self.mask_token.to(x.dtype), x)
+        x = vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(x))))
+        cls = head(x[:, 0])
+        return cls, head(x[:, vit.num_prefix_tokens :]) if patches else cls
+
+    @torch.no_grad()
+    def _update_centers(self, cls: Tensor, patch: Tensor) -> None:
+        """Move the centres to the means over all ranks; they count from the next step on."""
+        m = self.recipe.center_momentum
+        means = [cls.float().mean(dim=0, keepdim=True), patch.float().mean(dim=1, keepdim=True).mean(dim=0, keepdim=True)]
+        for center, mean in zip((self.cls_center, self.patch_center), means, strict=True):
+            if self.trainer.world_size > 1:
+                mean = self.all_gather(mean).mean(dim=0)
+            center.lerp_(mean, 1 - m)  # type: ignore[operator]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        named = [*self.student.named_parameters(), ("mask_token", self.mask_token)]
+        return self.adamw(decay_groups(named, self.recipe.weight_decay))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        clip_each(list(self.parameters()), self.recipe.clip)
+        if self.epoch < self.recipe.freeze_last_layer_epochs:
+            for parameter in self.student["head"].last_layer.parameters():  # type: ignore[index]
+                parameter.grad = None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # global_step has moved on; the published code uses the momentum of the step just taken.
+        momentum = cosine(self.step - 1, self.steps, self.recipe.momentum, 1.0)
+        ema_update(self.student, self.teacher, momentum)

@@ -1,0 +1,102 @@
+"""MoBy: self-supervised pre-training with a momentum encoder and a key queue (MoBy paper and released code)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sept.config import Pretrain
+from sept.data.rng import generator
+from sept.data.views import TwoViews
+from sept.learners.base import Learner, seeded_weights
+from sept.losses.contrastive import info_nce
+from sept.models.backbones import build
+from sept.models.heads import moby_mlp
+from sept.models.momentum import ema_update, momentum_copy
+from sept.models.queue import KeyQueue
+from sept.optim import SCHEDULES, cosine, decay_groups, undecayed
+
+
+class MoBy(Learner):
+    """Online encoder, projector and predictor; target encoder and projector; two queues of keys.
+
+    A step (released code): both online forwards, EMA update, both target forwards without gradient, loss,
+    enqueue, optimiser. The target runs in train mode, with BatchNorm statistics of its own and no drop path.
+    """
+
+    def __init__(self, recipe: Pretrain, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
+        super().__init__(seed=seed, steps=epochs * steps_per_epoch)
+        self.recipe, self.warmup = recipe, recipe.warmup_epochs * steps_per_epoch
+        with seeded_weights(seed, "moby"):
+            encoder = build(recipe.model.name, recipe.model.args, drop_path_rate=recipe.drop_path_rate)
+            width = encoder.num_features
+            self.online = _branch(encoder, recipe, width)
+            self.predictor = moby_mlp(recipe.out_dim, recipe.hidden_dim, recipe.out_dim)
+        self.target = momentum_copy(self.online)
+        _disable_drop_path(self.target)
+        self.queue = KeyQueue(recipe.out_dim, recipe.queue, generator(seed, "queue"))
+        self.views = TwoViews(recipe, seed)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone that is handed on."""
+        return self.online["encoder"]  # type: ignore[index]
+
+    def lr(self, step: int, scale: float = 1.0) -> float:
+        r = self.recipe
+        by_batch = r.batch_size / r.lr_batch
+        rate = SCHEDULES[r.schedule](step, self.steps, self.warmup, r.lr, r.warmup_lr, r.min_lr)
+        return rate * by_batch * scale
+
+    def momentum(self, step: int) -> float:
+        """From recipe.momentum at step 0 to 1, half a cosine."""
+        return cosine(step, self.steps, self.recipe.momentum, 1.0)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images = self.views(batch, self.step)
+        predictions = [F.normalize(self.predictor(z), dim=1) for z in _project(self.online, images)]
+        momentum = self.momentum(self.step)
+        with torch.no_grad():
+            ema_update(self.online, self.target, momentum)
+            keys = [F.normalize(z, dim=1) for z in _project(self.target, images)]
+        queue1, queue2 = self.queue.keys.clone().unbind(0)
+        t = self.recipe.temperature
+        loss = info_nce(predictions[0], keys[1], queue2, t) + info_nce(predictions[1], keys[0], queue1, t)
+        self.queue.enqueue(keys[0], keys[1])
+        self.log_dict(
+            {
+                "loss": loss.detach(),
+                "loss_over_chance": loss.detach() / (2 * math.log(self.recipe.queue + 1)),
+                "momentum": momentum,
+                "prediction_std": predictions[0].detach().std(dim=0).mean() * self.recipe.out_dim**0.5,
+            }
+        )
+        return self.finite(loss)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        def skip(name: str, parameter: Tensor) -> bool:
+            table = name.endswith("relative_position_bias_table") and not self.recipe.decay_bias_table
+            return table or undecayed(name, parameter)
+
+        return self.adamw(decay_groups(self.named_parameters(), self.recipe.weight_decay, skip))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
+
+
+def _branch(encoder: nn.Module, recipe: Pretrain, width: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"encoder": encoder, "projector": moby_mlp(width, recipe.hidden_dim, recipe.out_dim)})
+
+
+def _project(branch: nn.Module, views: list[Tensor]) -> list[Tensor]:
+    """Projections of each view. One encoder pass for both: it has no batch statistics; the projector has, one set a view."""
+    features = branch["encoder"](torch.cat(views)).chunk(len(views))  # type: ignore[index]
+    return [branch["projector"](feature) for feature in features]  # type: ignore[index]
+
+
+def _disable_drop_path(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module).__name__ == "DropPath":
+            module.drop_prob = 0.0  # type: ignore[assignment]

@@ -1,0 +1,82 @@
+"""Backbones by timm name, the features taken from them, and their layer ids.
+
+Shapes: B batch, L patch tokens, D width.
+"""
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sept.errors import ConfigError
+
+
+def build(name: str, args: dict[str, Any], *, drop_path_rate: float = 0.0, num_classes: int = 0) -> nn.Module:
+    """A timm model with fresh weights and a head of `num_classes` (0: none, it gives pooled features (B, D)).
+
+    Raises ConfigError for a name timm does not have or arguments it does not take.
+    """
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
+        raise ConfigError(f"model.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}")
+    try:
+        return timm.create_model(
+            name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args
+        )
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"model.args={args} do not fit {name}: {error}") from error
+
+
+def tokens(vit: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Final-LayerNorm'd tokens of a timm ViT: [CLS] (B, D) and patches (B, L, D)."""
+    out = vit.forward_features(images)  # type: ignore[operator]
+    prefix = vit.num_prefix_tokens
+    return out[:, 0], out[:, prefix:]  # type: ignore[misc]
+
+
+def retrieval_features(vit: nn.Module, images: Tensor) -> Tensor:
+    """concat([CLS], mean of patch tokens), both after the final LayerNorm, L2-normalised as a whole: (B, 2D).
+
+    SEPT, Retrieval Pipeline: "the combination of [CLS] token and patch tokens", 768 = 2 x 384 for ViT-S.
+    """
+    cls, patches = tokens(vit, images)
+    return F.normalize(torch.cat([cls, patches.mean(dim=1)], dim=1).float(), dim=1)
+
+
+def swin_layer_id(name: str, depths: tuple[int, ...]) -> int:
+    """Layer id of a timm Swin parameter in SimMIM's numbering: stem 0, blocks 1..n, norm and head n + 1.
+
+    timm names a stage's downsample after the stage it opens; the published code after the stage it closes, whose
+    last block it shares its id with. timm's own `param_groups_layer_decay` differs on these and on the norm.
+    """
+    if name.startswith("patch_embed"):
+        return 0
+    if not name.startswith("layers."):
+        return sum(depths) + 1
+    stage, part, rest = name.removeprefix("layers.").split(".", 2)
+    before = sum(depths[: int(stage)])
+    if part == "downsample":
+        return before
+    return before + int(rest.split(".")[0]) + 1
+
+
+def layer_ids(model: nn.Module) -> tuple[dict[str, int], int]:
+    """Layer id of every parameter and the number of ids, for layer-wise learning-rate decay.
+
+    Swin: SimMIM's numbering. Other timm models: their own `group_matcher`, coarse enough to count blocks.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    depths = tuple(len(stage.blocks) for stage in model.layers) if _is_swin(model) else ()
+    if depths:
+        return {name: swin_layer_id(name, depths) for name in names}, sum(depths) + 2
+    from timm.models import group_parameters
+
+    groups = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    layers = max(groups.values()) + 1
+    return {name: groups.get(name, layers - 1) for name in names}, layers
+
+
+def _is_swin(model: nn.Module) -> bool:
+    return type(model).__name__ == "SwinTransformer"

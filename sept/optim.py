@@ -1,0 +1,89 @@
+"""Learning-rate, weight-decay and momentum schedules as functions of the step, and parameter groups.
+
+Schedules hold no state: a resumed run computes what an uninterrupted one would have.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+
+def cosine(step: int, steps: int, start: float, end: float) -> float:
+    """Half a cosine from `start` at step 0 to `end` at `steps`."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+
+def warmup_cosine(step: int, steps: int, warmup: int, peak: float, first: float, last: float) -> float:
+    """Linear from `first` over `warmup` steps, then the cosine from `peak` to `last` over all `steps`.
+
+    The cosine is measured from step 0, as timm's scheduler without warmup_prefix does (MoBy and SimMIM released
+    configs), so the rate dips a little when warm-up ends. timm updates after a step, by the number of
+    steps done before it: steps 0 and 1 both run at `first`.
+    """
+    done = max(step - 1, 0)
+    if done < warmup:
+        return first + (peak - first) * done / warmup
+    return cosine(done, steps, peak, last)
+
+
+def warmup_constant(step: int, steps: int, warmup: int, peak: float, first: float, last: float) -> float:
+    """Linear from `first` over `warmup` steps, then `peak`: SEPT's "fixed learning rate" taken literally."""
+    done = max(step - 1, 0)
+    return first + (peak - first) * done / warmup if done < warmup else peak
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {"cosine": warmup_cosine, "constant": warmup_constant}
+
+
+def ibot_lr(step: int, steps: int, warmup: int, peak: float, last: float) -> float:
+    """Linear from 0 over `warmup` steps, then a cosine over the remaining ones (DINO and iBOT released code)."""
+    if step < warmup:
+        return peak * step / max(warmup - 1, 1)
+    return cosine(step - warmup, steps - warmup, peak, last)
+
+
+def linear_epochs(epoch: int, warmup: int, first: float, last: float) -> float:
+    """Linear per epoch from `first` to `last` over `warmup` epochs (numpy.linspace), then flat (iBOT temperatures)."""
+    if epoch >= warmup:
+        return last
+    return first + (last - first) * epoch / max(warmup - 1, 1)
+
+
+def undecayed(name: str, parameter: Tensor) -> bool:
+    """Parameters that MoBy, iBOT and SimMIM do not decay: one-dimensional ones and biases."""
+    return parameter.ndim <= 1 or name.endswith(".bias")
+
+
+def decay_groups(
+    named: Iterable[tuple[str, nn.Parameter]],
+    weight_decay: float,
+    skip: Callable[[str, Tensor], bool] = undecayed,
+) -> list[dict]:
+    """Two AdamW groups, the decayed and the others; each names `scale`, the factor on the learning rate."""
+    decayed, plain = [], []
+    for name, parameter in named:
+        if parameter.requires_grad:
+            (plain if skip(name, parameter) else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay, "scale": 1.0},
+        {"params": plain, "weight_decay": 0.0, "scale": 1.0},
+    ]
+
+
+def layer_decay_groups(
+    model: nn.Module, layer_of: Callable[[str], int], layers: int, weight_decay: float, decay: float
+) -> list[dict]:
+    """AdamW groups with `scale` = decay ** (layers - 1 - layer), decayed and not (SimMIM fine-tuning).
+
+    `layer_of(name)` is the layer id of a parameter, 0 for the stem and `layers` - 1 for the head.
+    Relative position bias tables are not decayed here, unlike in the released MoBy pre-training.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        plain = undecayed(name, parameter) or "relative_position_bias_table" in name or name.endswith("pos_embed")
+        groups.setdefault((layer_of(name), plain), []).append(parameter)
+    return [
+        {"params": params, "weight_decay": 0.0 if plain else weight_decay, "scale": decay ** (layers - 1 - layer)}
+        for (layer, plain), params in sorted(groups.items(), key=lambda item: item[0])
+    ]

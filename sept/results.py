@@ -1,0 +1,57 @@
+"""A row of a results table, put together from the manifests of the artefacts it rests on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sept.config import Experiment
+from sept.store import Artefact, Step, Store
+
+SHARED = ("pool", "task", "retriever", "features")  # made once, whatever the task: SEPT counts them as amortised
+CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
+
+
+def choices(e: Experiment) -> dict[str, Any]:
+    """What the experiment compares; null where a choice has no part in it (random initialisation has no pool)."""
+    trained, found = e.init.name in ("random", "sept"), e.init.name == "sept"
+    return {
+        "task": e.task.name,
+        "shot": "full" if e.shot.per_class is None else e.shot.per_class,
+        "init": e.init.name,
+        "budget": e.budget.images if trained else None,
+        "query": e.query.name if found else None,
+        "retriever": e.retriever.name if found else None,
+        "pool": e.pool.name if trained else None,
+        "seed": e.seed,
+        "finetune_seed": e.finetune.seed,
+    }
+
+
+def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
+    """The finished cell, or None. Accuracies in percent; flops and wall_s are those of this cell alone, `shared_...`
+    those of what is made once for a pool; status tells whether a stage was stopped and resumed on the way."""
+    final = store.find(step)
+    if final is None:
+        return None
+    artefacts = [found for each in step.walk() if (found := store.find(each)) is not None]
+    own = [a for a in artefacts if a.stage not in SHARED]
+    shared = [a for a in artefacts if a.stage in SHARED]
+    facts = final.facts
+    return {
+        **choices(e),
+        "top1": facts["top1"],
+        "best_top1": facts["best_top1"],
+        "frozen_top1": facts["frozen_top1"],
+        "images_seen": sum(a.facts.get("images_seen", 0) for a in own if a.stage == "pretrain"),
+        "flops": _total(own, "flops"),
+        "shared_flops": _total(shared, "flops"),
+        "wall_s": round(sum(a.manifest["wall_s"] for a in own), 1),
+        "shared_wall_s": round(sum(a.manifest["wall_s"] for a in shared), 1),
+        "status": "resumed" if any(a.manifest["resumed"] for a in artefacts) else "done",
+        "commit": final.manifest["commit"],
+        "key": final.key,
+        "keys": {a.stage: a.key for a in artefacts},
+    }
+
+
+def _total(artefacts: Iterable[Artefact], fact: str) -> float:
+    return float(sum(a.facts.get(fact, 0.0) for a in artefacts))

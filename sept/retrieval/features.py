@@ -1,0 +1,287 @@
+"""The features of one embedded pool: float16 shards in row order, each committed once, checked on open.
+
+Written by the embedding stage, read by the search. A shard is `shard-NNNNNN.npy` plus a `.json` of the same name that
+is written last and commits it: its rows, its hash and the images it had to skip travel together.
+Shapes: N pool rows, D dim, n rows of one shard or block.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from sept.errors import DataError, NonFiniteError, StorageError
+
+ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
+UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11
+SKIPS_SHOWN = 3  # unreadable files named in the error
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One image that could not be embedded: its pool row, its key there, and why."""
+
+    row: int
+    key: str
+    reason: str
+
+
+Encode = Callable[[int, int], tuple[np.ndarray, list[Skip]]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the commit mark of a shard says: rows [first_row, first_row + rows) of the pool are in it."""
+
+    first_row: int
+    rows: int
+    dim: int
+    sha256: str
+    skipped: list[Skip]
+
+    @property
+    def last_row(self) -> int:
+        """One past its last row."""
+        return self.first_row + self.rows
+
+
+def embed(
+    folder: Path,
+    rows: int,
+    encode: Encode,
+    max_unreadable: float,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, int]:
+    """Embeds the rows of a pool that `folder` does not hold yet, and returns {rows, embedded, skipped, dim}.
+
+    encode(first, last) gives (last - first, D) float32 or float16 vectors of unit length, all zero where skipped, and
+    the skips with their pool rows. It is called once per missing shard: after a kill the same call goes on from there.
+    progress is called with the number of rows done. Raises DataError when more than `max_unreadable` of all rows were
+    skipped, as soon as that is certain, and when the vectors are not what was asked for; NonFiniteError for NaN or
+    infinity; StorageError when the disk refuses.
+    """
+    if rows <= 0:
+        raise DataError(f"nothing to embed for {folder}: the pool lists no images")
+    folder.mkdir(parents=True, exist_ok=True)
+    skipped: list[Skip] = []
+    dims = set()
+    starts = range(0, rows, rows_per_shard)
+    for index, first in enumerate(starts):
+        last = min(first + rows_per_shard, rows)
+        shard = _committed(folder, index, first, last)
+        if shard is None:
+            vectors, skips = encode(first, last)
+            _check_vectors(vectors, skips, first, last)
+            _check_readable(skipped + skips, rows, max_unreadable)  # before the commit: a rerun tries this shard again
+            shard = _commit(folder, index, first, vectors, skips)
+        skipped += shard.skipped
+        _check_readable(skipped, rows, max_unreadable)
+        dims.add(shard.dim)
+        if len(dims) > 1:
+            raise DataError(f"{_mark(folder, index)} has {shard.dim} dimensions, shards before it {dims - {shard.dim}}")
+        if progress is not None:
+            progress(last)
+    facts = {"rows": rows, "dim": dims.pop(), "shards": len(starts), "skipped": len(skipped)}
+    _publish_json(folder / "features.json", {**facts, "rows_per_shard": rows_per_shard})
+    return {"rows": rows, "embedded": rows - len(skipped), "skipped": len(skipped), "dim": facts["dim"]}
+
+
+@dataclass(frozen=True)
+class Features:
+    """The vectors of a pool, read through memory maps. `skipped` are the rows without a vector, ascending."""
+
+    folder: Path
+    rows: int
+    dim: int
+    skipped: IntArray
+    shards: tuple[Shard, ...]
+    _maps: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Features":
+        """Reads the commit marks alone, and raises DataError naming the file unless every row is held exactly once."""
+        facts = _read_json(folder / "features.json", {"rows", "dim", "shards", "skipped"})
+        shards = tuple(_read_shard(folder, index) for index in range(facts["shards"]))
+        expected = 0
+        for index, shard in enumerate(shards):
+            if shard.first_row != expected or shard.dim != facts["dim"]:
+                raise DataError(
+                    f"{_mark(folder, index)}: starts at row {shard.first_row} with {shard.dim} dimensions, expected "
+                    f"row {expected} with {facts['dim']}; embed the pool again"
+                )
+            expected = shard.last_row
+        skipped = np.array(sorted(skip.row for shard in shards for skip in shard.skipped), dtype=np.int64)
+        if (expected, len(skipped)) != (facts["rows"], facts["skipped"]):
+            raise DataError(
+                f"{folder}/features.json: {facts['rows']} rows of which {facts['skipped']} skipped, but the shards "
+                f"hold {expected} and {len(skipped)}; embed the pool again"
+            )
+        return cls(folder, facts["rows"], facts["dim"], skipped, shards)
+
+    @property
+    def embedded(self) -> int:
+        """How many rows have a vector."""
+        return self.rows - len(self.skipped)
+
+    def blocks(self, max_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in order, as (first row, (n, D) float16) with n <= max_rows; a block never crosses shards."""
+        for index, shard in enumerate(self.shards):
+            vectors = self._vectors(index)
+            for start in range(0, shard.rows, max_rows):
+                yield shard.first_row + start, vectors[start : start + max_rows]
+
+    def take(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.rows:
+            raise IndexError(f"rows {wanted.min()}..{wanted.max()} asked for, {self.folder} holds 0..{self.rows - 1}")
+        taken = np.empty((len(wanted), self.dim), dtype=np.float32)
+        order = np.argsort(wanted, kind="stable")  # the disk is read forwards
+        ordered = wanted[order]
+        edges = np.searchsorted(ordered, [shard.first_row for shard in self.shards] + [self.rows])
+        for index in np.flatnonzero(np.diff(edges)):
+            here = slice(edges[index], edges[index + 1])
+            taken[order[here]] = self._vectors(int(index))[ordered[here] - self.shards[index].first_row]
+        return taken
+
+    def verify(self) -> None:
+        """Reads everything and raises DataError naming the first shard whose content is not what was written."""
+        for index, shard in enumerate(self.shards):
+            if _sha256(_data(self.folder, index)) != shard.sha256:
+                raise DataError(
+                    f"{_data(self.folder, index)}: content differs from its sha256; delete it and embed again"
+                )
+
+    def _vectors(self, index: int) -> np.ndarray:
+        if index not in self._maps:
+            path, shard = _data(self.folder, index), self.shards[index]
+            try:
+                vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path}: cannot be read ({error}); delete it and embed again") from error
+            if vectors.shape != (shard.rows, shard.dim) or vectors.dtype != np.float16:
+                raise DataError(f"{path}: {vectors.dtype} {vectors.shape}, expected float16 {(shard.rows, shard.dim)}")
+            self._maps[index] = vectors
+        return self._maps[index]
+
+
+def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int) -> None:
+    """Conservation (listed = embedded + skipped), finiteness, unit length; skipped rows are zero."""
+    if vectors.ndim != 2 or len(vectors) != last - first:
+        raise DataError(f"rows {first}..{last - 1} were asked for, encode gave an array of shape {vectors.shape}")
+    rows = np.array([skip.row for skip in skips], dtype=np.int64) - first
+    if len(np.unique(rows)) != len(rows) or ((rows < 0) | (rows >= last - first)).any():
+        raise DataError(f"skips of rows {first}..{last - 1} name a row twice or one outside: {sorted(rows + first)}")
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
+    if not np.isfinite(norms).all():
+        raise NonFiniteError(f"the vector of pool row {first + int(np.argmin(np.isfinite(norms)))} is not finite")
+    expected = np.ones(len(vectors), dtype=np.float32)
+    expected[rows] = 0
+    off = np.abs(norms - expected) > np.where(expected > 0, UNIT_TOLERANCE, 0)
+    if off.any():
+        row = int(np.argmax(off))
+        raise DataError(f"the vector of pool row {first + row} has length {norms[row]:.4g}, expected {expected[row]:g}")
+
+
+def _check_readable(skips: list[Skip], rows: int, max_unreadable: float) -> None:
+    if len(skips) <= max_unreadable * rows:
+        return
+    named = "; ".join(f"{skip.key!r} ({skip.reason})" for skip in skips[:SKIPS_SHOWN])
+    raise DataError(
+        f"{len(skips)} of the pool's {rows} images are unreadable, more than pool.max_unreadable={max_unreadable:g}: "
+        f"{named}{'; ...' if len(skips) > SKIPS_SHOWN else ''}. Repair or remove them, or raise that share"
+    )
+
+
+def _commit(folder: Path, index: int, first: int, vectors: np.ndarray, skips: list[Skip]) -> Shard:
+    data = _data(folder, index)
+    half = np.ascontiguousarray(vectors, dtype=np.float16)
+    publish(data, lambda file: np.save(file, half, allow_pickle=False))
+    shard = Shard(first, len(half), half.shape[1], _sha256(data), sorted(skips, key=lambda skip: skip.row))
+    _publish_json(_mark(folder, index), asdict(shard))
+    return shard
+
+
+def _committed(folder: Path, index: int, first: int, last: int) -> Shard | None:
+    """The shard if it is complete and holds just these rows; else it is to be made again."""
+    try:
+        shard = _read_shard(folder, index)
+    except DataError:
+        return None
+    return shard if (shard.first_row, shard.last_row) == (first, last) else None
+
+
+def _read_shard(folder: Path, index: int) -> Shard:
+    """The commit mark of a shard whose data file has the right size. Raises DataError naming the file."""
+    data, mark = _data(folder, index), _mark(folder, index)
+    found = _read_json(mark, {"first_row", "rows", "dim", "sha256", "skipped"})
+    shard = Shard(**{**found, "skipped": [Skip(**skip) for skip in found["skipped"]]})
+    if not all(shard.first_row <= skip.row < shard.last_row for skip in shard.skipped):
+        raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; embed the pool again")
+    size, expected = data.stat().st_size if data.is_file() else 0, _npy_bytes(shard.rows, shard.dim)
+    if size != expected:
+        raise DataError(f"{data}: {size} bytes, expected {expected}; delete it and embed the pool again")
+    return shard
+
+
+def _npy_bytes(rows: int, dim: int) -> int:
+    """Size of a .npy file of float16 (rows, dim)."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"shape": (rows, dim), "fortran_order": False, "descr": "<f2"})
+    return header.tell() + 2 * rows * dim
+
+
+def _data(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.npy"
+
+
+def _mark(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.json"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path, keys: set[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); embed the pool again") from error
+    if not isinstance(found, dict) or not keys <= found.keys():
+        raise DataError(f"{path}: not a feature store's file, it lacks some of {sorted(keys)}; embed the pool again")
+    return found
+
+
+def _publish_json(path: Path, content: dict[str, Any]) -> None:
+    publish(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+
+def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it."""
+    aside = path.with_name(f".{path.name}.tmp")  # one name: a rerun overwrites what a kill left behind
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

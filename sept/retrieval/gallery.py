@@ -1,0 +1,162 @@
+"""A look at a selection: queries beside their best matches (SEPT Fig. 5), as one PNG and as one HTML page.
+
+Reads images and similarities, gives files that need nothing else: the page has its pictures inside and loads nothing.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from sept.retrieval.features import publish
+
+TILE = 128  # pixels, the side of every picture shown, whatever the size of the image
+GAP, CAPTION, FONT = 10, 20, 12  # pixels: between tiles, height of a caption, size of its letters
+INK, PAPER, MARK = (32, 33, 36), (255, 255, 255), (26, 115, 232)  # text, ground, frame of the queries
+JPEG_QUALITY = 90
+CHART = (560, 200)  # pixels, the drawing area of the similarity chart
+CHART_POINTS = 280  # more cannot be told apart
+CHART_TICKS = 5
+
+Picture = npt.NDArray[np.uint8]  # (H, W, 3)
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; }
+td, th { padding: .15rem 1rem .15rem 0; text-align: left; font-weight: normal; }
+td { font-variant-numeric: tabular-nums; }
+section { display: flex; flex-wrap: wrap; gap: .75rem; padding: .75rem 0; border-top: 1px solid #8884; }
+figure { margin: 0; width: 128px; }
+figure img { display: block; border-radius: 4px; }
+figure.query { margin-right: 1rem; }
+figure.query img { outline: 3px solid #1a73e8; outline-offset: -3px; }
+figcaption { font-size: 12px; overflow-wrap: anywhere; }
+svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
+"""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A pool image found for a query."""
+
+    caption: str
+    image: Picture
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query and its matches, most similar first."""
+
+    label: str
+    image: Picture
+    matches: Sequence[Match]
+
+
+def write_png(path: Path, rows: Sequence[Row]) -> None:
+    """One line a query, framed, then its matches with their similarity; names too long for a tile are cut."""
+    columns = 1 + max((len(row.matches) for row in rows), default=0)
+    step = TILE + GAP
+    sheet = Image.new("RGB", (columns * step + 2 * GAP, len(rows) * (step + CAPTION) + GAP), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    for line, row in enumerate(rows):
+        y = GAP + line * (step + CAPTION)
+        captions = [row.label] + [f"{match.similarity:.3f}  {match.caption}" for match in row.matches]
+        for column, image in enumerate([row.image] + [match.image for match in row.matches]):
+            x = GAP + column * step + (GAP if column else 0)  # the queries stand a little apart
+            sheet.paste(_tile(image), (x, y))
+            draw.text((x, y + TILE + 2), _cut(captions[column], font), fill=INK, font=font)
+        draw.rectangle((GAP - 3, y - 3, GAP + TILE + 2, y + TILE + 2), outline=MARK, width=3)
+    publish(path, lambda file: sheet.save(file, format="PNG"))
+
+
+def write_html(
+    path: Path,
+    title: str,
+    rows: Sequence[Row],
+    statistics: Mapping[str, float],
+    similarity_by_rank: Sequence[float] | None = None,
+) -> None:
+    """The same with full names, the statistics as a table, and a chart of the mean similarity at each rank if given."""
+    heading = html.escape(title)
+    parts = [
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>',
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>',
+        "<table>" + "\n".join(_table(statistics)) + "</table>",
+    ]
+    if similarity_by_rank is not None:
+        parts += ["<h2>Similarity by rank</h2>", _chart(similarity_by_rank)]
+    parts.append("<h2>Queries and their best matches</h2>")
+    for row in rows:
+        figures = [_figure("query", row.image, row.label)]
+        figures += [_figure("match", match.image, f"{match.similarity:.3f} {match.caption}") for match in row.matches]
+        parts.append(f"<section>{''.join(figures)}</section>")
+    page = "\n".join([*parts, "</body></html>\n"])
+    publish(path, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
+
+
+def _tile(image: Picture) -> Image.Image:
+    """The image, whole, in the middle of a square tile."""
+    picture = Image.fromarray(image)
+    scale = TILE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    fitted = picture.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+    tile = Image.new("RGB", (TILE, TILE), PAPER)
+    tile.paste(fitted, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    return tile
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of the text as fits under a tile."""
+    if font.getlength(text) <= TILE:
+        return text
+    while text and font.getlength(text + "…") > TILE:
+        text = text[:-1]
+    return text + "…"
+
+
+def _table(statistics: Mapping[str, float]) -> Iterator[str]:
+    for name, value in statistics.items():
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{shown}</td></tr>"
+
+
+def _figure(kind: str, image: Picture, caption: str) -> str:
+    jpeg = io.BytesIO()
+    _tile(image).save(jpeg, format="JPEG", quality=JPEG_QUALITY)
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
+    text = html.escape(caption)
+    return (
+        f'<figure class="{kind}"><img width="{TILE}" height="{TILE}" alt="{text}" src="{source}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _chart(similarity: Sequence[float]) -> str:
+    """An inline SVG: similarity over rank, ranks counted from 1."""
+    values = np.asarray(similarity, dtype=np.float64)
+    low, high = float(values.min()), float(values.max())
+    width, height = CHART
+    ranks = np.unique(np.linspace(0, len(values) - 1, min(CHART_POINTS, len(values))).round().astype(int))
+    x = ranks / max(len(values) - 1, 1) * width
+    y = (high - values[ranks]) / (high - low or 1) * height
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    marks = []
+    for share in np.linspace(0, 1, CHART_TICKS):
+        at_y, at_x = share * height, share * width
+        marks.append(f'<line x1="0" x2="{width}" y1="{at_y:.0f}" y2="{at_y:.0f}" stroke="#8884"/>')
+        marks.append(f'<text x="-6" y="{at_y + 4:.0f}" text-anchor="end">{high - share * (high - low):.3f}</text>')
+        rank = 1 + round(share * (len(values) - 1))
+        marks.append(f'<text x="{at_x:.0f}" y="{height + 18}" text-anchor="middle">{rank:,}</text>')
+    return (
+        f'<svg width="{width + 90}" height="{height + 40}" viewBox="-55 -10 {width + 90} {height + 40}" role="img" '
+        f'aria-label="mean similarity by rank">{"".join(marks)}'
+        f'<polyline points="{points}" fill="none" stroke="#1a73e8" stroke-width="2"/></svg>'
+    )

@@ -1,0 +1,145 @@
+"""Algorithm 1: from ranked lists to a selection, and the selection as a file.
+
+Reads ranked lists (or nothing, for a random subset), gives the pool rows to pre-train on in the order chosen.
+Shapes: Q queries, K budget.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sept.data.rng import fold
+from sept.errors import ConfigError, DataError
+from sept.retrieval.features import IntArray, publish
+from sept.retrieval.index import Ranked
+
+DEPTH_MARGIN = 1.5  # first depth, in units of budget / queries: what overlap between the lists costs
+QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("pool_key", pa.string(), nullable=False),
+        pa.field("rank", pa.int32()),
+        pa.field("query", pa.string()),
+        pa.field("similarity", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """K distinct pool rows in the order chosen, and for each the list that brought it: which query's, at which rank
+    (from 0), at which similarity. `depth` is how deep the lists were read to the last one chosen."""
+
+    rows: IntArray
+    query: IntArray
+    rank: IntArray
+    similarity: npt.NDArray[np.float64]
+    depth: int
+
+
+def round_robin(ranked: IntArray, budget: int) -> IntArray:
+    """Union of ranked lists, best ranks first, one query at a time (SEPT Alg. 1, lines 6-17).
+
+    ranked: (Q, depth) pool rows, most similar first. Returns the places of the chosen, rank * Q + query, in the order
+    chosen, so that the result for a smaller budget is a prefix of this one. At most `budget`, fewer if the lists hold
+    fewer distinct rows. One sort of 5 million entries for 5,000 queries and a depth of 1,000.
+    """
+    packed = ranked.T.astype(np.int64, order="C").ravel()  # rank by rank, a copy
+    bits = packed.size.bit_length()
+    assert int(packed.max(initial=0)).bit_length() + bits < 64, "row and place do not fit into 64 bits"
+    packed <<= bits
+    packed |= np.arange(packed.size)
+    packed.sort()  # by row, then place
+    first = np.ones(packed.size, dtype=bool)  # place of its row
+    np.greater_equal(packed[1:] ^ packed[:-1], 1 << bits, out=first[1:])
+    chosen = np.zeros(packed.size, dtype=bool)
+    chosen[packed[first] & ((1 << bits) - 1)] = True
+    return np.flatnonzero(chosen)[:budget]
+
+
+def select(search: Callable[[int], Ranked], queries: int, budget: int, available: int) -> Selection:
+    """The `budget` pool rows that Algorithm 1 picks from complete ranked lists, of which only the top is computed.
+
+    search(depth) gives the ranked lists of all queries to that depth; it is asked for more until they hold enough, and
+    the result does not depend on where it started. available: how many pool rows a list can reach, the readable ones.
+    Raises ConfigError when that is less than the budget.
+    """
+    if not 0 < budget <= available:
+        raise ConfigError(f"budget.images={budget:,} but the pool holds only {available:,} readable images")
+    depth = min(available, int(np.ceil(DEPTH_MARGIN * budget / queries)))
+    while True:
+        ranked = search(depth)
+        places = round_robin(ranked.rows, budget)
+        if len(places) == budget:
+            break
+        assert depth < available, "complete lists lack some readable rows"
+        depth = min(available, 2 * depth)
+    rank, query = np.divmod(places, queries)
+    return Selection(ranked.rows[query, rank], query, rank, ranked.scores[query, rank], int(rank[-1]) + 1)
+
+
+def random_subset(rows: int, budget: int, seed: int) -> IntArray:
+    """(budget,) distinct rows of a pool in random order; the result for a smaller budget is a prefix of this one.
+
+    Each row draws 64 bits and the smallest win: a function of (seed, rows) that no numpy release changes, which
+    is not promised of its permutations. Raises ConfigError when the pool holds fewer rows.
+    """
+    if not 0 < budget <= rows:
+        raise ConfigError(f"budget.images={budget:,} but the pool holds only {rows:,} images")
+    lots = np.random.Philox(key=fold(seed, "random subset")).random_raw(rows)
+    candidates = np.flatnonzero(lots <= np.partition(lots, budget - 1)[budget - 1])
+    return candidates[np.argsort(lots[candidates], kind="stable")][:budget]
+
+
+def save_selection(
+    path: Path, rows: IntArray, pool_keys: Sequence[str], found: Selection | None = None, query_ids: Sequence[str] = ()
+) -> None:
+    """Writes `rows` in order as parquet with the columns of SCHEMA; pool_keys: (K,) the pool's own name of each.
+
+    found says where the rows come from, query_ids (Q,) names its queries; without it, as for a random subset, rank,
+    query and similarity are null.
+    """
+    assert len(rows) == len(pool_keys)
+    none = pa.nulls(len(rows))
+    rank, query, similarity = none, none, none
+    if found is not None:
+        rank, similarity = pa.array(found.rank, pa.int32()), pa.array(found.similarity.astype(np.float32))
+        query = pa.array(query_ids, pa.string()).take(pa.array(found.query))
+    columns = [pa.array(rows, pa.int64()), pa.array(pool_keys, pa.string()), rank, query, similarity]
+    table = pa.table([column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+    publish(path, lambda file: pq.write_table(table, file, compression="zstd"))
+
+
+def load_selection(path: Path) -> pa.Table:
+    """The table that `save_selection` wrote. Raises DataError when it cannot be read or is something else."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a selection ({error}); make it again") from error
+    if not table.schema.equals(SCHEMA):
+        raise DataError(f"{path}: not a selection, its columns are {table.schema.names}; make it again")
+    return table
+
+
+def statistics(selection: Selection, queries: int) -> dict[str, float]:
+    """What a selection is made of: images, queries, the depth reached, quantiles of the similarity, and how many images
+    each query brought (a query whose best matches were all taken before brings none)."""
+    brought = np.bincount(selection.query, minlength=queries)
+    similarity = {f"similarity_{name}": float(np.quantile(selection.similarity, q)) for name, q in QUANTILES.items()}
+    return {
+        "images": len(selection.rows),
+        "queries": queries,
+        "depth": selection.depth,
+        **similarity,
+        "images_per_query_min": int(brought.min()),
+        "images_per_query_median": float(np.median(brought)),
+        "images_per_query_max": int(brought.max()),
+        "queries_without_images": int((brought == 0).sum()),
+    }

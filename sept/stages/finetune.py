@@ -1,0 +1,118 @@
+"""Fine-tuning on the few shots, and accuracy on the task's test set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sept import cost
+from sept.config import Finetune, Model
+from sept.data.loading import Place, StepSampler, loader, steps_per_epoch
+from sept.data.rng import fold
+from sept.data.shots import draw
+from sept.data.tasks import Example
+from sept.data.transforms import FinetuneTransform, eval_view, normalise
+from sept.fit import fit
+from sept.learners.classifier import Classifier, nearest_class_mean
+from sept.machine import Machine
+from sept.stages.queries import read_image
+from sept.stages.task import open_task
+from sept.stages.weights import BACKBONE
+from sept.store import Artefact
+
+FLIP, COLOR_JITTER = 0.5, 0.4  # SimMIM
+TEST_BATCH = 256
+CLASSIFIER = "classifier.safetensors"
+
+
+class Shots(Dataset):
+    """Training views, indexed by (epoch, sample): a function of (seed, epoch, sample)."""
+
+    def __init__(self, shots: Sequence[Example], transform: FinetuneTransform, seed: int) -> None:
+        self.shots, self.transform, self.seed = shots, transform, seed
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        epoch, sample = place
+        view = self.transform(read_image(self.shots[sample]), self.seed, "shot", epoch, sample)
+        return {"images": view, "labels": self.shots[sample].label}
+
+
+class Tests(Dataset):
+    """Test views, centre-cropped."""
+
+    def __init__(self, examples: Sequence[Example], side: int) -> None:
+        self.examples, self.side = examples, side
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        example = self.examples[place]
+        return {"images": eval_view(read_image(example), self.side), "labels": example.label}
+
+
+def build(
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, path: str | None
+) -> dict[str, Any]:
+    recipe, model = Finetune(**spec["recipe"]), Model(**spec["model"])
+    task = open_task(inputs["task"], path)
+    shots = draw(task.train, spec["shot"]["per_class"], spec["shot_seed"], task.classes)
+    per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
+    backbone = inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
+    seed = fold(spec["shot_seed"], "finetune", recipe.seed)
+    learner = Classifier(recipe, model, len(task.classes), backbone, seed=seed, steps_per_epoch=per_epoch)
+    transform = FinetuneTransform(
+        recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]), FLIP, recipe.rand_augment, COLOR_JITTER
+    )
+    tests = loader(Tests(task.test, recipe.side), _in_order(len(task.test)), machine.workers)
+    frozen_top1 = _frozen(learner, Tests(shots, recipe.side), tests, machine)
+
+    def batches(first: int) -> Any:
+        sampler = StepSampler(
+            seed=seed, samples=len(shots), batch_size=recipe.batch_size, first=first, last=learner.steps
+        )
+        return loader(Shots(shots, transform, seed), sampler, machine.workers)
+
+    fit(
+        learner,
+        batches,
+        folder,
+        machine,
+        what="fine-tune",
+        loggers=machine.loggers(folder.name, spec),
+        tests=tests,
+        test_every=recipe.test_every * per_epoch,
+    )
+    save_file({name: value.contiguous() for name, value in learner.model.state_dict().items()}, folder / CLASSIFIER)
+    seen = learner.steps * min(recipe.batch_size, len(shots))
+    return {
+        "top1": float(learner.last),
+        "best_top1": float(learner.best),
+        "frozen_top1": frozen_top1,
+        "shots": len(shots),
+        "tests": len(task.test),
+        "classes": len(task.classes),
+        "images_seen": seen,
+        "flops": cost.finetune_flops(recipe, model, len(task.classes), seen),
+    }
+
+
+def _in_order(examples: int) -> list[list[int]]:
+    return [list(range(start, min(start + TEST_BATCH, examples))) for start in range(0, examples, TEST_BATCH)]
+
+
+@torch.inference_mode()
+def _frozen(learner: Classifier, shots: Tests, tests: Any, machine: Machine) -> float:
+    """Nearest-class-mean top-1 on the features that fine-tuning starts from."""
+    machine.use_threads()
+    device = torch.device(machine.accelerator)
+    model = learner.model.to(device).eval()
+
+    def features(batches: Any) -> tuple[Tensor, Tensor]:
+        found = [(model.forward_head(model.forward_features(normalise(b["images"].to(device))), pre_logits=True), b["labels"]) for b in batches]
+        return torch.cat([f.float().cpu() for f, _ in found]), torch.cat([labels for _, labels in found])
+
+    result = nearest_class_mean(*features(loader(shots, _in_order(len(shots.examples)), 0)), *features(tests))
+    learner.train()
+    return result

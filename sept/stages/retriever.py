@@ -1,0 +1,52 @@
+"""The retrieval encoder: read from a file, or trained with iBOT on the curated part of the pool."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sept import cost
+from sept.config import IBotRecipe, Model
+from sept.data.loading import StepSampler, loader, steps_per_epoch
+from sept.data.subset import Subset
+from sept.data.views import CroppedSubset
+from sept.fit import fit
+from sept.learners.ibot import IBot
+from sept.machine import Machine
+from sept.models.weights import save_backbone
+from sept.stages import weights
+from sept.store import Artefact
+
+
+def build(
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    spec: Mapping[str, Any],
+    *,
+    file: Path | None = None,
+    machine: Machine | None = None,
+) -> dict[str, Any]:
+    if file is not None:
+        return weights.build(folder, inputs, spec, file=file)
+    assert machine is not None
+    recipe, model = IBotRecipe(**spec["recipe"]), Model(**spec["model"])
+    subset = Subset.open(inputs["subset"].path)
+    per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
+    learner = IBot(recipe, model, seed=spec["seed"], steps_per_epoch=per_epoch)
+    dataset = CroppedSubset(subset, learner.views)
+
+    def batches(first: int) -> Any:
+        sampler = StepSampler(
+            seed=spec["seed"], samples=len(subset), batch_size=recipe.batch_size, first=first, last=learner.steps
+        )
+        return loader(dataset, sampler, machine.workers)
+
+    fit(learner, batches, folder, machine, what="train the retriever", loggers=machine.loggers(folder.name, spec))
+    seen = learner.steps * min(recipe.batch_size, len(subset))
+    facts = {
+        "images_seen": seen,
+        "steps": learner.steps,
+        "flops": cost.ibot_flops(recipe, model, 1) / recipe.batch_size * seen,
+    }
+    card = {"recipe": "iBOT", "pool": inputs["subset"].key, **facts}
+    save_backbone(learner.encoder, folder / weights.BACKBONE, model.name, model.args, card)
+    return facts

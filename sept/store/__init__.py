@@ -1,0 +1,13 @@
+"""The artefact store: equal steps are computed once, and a folder that is there is whole.
+
+A `Step` says what is wanted and how to build it; `Store.make` gives its `Artefact`, built now or long
+ago. Every stage of the pipeline reads and writes through it; neither torch nor a config is needed here.
+"""
+
+from sept.store.artefact import Artefact
+from sept.store.build import CHECKPOINTS
+from sept.store.step import KEY_CHARS, Step
+from sept.store.store import Store
+from sept.store.upkeep import prune, verify
+
+__all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "prune", "verify"]

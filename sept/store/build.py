@@ -1,0 +1,143 @@
+"""Building in the unfinished folder: attempts and seconds are counted, and a complete build gets its manifest."""
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sept.errors import ConfigError, DataError, NonFiniteError
+from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
+from sept.store.disk import fingerprint, payload, storage_errors, sync, sync_folders, temporary_name, write_json
+from sept.store.provenance import commit, versions
+from sept.store.step import Step, plain
+
+CHECKPOINTS = "checkpoints"  # a build's own subfolder for what only resuming needs; not published
+WORK = "work.json"  # the step, and what its attempts have cost so far
+
+
+def complete(step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: bool) -> None:
+    """Builds `step` in `folder` until that holds the payload and a manifest, ready to be moved in place.
+
+    A process killed after the manifest was written leaves a build that needs no second run. What the
+    build raises passes through and its files stay. The caller holds the key's lock.
+    """
+    if not (folder / MANIFEST).exists():
+        with storage_errors(folder / WORK):
+            work = _begin(step, folder, forced)
+        started = time.perf_counter()
+        with _end_marked(folder):
+            facts = step.build(folder, inputs)
+            wall_s = work["seconds"] + time.perf_counter() - started
+            _seal(step, folder, inputs, work | {"seconds": wall_s}, facts)
+    read_manifest(folder)
+    with storage_errors(folder):
+        if (folder / CHECKPOINTS).exists():
+            shutil.rmtree(folder / CHECKPOINTS)
+        (folder / WORK).unlink(missing_ok=True)
+
+
+def read_work(folder: Path) -> dict[str, Any] | None:
+    """The record of an unfinished folder: step, attempts, seconds, pid, host; None when there is none."""
+    try:
+        work: dict[str, Any] = json.loads((folder / WORK).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        raise DataError(
+            f"{folder / WORK} is damaged; remove it with `python -m sept.store prune --unfinished`"
+        ) from None
+    return work
+
+
+def _begin(step: Step, folder: Path, forced: bool) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_work(folder)
+    work = {
+        "step": described(step),
+        "attempts": before["attempts"] + 1 if before else 1,
+        "seconds": before["seconds"] + _last_attempt_s(folder, before) if before else 0.0,
+        "started": time.time(),
+        "forced": forced,
+        "commit": commit(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+    }
+    write_json(folder / WORK, work)
+    return work
+
+
+def described(step: Step) -> dict[str, Any]:
+    """What a manifest says of the step itself: its key can be computed from it again."""
+    inputs = {name: {"stage": upstream.stage, "key": upstream.key} for name, upstream in step.inputs.items()}
+    return {**step.identity, "key": step.key, "inputs": inputs}
+
+
+def _last_attempt_s(folder: Path, work: Mapping[str, Any]) -> float:
+    """Seconds the attempt in `work` lasted, until its last write: a killed process leaves no word."""
+    paths = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+    newest: float = max(path.stat().st_mtime for path in paths)
+    return max(0.0, newest - work["started"])
+
+
+@contextmanager
+def _end_marked(folder: Path) -> Iterator[None]:
+    """Lets a failing attempt leave its end time, which `_last_attempt_s` reads."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.utime(folder / WORK, (time.time(),) * 2)  # the kernel's own stamp lags by a clock tick
+        raise
+
+
+def _seal(
+    step: Step, folder: Path, inputs: Mapping[str, Artefact], work: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Writes the manifest, last of all, over files that are safely on disk."""
+    assert not (folder / MANIFEST).exists(), f"the build of {step} wrote {MANIFEST}, which is the store's"
+    try:
+        facts = plain(facts, f"{step.stage}.facts")
+    except ConfigError as error:  # a setting is not at fault: something computed is
+        raise NonFiniteError(str(error)) from None
+    for artefact in inputs.values():
+        _refuse_changed(artefact, step)
+    with storage_errors(folder):
+        manifest = {
+            **described(step),
+            "files": _fixed_files(folder),
+            "facts": facts,
+            "commit": work["commit"],
+            "versions": versions(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_s": round(work["seconds"], 3),
+            "attempts": work["attempts"],
+            "resumed": work["attempts"] > 1,
+        }
+        write_json(folder / MANIFEST, manifest | {"checksum": checksum(manifest)})
+
+
+def _fixed_files(folder: Path) -> dict[str, Any]:
+    """{relative path: {size, sha256}} of the payload, once the disk has it."""
+    files = {}
+    # A process killed in `write_json` leaves its temporary manifest, which the next one overwrites.
+    for name in payload(folder, but=frozenset({CHECKPOINTS, WORK, temporary_name(MANIFEST)})):
+        sync(folder / name)
+        files[name] = fingerprint(folder / name)
+    sync_folders(folder)
+    return files
+
+
+def _refuse_changed(artefact: Artefact, step: Step) -> None:
+    """What was read must still be what is published, by the manifest and the sizes (cheap; `verify` hashes)."""
+    changed = read_manifest(artefact.path)["files"] != artefact.manifest["files"]
+    for name, known in artefact.manifest["files"].items():
+        path = artefact.path / name
+        changed = changed or not path.is_file() or path.stat().st_size != known["size"]
+    if changed:
+        raise DataError(f"{artefact.path} changed while {step} was built from it; verify the store and run again")

@@ -1,0 +1,108 @@
+"""Durable files and folders: written aside and moved, or not there at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sept.errors import DataError, StorageError
+
+REMOVED = ".removed"  # folder of the store that holds what is being deleted
+
+
+@contextmanager
+def storage_errors(where: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to write at `where` into a StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"cannot write {where}: {reason}; make room or choose another store root") from error
+
+
+def temporary_name(name: str) -> str:
+    """Where `write_json` writes before it moves."""
+    return f".{name}.tmp"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces `path` at once. One writer at a time: a crashed writer's temporary file is written over by the next."""
+    temporary = path.with_name(temporary_name(path.name))
+    with open(temporary, "w", encoding="ascii") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Asks the disk to keep a file's content or a folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def listing(folder: Path) -> list[str]:
+    """Names in `folder` sorted by bytes; none when it does not exist."""
+    try:
+        return sorted(os.listdir(folder), key=os.fsencode)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def payload(folder: Path, but: frozenset[str]) -> list[str]:
+    """Files under `folder`, as sorted paths relative to it, leaving out the entries `but` at its top.
+
+    Raises DataError for a link or special file: an artefact holds its own bytes.
+    """
+    found = []
+    for name in listing(folder):
+        path = folder / name
+        if name in but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            found += [f"{name}/{below}" for below in payload(path, frozenset())]
+        elif path.is_file() and not path.is_symlink():
+            found.append(name)
+        else:
+            raise DataError(f"{path} is a link or special file: an artefact holds plain files only")
+    return found
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """{size in bytes, sha256} of a file."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": sha256}
+
+
+def sync_folders(folder: Path) -> None:
+    """Syncs `folder` and every folder below it, deepest first."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        sync(Path(path))
+
+
+def discard(root: Path, folder: Path) -> None:
+    """Removes `folder` of the store `root` in one move, then frees its space: it is never there in part."""
+    (root / REMOVED).mkdir(exist_ok=True)
+    doomed = root / REMOVED / uuid.uuid4().hex
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)  # what stays, `sweep` frees
+
+
+def sweep(root: Path) -> None:
+    """Frees what interrupted removals left behind."""
+    for name in listing(root / REMOVED):
+        shutil.rmtree(root / REMOVED / name, ignore_errors=True)

@@ -1,0 +1,126 @@
+"""What identifies an artefact: a `Step` of the pipeline, and the key made of all that it reads."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any
+
+from sept.errors import ConfigError
+from sept.store.artefact import KEY_CHARS, Artefact
+
+MAX_SLUG_CHARS = 100  # file systems allow 255 bytes a name; the key and a suffix come on top
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One artefact that may be wanted: what identifies it, and how to build it.
+
+    stage: its kind, and the folder it is kept in. version: bump it when the stage's output changes.
+    spec: nested plain data or dataclass instances; every field counts in the key, defaults and
+    ClassVars included. inputs: the steps it reads; their keys count.
+    build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
+    accuracies); interrupted, it is called again on the same folder and finds what it left there.
+    slug (readable part of the folder's name) and estimate (what the plan shows: images, flops) do not count.
+    """
+
+    stage: str
+    version: int
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, "Step"]
+    build: Callable[[Path, Mapping[str, Artefact]], Mapping[str, Any]]
+    slug: str = ""
+    estimate: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", self.stage), f"stage {self.stage!r} is no folder name"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """{stage, version, spec, inputs: {name: key}} as plain data, the spec as it was when first asked.
+
+        Raises TypeError or ConfigError naming the field that cannot be part of a key.
+        """
+        keys = {name: step.key for name, step in self.inputs.items()}
+        spec = plain(self.spec, f"{self.stage}.spec")
+        return {"stage": self.stage, "version": self.version, "spec": spec, "inputs": keys}
+
+    @cached_property
+    def key(self) -> str:
+        """64 hexadecimal digits; folders and messages show the first KEY_CHARS."""
+        return digest(self.identity)
+
+    @property
+    def folder_name(self) -> str:
+        """`<slug>-<start of the key>`, the slug reduced to characters that are safe in a path and a shell."""
+        slug = re.sub(r"[^A-Za-z0-9._=+]+", "-", self.slug)[:MAX_SLUG_CHARS].strip("-.")
+        return f"{slug}-{self.key[:KEY_CHARS]}" if slug else self.key[:KEY_CHARS]
+
+    def walk(self) -> list["Step"]:
+        """This step and all it needs, each key once, inputs before what reads them."""
+        seen: dict[str, Step] = {}
+
+        def visit(step: Step) -> None:
+            if step.key not in seen:
+                for upstream in step.inputs.values():
+                    visit(upstream)
+                seen[step.key] = step
+
+        visit(self)
+        return list(seen.values())
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.key[:KEY_CHARS]}" + (f" ({self.slug})" if self.slug else "")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain data: independent of the order of mappings, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def plain(value: Any, where: str) -> Any:
+    """`value` as JSON data, equal for values that mean the same: 1.0 is 1, a tuple is a list.
+
+    Paths and enum members become strings, dataclass instances become dicts. Raises TypeError, naming
+    `where`, for anything else, and ConfigError for numbers that are not finite.
+    """
+    if isinstance(value, Enum):
+        return str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        return _number(value, where)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return {name: plain(item, f"{where}.{name}") for name, item in _fields(value, where).items()}
+
+
+def _number(value: int | float, where: str) -> int | float:
+    if isinstance(value, int):
+        return int(value)
+    if not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}: only finite numbers can be recorded")
+    return int(value) if value.is_integer() else float(value)
+
+
+def _fields(value: Any, where: str) -> dict[str, Any]:
+    """Named parts of a mapping or of a dataclass instance, whose ClassVars count like fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        # An InitVar, or a ClassVar without a value, is declared but absent from the instance.
+        return {name: getattr(value, name) for name in value.__dataclass_fields__ if hasattr(value, name)}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{where} is a {type(value).__qualname__}: only plain data can be recorded")
+    for name in value:
+        if isinstance(name, Enum) or not isinstance(name, str):
+            raise TypeError(f"{where} has the key {name!r}: only strings can name what is recorded")
+    return dict(value)

@@ -1,0 +1,203 @@
+"""`Store`: gives the artefact of a step, building at most once what is missing (docs: ARCHITECTURE, store).
+
+On disk: ROOT/<stage>/<slug>-<key>/ is published and whole; ROOT/.unfinished/<stage>-<key>/ is being
+built or waits to be resumed; ROOT/.locks and ROOT/.removed are the store's own.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+from sept.errors import ConfigError, DataError, StorageError
+from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
+from sept.store.build import complete, read_work
+from sept.store.disk import discard, listing, storage_errors, sync, write_json
+from sept.store.lock import locked
+from sept.store.step import Step
+
+FORMAT = 1
+FORMAT_FILE = "store.json"
+UNFINISHED = ".unfinished"
+LOOKS = 3  # a folder that is being replaced moves twice; looking again finds it in its new place
+
+Mode = Literal["reuse", "read-only"]
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """Artefacts under one root folder, shared by any number of processes.
+
+    mode "read-only" never writes, not even locks. force: stages rebuilt once by this object though
+    published; what reads them is not, unless named too. Raises ConfigError for a store of another format.
+    """
+
+    def __init__(self, root: str | Path, mode: Mode = "reuse", force: Collection[str] = ()) -> None:
+        if mode not in get_args(Mode):
+            raise ConfigError(f"store mode {mode!r} is not one of: {', '.join(get_args(Mode))}")
+        if mode == "read-only" and force:
+            raise ConfigError(f"a read-only store cannot rebuild {', '.join(sorted(force))}; drop one of the two")
+        self.root = Path(root).expanduser().absolute()
+        self.mode = mode
+        self._force = frozenset(force)
+        self._built: set[str] = set()
+        self._known_format()
+
+    def find(self, step: Step) -> Artefact | None:
+        """The published artefact, or None. Reads its manifest, hashes nothing; DataError if that is damaged."""
+        for look in range(LOOKS):
+            folder = self._published(step)
+            try:
+                artefact = load_artefact(folder) if folder else None
+            except DataError:
+                if look == LOOKS - 1:
+                    raise
+                continue
+            if artefact and artefact.key != step.key:
+                raise DataError(f"{artefact.path} holds key {artefact.key}, not {step.key}: prune it")
+            if artefact:
+                return artefact
+        return None
+
+    def status(self, step: Step) -> Literal["cached", "unfinished", "to do"]:
+        """What `make` would meet, force aside."""
+        if self.find(step):
+            return "cached"
+        return "unfinished" if self.work_folder(step).is_dir() else "to do"
+
+    def missing(self, step: Step) -> list[Step]:
+        """The steps that `make(step)` would build, inputs first. What is published needs no inputs."""
+        todo: dict[str, Step] = {}
+
+        def visit(wanted: Step) -> None:
+            if wanted.key not in todo and not self._reusable(wanted):
+                for upstream in wanted.inputs.values():
+                    visit(upstream)
+                todo[wanted.key] = wanted
+
+        for forced in filter(self._is_forced, step.walk() if self._force else []):
+            visit(forced)
+        visit(step)
+        return list(todo.values())
+
+    def make(self, step: Step) -> Artefact:
+        """The artefact of `step`: the published one, else built now, its inputs first.
+
+        A stopped build goes on in its unfinished folder. Processes asking for one key wait for each other.
+        Raises what a build raises, StorageError when the disk refuses, and ConfigError when a read-only
+        store lacks something.
+        """
+        todo = self.missing(step)
+        if todo and self.mode == "read-only":
+            lacks = ", ".join(str(each) for each in todo)
+            raise ConfigError(f"store {self.root} is read-only and cannot give {step}: it lacks {lacks}")
+        for each in todo:
+            self._ensure(each)
+        return self._get(step)
+
+    def artefact_folders(self) -> Iterator[Path]:
+        """Folders of all published artefacts, sorted by stage and name, damaged ones and those moved aside too."""
+        for stage in listing(self.root):
+            if not stage.startswith("."):
+                names = listing(self.root / stage)
+                yield from (self.root / stage / name for name in names if parse_folder(name))
+
+    def work_folder(self, step: Step) -> Path:
+        """Where `step` is built, and its training checkpoints wait (subfolder CHECKPOINTS)."""
+        return self.root / UNFINISHED / f"{step.stage}-{step.key[:KEY_CHARS]}"
+
+    def _get(self, step: Step) -> Artefact:
+        artefact = self.find(step)
+        if artefact is None:
+            raise DataError(f"{step} vanished from {self.root} while it was needed; was it pruned? run again")
+        return artefact
+
+    def _is_forced(self, step: Step) -> bool:
+        return step.stage in self._force and step.key not in self._built
+
+    def _reusable(self, step: Step) -> bool:
+        return not self._is_forced(step) and self.find(step) is not None
+
+    def _published(self, step: Step) -> Path | None:
+        """The folder of `step`. An artefact moved aside counts until its replacement is in place."""
+        folders = self._folders(step)
+        return min(folders, key=lambda folder: folder.name.endswith(ASIDE), default=None)
+
+    def _folders(self, step: Step) -> list[Path]:
+        stage = self.root / step.stage
+        named = ((parse_folder(name), name) for name in listing(stage))
+        return [stage / name for parts, name in named if parts and parts.key == step.key[:KEY_CHARS]]
+
+    def _ensure(self, step: Step) -> None:
+        """Builds and publishes `step` unless another process has done so in the meantime."""
+        self._found_store()
+        with locked(self.root, step.key, on_wait=lambda: self._tell_wait(step)):
+            with storage_errors(self.root):
+                self._settle(step)
+            if self._reusable(step):
+                return
+            inputs = {name: self._get(upstream) for name, upstream in step.inputs.items()}
+            with storage_errors(self.root):
+                self._drop_distrusted_work(step)
+            complete(step, self.work_folder(step), inputs, self._is_forced(step))
+            with storage_errors(self.root):
+                self._publish(step)
+            self._built.add(step.key)
+
+    def _tell_wait(self, step: Step) -> None:
+        work = read_work(self.work_folder(step)) or {}
+        log.info("%s: waiting for pid %s on %s", step, work.get("pid", "unknown"), work.get("host", "unknown host"))
+
+    def _settle(self, step: Step) -> None:
+        """Ends a replacement that a crash cut short: the new artefact stays if it is in place, else the old."""
+        folders = self._folders(step)
+        for aside in (folder for folder in folders if folder.name.endswith(ASIDE)):
+            if len(folders) > 1:
+                discard(self.root, aside)
+            else:
+                os.rename(aside, aside.with_name(aside.name.removesuffix(ASIDE)))
+
+    def _drop_distrusted_work(self, step: Step) -> None:
+        """A forced rebuild resumes a stopped forced rebuild, but nothing that was begun without force."""
+        folder = self.work_folder(step)
+        if self._is_forced(step) and folder.exists() and not (read_work(folder) or {}).get("forced"):
+            discard(self.root, folder)
+
+    def _publish(self, step: Step) -> None:
+        old, new = self._published(step), self.root / step.stage / step.folder_name
+        new.parent.mkdir(exist_ok=True)
+        aside = old and old.with_name(old.name + ASIDE)
+        if old and aside:
+            os.rename(old, aside)
+        os.rename(self.work_folder(step), new)
+        sync(new.parent)
+        sync(self.root / UNFINISHED)
+        sync(self.root)
+        if aside:
+            discard(self.root, aside)
+
+    def _known_format(self) -> bool:
+        """Whether the store exists; ConfigError when this code cannot read it."""
+        path = self.root / FORMAT_FILE
+        try:
+            found = json.loads(path.read_bytes())["format"]
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f'{path} is damaged: it should read {{"format": {FORMAT}}}') from None
+        if found != FORMAT:
+            raise ConfigError(
+                f"store {self.root} was written by format {found}, this sept reads {FORMAT}; "
+                "choose another store root, or the sept that wrote it"
+            )
+        return True
+
+    def _found_store(self) -> None:
+        """Makes the root and its format file, once."""
+        if not self._known_format():
+            with locked(self.root, "store", on_wait=lambda: None), storage_errors(self.root):
+                write_json(self.root / FORMAT_FILE, {"format": FORMAT})

@@ -1,0 +1,113 @@
+"""Looking after a store: `verify` compares every file with its manifest, `prune` removes what is named."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from sept.errors import ConfigError, DataError
+from sept.store.artefact import KEY_CHARS, MANIFEST, load_artefact, parse_folder
+from sept.store.disk import discard, fingerprint, listing, payload, storage_errors, sweep
+from sept.store.lock import try_lock
+from sept.store.step import digest
+from sept.store.store import UNFINISHED, Store
+
+
+def verify(store: Store) -> list[str]:
+    """One line for each thing that is wrong: damaged manifests, files missing, altered or extra. Reads every byte."""
+    return [problem for folder in store.artefact_folders() for problem in _problems(folder)]
+
+
+def _problems(folder: Path) -> list[str]:
+    try:
+        manifest = load_artefact(folder).manifest
+        found = payload(folder, but=frozenset({MANIFEST}))
+    except DataError as error:  # names the folder
+        return [str(error)]
+    return [
+        f"{folder}: {what}"
+        for what in (*_identity_problems(folder, manifest), *_file_problems(folder, manifest, found))
+    ]
+
+
+def _identity_problems(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    keys = {name: upstream["key"] for name, upstream in manifest["inputs"].items()}
+    identity = {name: manifest[name] for name in ("stage", "version", "spec")} | {"inputs": keys}
+    if digest(identity) != manifest["key"]:
+        yield "its key is not that of its spec and inputs"
+    if manifest["stage"] != folder.parent.name:
+        yield f"it is an artefact of stage {manifest['stage']}"
+
+
+def _file_problems(folder: Path, manifest: dict[str, Any], found: list[str]) -> Iterator[str]:
+    files = manifest["files"]
+    yield from (f"{name} is missing" for name in sorted(files.keys() - set(found)))
+    for name in found:
+        if name not in files:
+            yield f"{name} is extra"
+            continue
+        try:
+            if fingerprint(folder / name) != files[name]:
+                yield f"{name} was altered"
+        except OSError as error:
+            yield f"{name} cannot be read: {error.strerror}"
+
+
+def prune(
+    store: Store,
+    stages: Collection[str] = (),
+    keys: Collection[str] = (),
+    unfinished: bool = False,
+    dry_run: bool = False,
+) -> dict[Path, str]:
+    """Removes the published artefacts of the named stages and keys; {folder: what became of it}.
+
+    unfinished: removes unfinished work instead, all of it when nothing is named. keys are whole or the part that
+    folders show. A folder whose key is locked by a running process is left alone. Raises ConfigError,
+    before anything is removed, for a stage or key that is not there.
+    """
+    if not (stages or keys or unfinished):
+        raise ConfigError("prune: name what to remove, with --stage, --key or --unfinished")
+    chosen = _chosen(_unfinished(store) if unfinished else _published(store), set(stages), set(keys))
+    if dry_run:
+        return dict.fromkeys(chosen, "would be removed")
+    fate = {folder: _remove(store, folder, key) for folder, (_, key) in chosen.items()}
+    sweep(store.root)
+    return fate
+
+
+Names = dict[Path, tuple[str, str]]  # folder: its stage, and its key as far as the name shows
+
+
+def _published(store: Store) -> Names:
+    named = ((folder, parse_folder(folder.name)) for folder in store.artefact_folders())
+    return {folder: (folder.parent.name, parts.key) for folder, parts in named if parts}
+
+
+def _unfinished(store: Store) -> Names:
+    parent = store.root / UNFINISHED
+    parts = {parent / name: name.rpartition("-") for name in listing(parent)}
+    return {folder: (stage, key) for folder, (stage, _, key) in parts.items()}
+
+
+def _chosen(names: Names, stages: set[str], keys: set[str]) -> Names:
+    shown = {key[:KEY_CHARS] for key in keys}
+    strangers = sorted((stages - {stage for stage, _ in names.values()}) | (shown - {key for _, key in names.values()}))
+    if strangers:
+        raise ConfigError(f"prune: nothing to remove is named {', '.join(strangers)}; nothing was removed")
+    if not stages and not shown:
+        return names
+    return {folder: name for folder, name in names.items() if name[0] in stages or name[1] in shown}
+
+
+def _remove(store: Store, folder: Path, key: str) -> str:
+    lock = try_lock(store.root, key)
+    if lock is None:
+        return "kept: in use"
+    try:
+        if not folder.exists():
+            return "already gone"
+        with storage_errors(folder):
+            discard(store.root, folder)
+    finally:
+        lock.release()
+    return "removed"

@@ -1,0 +1,155 @@
+"""`python -m sept.tables NAME`: a named sweep rendered from the store, at any time, blank where cells are missing."""
+
+import argparse
+import csv
+import io
+import itertools
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sept.config import CONF, Experiment, check_overrides, load, register
+from sept.errors import ConfigError, SeptError
+from sept.machine import resolve
+from sept.pipeline import Pipeline
+from sept.results import CELL, row
+from sept.store import Store
+
+PAPER = Path(__file__).resolve().parent / "paper" / "tables.csv"
+COLUMNS = (*CELL, "n", "mean", "std", "frozen_mean", "frozen_std", "flops", "wall_s", "paper")
+MEAN_OF = {"mean": "top1", "frozen_mean": "frozen_top1", "flops": "flops", "wall_s": "wall_s"}
+SPREAD_OF = {"std": "top1", "frozen_std": "frozen_top1"}
+DIGITS = {"mean": ".2f", "std": ".2f", "frozen_mean": ".2f", "frozen_std": ".2f", "flops": ".2e", "wall_s": ".0f"}
+TITLES = {"mean": "top-1", "std": "±", "frozen_mean": "frozen", "frozen_std": "±", "wall_s": "wall s"}
+
+
+def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
+    """Every cell of table `name`, narrowed or widened by command-line overrides; as the sweep launches them."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not (CONF / "table" / f"{name}.yaml").exists():
+        known = ", ".join(sorted(path.stem for path in (CONF / "table").glob("*.yaml")))
+        raise ConfigError(f"there is no table {name}; known are {known}")
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("config", [f"+table={name}"], return_hydra_config=True)
+        given = {override.split("=", 1)[0]: override for override in overrides}
+        swept = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
+        choices = []
+        for parsed in OverridesParser.create().parse_overrides([*(swept | given).values()]):
+            key = parsed.get_key_element()
+            values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else [parsed.get_value_element_as_str()]
+            choices.append([f"{key}={value}" for value in values])
+        return [
+            load(compose("config", [f"+table={name}", *cell]), expanded=True) for cell in itertools.product(*choices)
+        ]
+
+
+def rows(cells: Iterable[Experiment]) -> list[dict[str, Any]]:
+    """A row for each comparison, in the order of the sweep: mean and deviation over the seeds that are finished."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for e in cells:
+        step = Pipeline(e, resolve(e.hardware)).run()
+        done = row(e, step, Store(e.store.root, mode="read-only"))
+        key = _comparison(e)
+        groups.setdefault(key, [])
+        if done is not None:
+            groups[key].append(done)
+    return [dict(zip(CELL, key, strict=True)) | _summary(done) | {"paper": _paper(key)} for key, done in groups.items()]
+
+
+def _comparison(e: Experiment) -> tuple:
+    from sept.results import choices
+
+    chosen = choices(e)
+    return tuple(chosen[name] for name in CELL)
+
+
+def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:
+    if not done:
+        return {"n": 0}
+    values: dict[str, Any] = {"n": len(done)}
+    for name, source in MEAN_OF.items():
+        values[name] = statistics.fmean(each[source] for each in done)
+    if len(done) > 1:
+        for name, source in SPREAD_OF.items():
+            values[name] = statistics.stdev(each[source] for each in done)
+    return values
+
+
+def _paper(key: tuple) -> float | None:
+    """The paper's number for this comparison, None where it has none."""
+    task, shot, init, budget, query, _, pool = key
+    with PAPER.open(newline="") as file:
+        for printed in csv.DictReader(file):
+            same = (printed["task"], printed["shot"], printed["init"]) == (task, str(shot), init)
+            trained = init not in ("random", "sept") or (int(printed["budget"]), printed["pool"]) == (budget, pool)
+            if same and trained and printed["query"] == (query or "image"):
+                return float(printed["value"])
+    return None
+
+
+def cells_of(line: dict[str, Any]) -> list[str]:
+    """A row's cells as text; nothing where there is nothing yet."""
+    texts = []
+    for name in COLUMNS:
+        value = line.get(name)
+        texts.append("" if value is None else format(value, DIGITS[name]) if name in DIGITS else str(value))
+    return texts
+
+
+def as_csv(lines: Sequence[dict[str, Any]]) -> str:
+    """One line a comparison, under a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(cells_of(line) for line in lines)
+    return text.getvalue()
+
+
+def as_markdown(lines: Sequence[dict[str, Any]]) -> str:
+    titles = [TITLES.get(name, name) for name in COLUMNS]
+    body = [titles, ["---"] * len(titles), *map(cells_of, lines)]
+    return "\n".join("| " + " | ".join(each) + " |" for each in body) + "\n"
+
+
+def as_terminal(name: str, lines: Sequence[dict[str, Any]]) -> str:
+    """A table for people; columns in which nothing is known are left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    texts = [cells_of(line) for line in lines]
+    shown = [i for i in range(len(COLUMNS)) if any(text[i] for text in texts)]
+    table = Table(title=f"{name}: top-1 on the test set in %, mean ± deviation over n runs")
+    for i in shown:
+        table.add_column(TITLES.get(COLUMNS[i], COLUMNS[i]), justify="right" if COLUMNS[i] in DIGITS else "left")
+    for text in texts:
+        table.add_row(*(text[i] for i in shown))
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sept.tables", description=__doc__)
+    parser.add_argument("table", help="a name from conf/table")
+    parser.add_argument("overrides", nargs="*", help="as on the command line of the sweep, e.g. init=sept seed=0,1,2")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="one line a comparison, for programs")
+    form.add_argument("--markdown", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        check_overrides(options.overrides)
+        lines = rows(expand(options.table, options.overrides))
+    except SeptError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(as_csv(lines) if options.csv else as_markdown(lines) if options.markdown else as_terminal(options.table, lines), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Batched augmentation against torchvision's operators and distributions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+from torch.nn.functional import pad
+from torchvision import transforms as tv
+from torchvision.transforms import functional as tvf
+
+from sept.data.augment import (
+    Policy,
+    blend,
+    crop_resize_batch,
+    draw_parameters,
+    gaussian_blur,
+    grey,
+    photometric,
+    random_boxes,
+    resize_by_products,
+    scaled_blur_radius,
+    shift_hue,
+    solarise,
+)
+from sept.data.rng import generator, seeded
+from sept.data.transforms import crop_resize, normalise
+
+MOBY_FIRST = Policy(
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+    grayscale=0.2,
+    blur=1.0,
+    blur_radius=(0.1, 2.0),
+    solarise=0.0,
+)
+NOTHING = Policy(0, 0, 0.4, 0.4, 0.2, 0.1, 0, 0, (0.1, 2.0), 0)
+BUSY = Policy(0.5, 0.9, 0.4, 0.4, 0.2, 0.1, 0.3, 0.5, (0.1, 2.0), 0.4)
+TORCHVISION = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation]
+
+
+def floats(batch_size=6, height=20, width=24):
+    images = torch.rand(batch_size, 3, height, width, generator=generator(0))
+    images[0] = images[0, :1]  # grey: no hue
+    images[1] = (images[1] > 0.5).float()  # corners of the colour cube
+    images[2] *= 1e-3  # nearly black
+    return images
+
+
+def pixels(batch_size=6, height=20, width=24):
+    return floats(batch_size, height, width).mul(255).round().to(torch.uint8)
+
+
+def each(operation, images, factors):
+    return torch.stack([operation(image, float(factor)) for image, factor in zip(images, factors, strict=True)])
+
+
+@pytest.mark.parametrize("operation", range(3))
+def test_blends_are_torchvisions(operation):
+    images, factors = floats(), torch.tensor([0.6, 0.8, 1.0, 1.1, 1.2, 1.4])
+    ours = blend(images.clone(), factors, torch.full((6,), operation))
+    torch.testing.assert_close(ours, each(TORCHVISION[operation], images, factors), atol=1e-5, rtol=0)
+
+
+def test_each_image_gets_its_own_operation():
+    images, factors = floats(4), torch.tensor([0.7, 1.3, 0.8, 0.1])
+    ours = blend(images.clone(), factors, torch.arange(4))
+    for i, operation in enumerate(TORCHVISION):
+        torch.testing.assert_close(ours[i], operation(images[i], factors[i].item()), atol=1e-5, rtol=0)
+    assert torch.equal(ours[3], images[3])  # hue is not a blend
+
+
+def test_hue_is_torchvisions():
+    images, shifts = floats(), torch.tensor([-0.5, -0.1, 0.3, 0.0, 0.1, 0.5])
+    torch.testing.assert_close(shift_hue(images, shifts), each(tvf.adjust_hue, images, shifts), atol=1e-5, rtol=0)
+
+
+def test_grey_and_solarise_are_torchvisions():
+    images = floats()
+    torch.testing.assert_close(grey(images), tvf.rgb_to_grayscale(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(solarise(images), tvf.solarize(images, 128 / 255), atol=1e-5, rtol=0)
+    every_level = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    assert torch.equal((solarise(every_level / 255) * 255).round().to(torch.uint8), tvf.solarize(every_level, 128))
+
+
+@pytest.mark.parametrize("reach", [1, 6])
+def test_blur_is_torchvisions_with_repeated_edges(reach):
+    images, sigmas = floats(3), torch.tensor([0.1, 0.7, 2.0])
+    wide = pad(images, (reach,) * 4, mode="replicate")
+    size = 2 * reach + 1
+    theirs = torch.stack(
+        [tvf.gaussian_blur(w, [size, size], [s.item()] * 2) for w, s in zip(wide, sigmas, strict=True)]
+    )
+    ours = gaussian_blur(images, sigmas, reach)
+    torch.testing.assert_close(ours, theirs[..., reach:-reach, reach:-reach], atol=1e-5, rtol=0)
+
+
+def test_blur_reaches_beyond_a_tiny_image():
+    flat = torch.full((1, 3, 2, 3), 0.25)
+    torch.testing.assert_close(gaussian_blur(flat, torch.tensor([2.0]), 6), flat)
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
+def test_blur_is_near_pillows(radius):
+    image = np.array(Image.fromarray(pixels(4)[3].permute(1, 2, 0).numpy()).resize((96, 80), Image.Resampling.BICUBIC))
+    theirs = np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+    ours = gaussian_blur(torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.tensor([radius]), 6)[0]
+    assert (ours - torch.from_numpy(theirs).permute(2, 0, 1)).abs().max() <= 4
+
+
+def test_views_are_torchvisions_pipeline_with_the_same_draws():
+    batch, draws = pixels(64), draw_parameters(generator(4), 64, BUSY)
+    operations = [*TORCHVISION, tvf.adjust_hue]
+    for i, view in enumerate(photometric(batch, draws)):
+        image = batch[i].float() / 255
+        image = tvf.hflip(image) if draws.flip[i] else image
+        for operation in draws.order[i].tolist():
+            image = operations[operation](image, draws.factors[i, operation].item())
+        image = tvf.rgb_to_grayscale(image, 3) if draws.grayscale[i] else image
+        image = gaussian_blur(image[None], draws.sigma[i : i + 1], draws.reach)[0] if draws.sigma[i] > 0 else image
+        near_threshold = (image - 128 / 255).abs() < 1e-5
+        image = tvf.solarize(image, 128 / 255) if draws.solarise[i] else image
+        difference = (view - normalise(image[None])[0]).abs()
+        assert difference[~near_threshold].max() < 1e-4  # after division by 0.22
+
+
+def test_nothing_drawn_is_normalisation_alone():
+    batch = pixels()
+    assert torch.equal(photometric(batch, draw_parameters(generator(0), 6, NOTHING)), normalise(batch))
+
+
+def test_views_repeat_and_leave_the_batch_alone():
+    batch = pixels()
+    before = batch.clone()
+    views = [photometric(batch, draw_parameters(generator(1, step), 6, BUSY)) for step in (0, 0, 1)]
+    assert torch.equal(batch, before)
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+
+
+def test_a_view_does_not_depend_on_the_rest_of_the_batch(monkeypatch):
+    batch, draws = pixels(16), draw_parameters(generator(2), 16, BUSY)
+    together = photometric(batch, draws)
+    alone = torch.cat([photometric(batch[i : i + 1], draws[i : i + 1]) for i in range(16)])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+    monkeypatch.setattr("sept.data.augment._CHUNK_BYTES", 3 * batch[0].numel() * 4)
+    torch.testing.assert_close(photometric(batch, draws), together, atol=1e-5, rtol=0)
+
+
+def test_draws_for_a_smaller_batch_are_the_first_of_a_larger_one():
+    small, large = (draw_parameters(generator(5), size, BUSY) for size in (7, 300))
+    for name in ("flip", "factors", "order", "grayscale", "sigma", "solarise"):
+        assert torch.equal(getattr(small, name), getattr(large, name)[:7])
+    assert torch.equal(
+        random_boxes(generator(5), 7, 9, 9, (0.1, 1), (1, 2)),
+        random_boxes(generator(5), 300, 9, 9, (0.1, 1), (1, 2))[:7],
+    )
+
+
+def test_autocast_changes_nothing():
+    batch, draws = pixels(), draw_parameters(generator(1), 6, BUSY)
+    boxes = random_boxes(generator(0), 6, 20, 24, (0.1, 1.0), (3 / 4, 4 / 3))
+    expected = photometric(batch, draws), resize_by_products(batch, boxes, 16, "bilinear")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(photometric(batch, draws), expected[0])
+        assert torch.equal(resize_by_products(batch, boxes, 16, "bilinear"), expected[1])
+
+
+def test_probabilities_are_those_of_the_policy():
+    draws = draw_parameters(generator(0), 20_000, MOBY_FIRST)
+    jittered = (draws.factors != torch.tensor([1.0, 1, 1, 0])).any(1)
+    found = [m.float().mean().item() for m in (draws.flip, jittered, draws.grayscale, draws.sigma > 0, draws.solarise)]
+    assert found == pytest.approx([0.5, 0.8, 0.2, 1.0, 0.0], abs=0.012)
+    second = draw_parameters(generator(1), 20_000, BUSY)
+    assert second.solarise.float().mean().item() == pytest.approx(0.4, abs=0.012)
+    assert (second.sigma > 0).float().mean().item() == pytest.approx(0.5, abs=0.012)
+
+
+def test_factors_and_orders_are_distributed_as_torchvisions_color_jitter():
+    draws = draw_parameters(generator(0), 20_000, MOBY_FIRST)
+    jitter = tv.ColorJitter(0.4, 0.4, 0.2, 0.1)
+    with seeded(1):
+        theirs = [
+            jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) for _ in range(5000)
+        ]
+    quantiles = np.linspace(0, 1, 11)
+    jittered = (draws.factors != torch.tensor([1.0, 1, 1, 0])).any(1)
+    ours = np.quantile(draws.factors[jittered].numpy(), quantiles, axis=0)
+    np.testing.assert_allclose(ours, np.quantile([t[1:] for t in theirs], quantiles, axis=0), atol=0.03)
+    _, counts = draws.order.unique(dim=0, return_counts=True)
+    assert len(counts) == 24
+    assert counts.float().div(20_000).sub(1 / 24).abs().max() < 0.007
+    radii = np.quantile(draws.sigma.numpy(), quantiles)
+    np.testing.assert_allclose(radii, 0.1 + 1.9 * quantiles, atol=0.03)
+
+
+def test_blur_radii_scale_with_the_side():
+    assert scaled_blur_radius(0.1, 2.0, 224) == (0.1, 2.0)
+    assert scaled_blur_radius(0.1, 2.0, 56) == pytest.approx((0.025, 0.5))
+
+
+def test_boxes_are_distributed_as_torchvisions():
+    scale, ratio, canvas = (0.08, 1.0), (3 / 4, 4 / 3), torch.empty(3, 60, 80)
+    ours = random_boxes(generator(0), 4000, 60, 80, scale, ratio).numpy()
+    with seeded(2):
+        theirs = np.array([tv.RandomResizedCrop.get_params(canvas, scale, ratio) for _ in range(4000)])
+    quantiles = np.linspace(0, 1, 21)[1:-1]
+    for measure in (lambda b: b[:, 2] * b[:, 3] / 4800, lambda b: np.log(b[:, 3] / b[:, 2]), lambda b: b[:, 0] / 60):
+        np.testing.assert_allclose(
+            np.quantile(measure(ours), quantiles), np.quantile(measure(theirs), quantiles), atol=0.04
+        )
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("side", [16, 48])  # crops are shrunk and enlarged, only enlarged
+@pytest.mark.parametrize("way", [crop_resize_batch, resize_by_products])
+def test_batched_crops_are_those_of_single_images(way, side, interpolation):
+    images = pixels(12, 40, 33)
+    boxes = random_boxes(generator(3), 12, 40, 33, (0.02, 1.0), (1 / 2, 2))
+    ours = way(images, boxes, side, interpolation)
+    assert ours.dtype == torch.uint8
+    for image, box, view in zip(images, boxes.tolist(), ours, strict=True):
+        theirs = crop_resize(image.permute(1, 2, 0).numpy(), tuple(box), side, interpolation)
+        assert (view.int() - theirs.int()).abs().max() <= 1.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["bilinear", "bicubic"]), st.sampled_from([8, 40]))
+def test_nothing_outside_the_box_bleeds_in(seed, interpolation, side):
+    box = random_boxes(generator(seed), 1, 20, 24, (0.02, 0.5), (1 / 2, 2))
+    top, left, height, width = box[0].tolist()
+    images = torch.full((1, 3, 20, 24), 255, dtype=torch.uint8)
+    images[..., top : top + height, left : left + width] = 7
+    for way in (crop_resize_batch, resize_by_products):
+        assert (way(images, box, side, interpolation) == 7).all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_views():
+    batch, draws = pixels(32), draw_parameters(generator(4), 32, BUSY)
+    boxes = random_boxes(generator(3), 32, 20, 24, (0.1, 1.0), (3 / 4, 4 / 3))
+    crops = crop_resize_batch(batch.cuda(), boxes, 16, "bicubic").cpu()
+    assert (crops.int() - crop_resize_batch(batch, boxes, 16, "bicubic").int()).abs().max() <= 1
+    difference = (photometric(batch.cuda(), draws).cpu() - photometric(batch, draws)).abs()
+    assert (difference < 1e-4).float().mean() > 0.999  # a value at the solarise threshold may fall on either side

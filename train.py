@@ -1,0 +1,84 @@
+"""Runs an experiment, or a named table of them: `python train.py +experiment=food101_5shot budget=500k`.
+
+The work is in `sept.pipeline`; this file loads the config, says what will be done, does it and prints the row.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads spinning on few cores cost a factor of 4
+
+import sys
+import traceback
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from sept import config, console
+from sept.errors import Interrupted, SeptError
+from sept.machine import resolve
+from sept.pipeline import Pipeline
+from sept.results import row
+from sept.signals import raising
+from sept.store import Store
+from sept.tracking import loggers
+
+failures: list[int] = []  # exit codes of the cells of a sweep that failed
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def cell(cfg: DictConfig) -> None:
+    """One cell. In a sweep a failed cell is told and the next one runs; alone, its exit code is the program's."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        run(config.load(cfg, expanded=sweep))
+    except Interrupted as stop:
+        sys.exit(_told(stop))
+    except SeptError as error:
+        failures.append(_told(error))
+    except Exception:
+        if not sweep:
+            raise
+        traceback.print_exc()
+        failures.append(SeptError.exit_code)
+
+
+def run(e: config.Experiment) -> dict | None:
+    """Make what is missing for the experiment; gives its row, or None for a plan."""
+    with raising():
+        pipeline = Pipeline(e, resolve(e.hardware, loggers(e.logger)))
+        step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force)
+        console.tell_plan(step, store)
+        if e.plan:
+            return None
+        store.make(step)
+    done = row(e, step, store)
+    assert done is not None
+    console.tell_row(done, step, store)
+    return done
+
+
+def _told(error: SeptError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> None:
+    table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
+    try:
+        config.check_overrides(sys.argv[1:])
+    except SeptError as error:
+        sys.exit(_told(error))
+    config.register()
+    cell()
+    if table is not None and "plan=true" not in sys.argv:
+        from sept import tables
+
+        tables.main([table, *(text for text in sys.argv[1:] if "=" in text and not text.startswith("+table="))])
+    if failures:
+        sys.exit(max(failures))
+
+
+if __name__ == "__main__":
+    main()
