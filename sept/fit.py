@@ -5,6 +5,7 @@ and the number of the next step, and everything else is a function of that numbe
 """
 
 import hashlib
+import logging
 import os
 import time
 import warnings
@@ -116,10 +117,10 @@ class Tester(L.Callback):
         if learner.step % self.every and learner.step != learner.steps:
             return
         learner.eval()
-        for number, examples in enumerate(self.tests):
+        for examples in self.tests:
             with trainer.precision_plugin.val_step_context():
-                learner.validation_step(learner.transfer_batch_to_device(examples, learner.device, 0), number)
-        learner.on_validation_epoch_end()
+                learner.test_batch(learner.transfer_batch_to_device(examples, learner.device, 0))
+        learner.test_end()
         learner.train()
 
 
@@ -167,7 +168,9 @@ def require_finite(learner: torch.nn.Module) -> None:
     """Raises NonFiniteError naming the first parameter or buffer that is not finite."""
     for name, value in learner.state_dict().items():
         if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            raise NonFiniteError(f"{name} is no longer finite; the last finite checkpoint is kept; lower the learning rate")
+            raise NonFiniteError(
+                f"{name} is no longer finite; the last finite checkpoint is kept; lower the learning rate"
+            )
 
 
 def _sha256(path: Path) -> str:
@@ -176,6 +179,7 @@ def _sha256(path: Path) -> str:
 
 
 def _quiet() -> None:
-    """Silence Lightning's advice on settings that are meant."""
-    for message in (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*ModelCheckpoint.*"):
+    """Silence Lightning's greetings, its advice on settings that are meant, and a deprecation in its own code."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)

@@ -133,6 +133,7 @@ class Pipeline:
             slug=f"{e.pool.name}-sept-{e.task.name}-{e.budget.images}",
             estimate={"images": e.budget.images, "flops": cost.search_flops(int(rows), int(n), dim)},
             machine=self.machine,
+            **self._pool_place(),
         )
 
     def random_subset(self) -> Step:

@@ -41,7 +41,9 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
         choices = []
         for parsed in OverridesParser.create().parse_overrides([*(swept | given).values()]):
             key = parsed.get_key_element()
-            values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else [parsed.get_value_element_as_str()]
+            values = (
+                parsed.sweep_string_iterator() if parsed.is_sweep_override() else [parsed.get_value_element_as_str()]
+            )
             choices.append([f"{key}={value}" for value in values])
         return [
             load(compose("config", [f"+table={name}", *cell]), expanded=True) for cell in itertools.product(*choices)
@@ -147,7 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SeptError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(as_csv(lines) if options.csv else as_markdown(lines) if options.markdown else as_terminal(options.table, lines), end="")
+    print(
+        as_csv(lines) if options.csv else as_markdown(lines) if options.markdown else as_terminal(options.table, lines),
+        end="",
+    )
     return 0
 
 

@@ -24,7 +24,7 @@ from sept.data.augment import (
     shift_hue,
     solarise,
 )
-from sept.data.rng import generator, seeded
+from sept.data.rng import generator, numpy_rng, seeded
 from sept.data.transforms import crop_resize, normalise
 
 MOBY_FIRST = Policy(
@@ -105,12 +105,15 @@ def test_blur_reaches_beyond_a_tiny_image():
     torch.testing.assert_close(gaussian_blur(flat, torch.tensor([2.0]), 6), flat)
 
 
-@pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
-def test_blur_is_near_pillows(radius):
-    image = np.array(Image.fromarray(pixels(4)[3].permute(1, 2, 0).numpy()).resize((96, 80), Image.Resampling.BICUBIC))
-    theirs = np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
-    ours = gaussian_blur(torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.tensor([radius]), 6)[0]
-    assert (ours - torch.from_numpy(theirs).permute(2, 0, 1)).abs().max() <= 4
+@pytest.mark.parametrize("radius", [0.1, 0.5, 1.0, 2.0])
+def test_blur_is_near_pillows_on_a_smooth_image(radius):
+    coarse = numpy_rng(0).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC)
+    theirs = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(radius)))).permute(2, 0, 1)
+    ours = gaussian_blur(tvf.pil_to_tensor(image)[None].float(), torch.tensor([radius]), 6)[0]
+    difference = (ours - theirs).abs()
+    assert difference.max() < 3.5  # grey levels; Pillow's own is three box blurs
+    assert difference.mean() < 1
 
 
 def test_views_are_torchvisions_pipeline_with_the_same_draws():
@@ -156,10 +159,8 @@ def test_draws_for_a_smaller_batch_are_the_first_of_a_larger_one():
     small, large = (draw_parameters(generator(5), size, BUSY) for size in (7, 300))
     for name in ("flip", "factors", "order", "grayscale", "sigma", "solarise"):
         assert torch.equal(getattr(small, name), getattr(large, name)[:7])
-    assert torch.equal(
-        random_boxes(generator(5), 7, 9, 9, (0.1, 1), (1, 2)),
-        random_boxes(generator(5), 300, 9, 9, (0.1, 1), (1, 2))[:7],
-    )
+    few, many = (random_boxes(generator(5), size, 20, 24, (0.1, 1.0), (3 / 4, 4 / 3)) for size in (7, 300))
+    assert torch.equal(few, many[:7])
 
 
 def test_autocast_changes_nothing():

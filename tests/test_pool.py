@@ -1,7 +1,6 @@
 """A pool's rows keep their images wherever its sources lie, and a row that is none is refused."""
 
 import io
-import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -107,16 +106,6 @@ def test_a_pool_goes_to_workers(folder, roots):
     again = pickle.loads(pickle.dumps(pool))
     assert [again.read(row) for row in range(7)] == [pool.read(row) for row in range(7)]
     assert size < 1000, "columns and descriptors stay behind"
-
-
-def test_a_forked_worker_reads_beside_its_parent(folder, roots):
-    pool = Pool.open(folder, roots)
-    pool.read(0)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if all(pool.read(row) == png(10 + row) for row in range(4)) else 1)
-    assert [pool.read(row) for row in range(4)] == [png(10 + row) for row in range(4)]
-    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("row", [-1, 7, 1 << 40])

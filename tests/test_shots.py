@@ -26,13 +26,16 @@ def ids(drawn: list[Example]) -> list[str]:
     return [example.id for example in drawn]
 
 
+GOLDEN = [  # of seeds 0 and 1, by b2sum
+    ["cat/02.jpg", "cat/05.jpg", "cat/04.jpg", "dog/07.jpg", "dog/08.jpg", "dog/05.jpg"],
+    ["cat/09.jpg", "cat/05.jpg", "cat/10.jpg", "dog/02.jpg", "dog/08.jpg", "dog/07.jpg"],
+]
+
+
 def test_the_draw_is_golden():
     """Another draw would change every few-shot result there is."""
     assert ids(draw(TRAIN, 3, 0, CLASSES)) == GOLDEN[0]
     assert ids(draw(TRAIN, 3, 1, CLASSES)) == GOLDEN[1]
-
-
-GOLDEN: list[list[str]] = [[], []]
 
 
 @given(seed=st.integers(0, 2**31), few=st.integers(1, 9), more=st.integers(1, 9), shuffle=st.randoms())

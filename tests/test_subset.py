@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from sept.data.subset import Subset, shrink, write_subset
 from sept.errors import DataError
@@ -60,7 +61,7 @@ def test_shrinking_is_antialiased():
     board = np.tile(np.kron([[0, 255], [255, 0]], np.ones((1, 1))), (32, 32)).astype(np.uint8)[..., None].repeat(3, 2)
     assert np.abs(shrink(board, 8).astype(int) - 127).max() <= 2  # a fine chessboard is grey from afar
     image = smooth(96, 128)
-    other = F.resize(torch.from_numpy(image).permute(2, 0, 1), [24, 32], F.InterpolationMode.BICUBIC, antialias=True)
+    other = resize(torch.from_numpy(image).permute(2, 0, 1), [24, 32], InterpolationMode.BICUBIC, antialias=True)
     assert np.abs(shrink(image, 24).astype(int) - other.permute(1, 2, 0).numpy()).max() <= 2
 
 
@@ -112,7 +113,7 @@ def test_a_longer_or_missing_file_or_a_foreign_index_is_refused(folder, tmp_path
         Subset.open(other)
     with open(folder / "pixels.bin", "ab") as file:
         file.write(b"x")
-    with pytest.raises(DataError, match="181 bytes where the index of 2 images says 150|bytes where the index"):
+    with pytest.raises(DataError, match="151 bytes where the index of 2 images says 150"):
         Subset.open(folder)
     (folder / "pixels.bin").unlink()
     with pytest.raises(DataError, match="no readable subset"):

@@ -13,11 +13,14 @@ from torchvision import transforms as tv
 
 from sept.data.rng import numpy_rng, seeded
 from sept.data.transforms import (
+    BOX_TRIES,
+    BOX_UNIFORMS,
+    FinetuneTransform,
+    boxes_from_uniforms,
     central_box,
     crop_resize,
     embed_view,
     eval_view,
-    finetune_transform,
     normalise,
     random_resized_crop_box,
 )
@@ -53,6 +56,13 @@ def test_boxes_are_distributed_as_torchvisions(height, width):
         np.testing.assert_allclose(
             np.quantile(measure(ours), quantiles), np.quantile(measure(theirs), quantiles), atol=0.05
         )
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32))
+def test_one_box_is_the_box_of_a_batch_of_one(height, width, seed):
+    uniforms = numpy_rng(seed).random((1, BOX_TRIES, BOX_UNIFORMS))
+    one = random_resized_crop_box(numpy_rng(seed), height, width, SCALE, RATIO)
+    assert list(one) == boxes_from_uniforms(uniforms, height, width, SCALE, RATIO)[0].tolist()
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32))
@@ -164,7 +174,7 @@ def test_normalise_is_torchvisions():
 
 @pytest.fixture(scope="module")
 def finetune_view():
-    return finetune_transform(48, (0.08, 1.0), 0.5, "rand-m9-mstd0.5-inc1", 0.4)
+    return FinetuneTransform(48, (0.08, 1.0), 0.5, "rand-m9-mstd0.5-inc1", 0.4)
 
 
 def test_finetune_views_depend_on_their_parts_alone(finetune_view):

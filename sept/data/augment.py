@@ -18,7 +18,7 @@ BLUR_REFERENCE_SIDE = 224  # the published blur radii are pixels of 224-pixel vi
 _SOLARISE_THRESHOLD = 128 / 255  # Pillow ImageOps.solarize
 _GREY = (0.2989, 0.587, 0.114)  # torchvision rgb_to_grayscale
 _BLUR_SIGMAS = 3  # the kernel is cut there; what is lost is under 0.3 %
-_CHUNK_BYTES = 2**22  # of float32 pixels treated at a time on CPUs: more gains nothing and costs memory
+_CHUNK_BYTES = 2**22  # of float32 pixels at a time on CPUs: the fastest of 2**18 to 2**22
 _LEAST_CHROMA = 1e-7  # below it hue means nothing
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
@@ -231,7 +231,7 @@ def resize_by_products(images: Tensor, boxes: Tensor, side: int, interpolation: 
     rows = _resize_weights(top, height, images.shape[2], side, interpolation)
     columns = _resize_weights(left, width, images.shape[3], side, interpolation)
     with torch.autocast(images.device.type, enabled=False):
-        narrowed = (images.float() @ columns[:, None].mT).round_().clamp_(0, 255)  # between passes, as CPU kernels do
+        narrowed = (images.float() @ columns[:, None].mT).clamp_(0, 255)  # also between passes, as CPU kernels do
         resized = (rows[:, None] @ narrowed).round_().clamp_(0, 255)
     return resized.to(torch.uint8)
 

@@ -32,9 +32,9 @@ def block_mask(rng: np.random.Generator, height: int, width: int, ratio: float) 
 def _add_block(rng: np.random.Generator, mask: np.ndarray, smallest: int, remaining: float) -> bool:
     height, width = mask.shape
     for _ in range(ATTEMPTS):
-        area = rng.uniform(smallest, remaining)
+        area = smallest + (remaining - smallest) * rng.random()  # near the end, less than the smallest block is left
         aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
-        h, w = round(math.sqrt(max(area, 0) * aspect)), round(math.sqrt(max(area, 0) / aspect))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if not (0 < h < height and 0 < w < width):
             continue
         top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)

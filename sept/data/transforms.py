@@ -4,8 +4,8 @@ Images come in as uint8 (H, W, 3) arrays and leave as contiguous uint8 (3, side,
 A box is (top, left, height, width) in pixels.
 """
 
+import math
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -70,17 +70,24 @@ def boxes_from_uniforms(
 def random_resized_crop_box(
     rng: np.random.Generator, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:
-    """One box, distributed as torchvision's RandomResizedCrop draws it: ten tries, then the central fallback."""
-    uniforms = rng.random((1, BOX_TRIES, BOX_UNIFORMS))
-    top, left, box_height, box_width = boxes_from_uniforms(uniforms, height, width, scale, ratio)[0].tolist()
-    return top, left, box_height, box_width
+    """One box, distributed as torchvision's RandomResizedCrop draws it: ten tries, then the central fallback.
+
+    As `boxes_from_uniforms`, but a loop over numbers: for one box some 30 times as fast as arrays.
+    """
+    for area, aspect, down, right in rng.random((BOX_TRIES, BOX_UNIFORMS)).tolist():
+        pixels = height * width * (scale[0] + area * (scale[1] - scale[0]))
+        elongation = math.exp(math.log(ratio[0]) + aspect * math.log(ratio[1] / ratio[0]))
+        box_height, box_width = round(math.sqrt(pixels / elongation)), round(math.sqrt(pixels * elongation))
+        if 0 < box_height <= height and 0 < box_width <= width:
+            return int(down * (height - box_height + 1)), int(right * (width - box_width + 1)), box_height, box_width
+    return central_box(height, width, ratio)
 
 
 def crop_resize(image: np.ndarray, box: Box, side: int, interpolation: Interpolation) -> Tensor:
     """The box of a uint8 (H, W, 3) image, resized with antialiasing to uint8 (3, side, side).
 
-    By torch, 1.5 to 5 times as fast as Pillow: of photographs under 1 value in 10,000 is more than one grey level off
-    Pillow's, of pure noise 3 in 1,000. Augmentation does not mind.
+    By torch, 1.5 to 5 times as fast as Pillow; of smooth test images fewer than 1 value in 10,000 is more than one
+    grey level off Pillow's, which augmentation does not mind.
     """
     top, left, height, width = box
     crop = image[top : top + height, left : left + width]
@@ -130,31 +137,37 @@ def normalise(batch: Tensor) -> Tensor:
     return pixels.sub(mean).div_(std)
 
 
-def _finetune_view(
-    transform: Callable[[Image.Image], Tensor], image: np.ndarray, seed: int, *parts: int | str
-) -> Tensor:
-    with seeded(seed, *parts):
-        return transform(Image.fromarray(image))
-
-
-def finetune_transform(
-    side: int, scale: tuple[float, float], flip: float, auto_augment: str | None, color_jitter: float
-) -> Callable[..., Tensor]:
+class FinetuneTransform:
     """Training view of fine-tuning (SimMIM): random resized crop, flip and RandAugment, as timm has them.
 
-    Gives view(image, seed, *parts): the uint8 (3, side, side) view of a uint8 (H, W, 3) image that those parts, say
-    an epoch and a sample id, stand for. Mixup, random erasing and normalisation follow in batches. timm leaves
-    color_jitter unused while RandAugment is on.
+    Mixup, random erasing and normalisation follow in batches. timm leaves color_jitter unused while RandAugment is on.
     """
-    transform = create_transform(
-        side,
-        is_training=True,
-        scale=scale,
-        interpolation="bicubic",
-        hflip=flip,
-        auto_augment=auto_augment,
-        color_jitter=color_jitter,
-        re_prob=0.0,
-        normalize=False,
-    )
-    return partial(_finetune_view, transform)  # unlike a closure, it can be sent to spawned workers
+
+    def __init__(
+        self, side: int, scale: tuple[float, float], flip: float, auto_augment: str | None, color_jitter: float
+    ) -> None:
+        self._transform = create_transform(
+            side,
+            is_training=True,
+            scale=scale,
+            interpolation="bicubic",
+            hflip=flip,
+            auto_augment=auto_augment,
+            color_jitter=color_jitter,
+            re_prob=0.0,
+            normalize=False,
+        )
+        for augment in self._transform.transforms:
+            for operation in getattr(augment, "ops", []):
+                if operation.name.startswith("Posterize"):
+                    operation.level_fn = _at_least_one_bit(operation.level_fn)
+
+    def __call__(self, image: np.ndarray, seed: int, *parts: int | str) -> Tensor:
+        """uint8 (3, side, side) of a uint8 (H, W, 3) image: a function of (seed, *parts), say an epoch and a sample."""
+        with seeded(seed, *parts):
+            return self._transform(Image.fromarray(image))
+
+
+def _at_least_one_bit(level_fn: Callable[..., tuple[int]]) -> Callable[..., tuple[int]]:
+    """timm asks Pillow to keep 0 bits at full magnitude, a black image once and an error since Pillow 13."""
+    return lambda *level: (max(1, level_fn(*level)[0]),)

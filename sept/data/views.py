@@ -21,7 +21,9 @@ CROP_RATIO = (3 / 4, 4 / 3)
 FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
 
 
-def policy(*, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float) -> Policy:
+def policy(
+    *, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float
+) -> Policy:
     """The published colour pipeline, its jitter scaled by `jitter`, its blur radius given for 224-px views."""
     return Policy(
         flip=FLIP,

@@ -49,7 +49,9 @@ class Learner(L.LightningModule):
         """`loss`, or NonFiniteError: a NaN is never trained on, and never reaches a checkpoint."""
         if not torch.isfinite(loss.detach()):
             rate = self.lr(self.step)
-            raise NonFiniteError(f"the loss of step {self.step} is {loss.item()}; lower the learning rate ({rate:g} now)")
+            raise NonFiniteError(
+                f"the loss of step {self.step} is {loss.item()}; lower the learning rate ({rate:g} now)"
+            )
         return loss
 
     def adamw(self, groups: list[dict], **options: Any) -> torch.optim.Optimizer:
@@ -69,5 +71,3 @@ def clip_each(parameters: Iterator[nn.Parameter] | list[nn.Parameter], limit: fl
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack(torch._foreach_norm(grads))
     torch._foreach_mul_(grads, list((limit / (norms + 1e-6)).clamp(max=1.0).unbind()))
-
-

@@ -65,10 +65,12 @@ class Classifier(Learner):
         self.log("loss", loss.detach())
         return self.finite(loss)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def test_batch(self, batch: Any) -> None:
+        """Count the right answers of one test batch; `sept.fit.Tester` calls it in eval mode."""
         self.accuracy.update(self.model(normalise(batch["images"])), batch["labels"])
 
-    def on_validation_epoch_end(self) -> None:
+    def test_end(self) -> None:
+        """Turn the counts into top-1."""
         self.last = 100 * self.accuracy.compute()
         self.accuracy.reset()
         self.best = torch.maximum(self.best, self.last)

@@ -111,7 +111,10 @@ class IBot(Learner):
     def _update_centers(self, cls: Tensor, patch: Tensor) -> None:
         """Move the centres to the means over all ranks; they count from the next step on."""
         m = self.recipe.center_momentum
-        means = [cls.float().mean(dim=0, keepdim=True), patch.float().mean(dim=1, keepdim=True).mean(dim=0, keepdim=True)]
+        means = [
+            cls.float().mean(dim=0, keepdim=True),
+            patch.float().mean(dim=1, keepdim=True).mean(dim=0, keepdim=True),
+        ]
         for center, mean in zip((self.cls_center, self.patch_center), means, strict=True):
             if self.trainer.world_size > 1:
                 mean = self.all_gather(mean).mean(dim=0)

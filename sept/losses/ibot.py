@@ -21,10 +21,7 @@ def cls_loss(student: list[Tensor], teacher: list[Tensor], student_temp: float) 
     """
     logs = [F.log_softmax(crop.float() / student_temp, dim=-1) for crop in student]
     terms = [
-        -(target * log).sum(dim=-1).mean()
-        for q, target in enumerate(teacher)
-        for v, log in enumerate(logs)
-        if v != q
+        -(target * log).sum(dim=-1).mean() for q, target in enumerate(teacher) for v, log in enumerate(logs) if v != q
     ]
     return torch.stack(terms).mean()
 

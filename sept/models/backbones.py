@@ -22,9 +22,7 @@ def build(name: str, args: dict[str, Any], *, drop_path_rate: float = 0.0, num_c
         close = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
         raise ConfigError(f"model.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}")
     try:
-        return timm.create_model(
-            name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args
-        )
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(f"model.args={args} do not fit {name}: {error}") from error
 

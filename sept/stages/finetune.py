@@ -110,7 +110,13 @@ def _frozen(learner: Classifier, shots: Tests, tests: Any, machine: Machine) -> 
     model = learner.model.to(device).eval()
 
     def features(batches: Any) -> tuple[Tensor, Tensor]:
-        found = [(model.forward_head(model.forward_features(normalise(b["images"].to(device))), pre_logits=True), b["labels"]) for b in batches]
+        found = [
+            (
+                model.forward_head(model.forward_features(normalise(b["images"].to(device))), pre_logits=True),
+                b["labels"],
+            )
+            for b in batches
+        ]
         return torch.cat([f.float().cpu() for f, _ in found]), torch.cat([labels for _, labels in found])
 
     result = nearest_class_mean(*features(loader(shots, _in_order(len(shots.examples)), 0)), *features(tests))

@@ -14,7 +14,13 @@ IMAGES = "images"
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, kind: str, path: str | None
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    spec: Mapping[str, Any],
+    *,
+    machine: Machine,
+    kind: str,
+    path: str | None,
 ) -> dict[str, Any]:
     if kind == "patterns":
         from sept.data.patterns import draw_pool

@@ -17,9 +17,7 @@ from sept.stages.weights import BACKBONE
 from sept.store import Artefact
 
 
-def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine
-) -> dict[str, Any]:
+def build(folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine) -> dict[str, Any]:
     recipe = Pretrain(**{**spec["recipe"], "model": Model(**spec["recipe"]["model"])})
     subset = Subset.open(inputs["subset"].path)
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)

@@ -1,4 +1,4 @@
-"""`Store`: gives the artefact of a step, building at most once what is missing (docs: ARCHITECTURE, store).
+"""`Store`: gives the artefact of a step, building at most once what is missing.
 
 On disk: ROOT/<stage>/<slug>-<key>/ is published and whole; ROOT/.unfinished/<stage>-<key>/ is being
 built or waits to be resumed; ROOT/.locks and ROOT/.removed are the store's own.

@@ -5,21 +5,22 @@ Every image is a pure function of (seed, its number), so any number of workers w
 
 import csv
 import io
+import math
 import multiprocessing
 import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
-from sept.errors import ConfigError, StorageError
+from sept.errors import ConfigError
 
 SHARD_IMAGES = 4096
+SMALLEST_SIDE = 24
 JPEG_QUALITY = 92
 TARGET_SHARE = 0.08  # of the pool, each target domain: a task's own kind of image is rare in a big pool
 JUNK_SHARE = 0.10
@@ -84,6 +85,14 @@ def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
     os.replace(partial, path)
 
 
+def _check(images: int, side: int) -> None:
+    fewest = math.ceil(max(map(classes, TARGETS)) / TARGET_SHARE)
+    if images < fewest:
+        raise ConfigError(f"pool.images={images} cannot hold every class of the drawn world; ask for {fewest} or more")
+    if side < SMALLEST_SIDE:
+        raise ConfigError(f"pool.side={side} is too small to show a motif; ask for {SMALLEST_SIDE} or more")
+
+
 def draw_pool(folder: Path, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
     """Draws a pool into `folder`: curated-*.tar, wild-*.tar and labels.csv (shard, member, domain, label; for checks only).
 
@@ -109,6 +118,16 @@ def draw_pool(folder: Path, images: int, side: int, seed: int, workers: int) -> 
 def _write_image(job: tuple[Path, str, int, int, int, int]) -> None:
     path, domain, label, side, seed, index = job
     path.write_bytes(jpeg(domain, label, side, seed, index))
+
+
+def _each(work: Callable[[Any], None], jobs: list[Any], workers: int) -> None:
+    """Does the jobs in `workers` processes (spawned: a forked torch can hang), in this one when there is but one."""
+    if workers <= 1:
+        for job in jobs:
+            work(job)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as crew:
+        crew.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers)))
 
 
 def draw_task(
