@@ -6,7 +6,8 @@
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
 Each function returns a `Step`, a promise with a content key: nothing runs here, `Store.make` runs what is missing. A
-step receives only what it uses, and what it receives identifies it. Work is done in `sept.stages`, imported when it starts.
+step receives only what it uses, and what it receives identifies it. Work is done in `sept.stages`, imported at its
+start.
 """
 
 import hashlib
@@ -247,7 +248,8 @@ class Pipeline:
         if t.kind == "patterns":
             from sept.data.patterns import classes
 
-            assert t.domain is not None and t.train_per_class is not None
+            assert t.domain is not None
+            assert t.train_per_class is not None
             spec: dict[str, Any] = _without(asdict(t), "name", "path", "test_fraction")
             estimate = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
@@ -258,7 +260,7 @@ class Pipeline:
             estimate = {"classes": len(listed.classes), "images": len(listed.train)}
         return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, path=t.path)
 
-    def _pool_place(self) -> dict[str, str | None]:
+    def _pool_place(self) -> dict[str, Any]:
         """Where the pool's images lie; never part of a key."""
         return {"kind": self.e.pool.kind, "path": self.e.pool.path}
 

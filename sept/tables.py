@@ -37,9 +37,9 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         whole = compose("config", [f"+table={name}"], return_hydra_config=True)
         given = {override.split("=", 1)[0]: override for override in overrides}
-        swept = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
+        named = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
         choices = []
-        for parsed in OverridesParser.create().parse_overrides([*(swept | given).values()]):
+        for parsed in OverridesParser.create().parse_overrides([*(named | given).values()]):
             key = parsed.get_key_element()
             values = (
                 parsed.sweep_string_iterator() if parsed.is_sweep_override() else [parsed.get_value_element_as_str()]

@@ -102,10 +102,11 @@ def test_a_shard_without_its_commit_mark_or_cut_short_is_made_again(folder: Path
     np.testing.assert_array_equal(Features.open(folder).take(range(ROWS)), expected())
 
 
-def test_a_shard_cut_otherwise_is_not_taken_for_another(folder: Path) -> None:
+@pytest.mark.parametrize("per_shard", [PER_SHARD - 1, PER_SHARD + 1])
+def test_a_shard_cut_otherwise_is_not_taken_for_another(folder: Path, per_shard: int) -> None:
     again = Encoder()
-    embed(folder, ROWS, again, 0.1, PER_SHARD + 1)
-    assert again.calls[0] == (0, 8)
+    embed(folder, ROWS, again, 0.1, per_shard)
+    assert again.calls[0] == (0, per_shard)
     np.testing.assert_array_equal(Features.open(folder).take(range(ROWS)), expected())
 
 

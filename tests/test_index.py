@@ -79,7 +79,16 @@ def test_lists_do_not_depend_on_block_size_threads_or_training_precision(tmp_pat
     try:
         torch.set_num_threads(2)
         torch.set_float32_matmul_precision("medium")
-        assert_same(search(queries, features, 300, block_rows=333), wanted)
+        within: list[str] = []
+        found = search(
+            queries,
+            features,
+            300,
+            block_rows=333,
+            progress=lambda _: within.append(torch.get_float32_matmul_precision()),
+        )
+        assert_same(found, wanted)
+        assert set(within) == {"highest"}
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_num_threads(threads)
@@ -114,6 +123,15 @@ def test_queries_of_another_dimension_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     with pytest.raises(ConfigError, match=r"shape \(2, 6\).*4 dimensions"):
         search(unit(rng, 2, 6), store(tmp_path, unit(rng, 9, 4), []), 5)
+
+
+def test_a_product_with_too_few_bits_is_noticed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    vectors, queries = unit(rng, 50, 16), unit(rng, 1, 16)
+    candidates = index._Candidates(queries, store(tmp_path, vectors, []), 5, "cpu")
+    candidates.add(torch.from_numpy(queries).bfloat16().float() @ torch.from_numpy(vectors).bfloat16().float().T, 0)
+    with pytest.raises(AssertionError, match="fewer bits"):
+        list(candidates.ranked())
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ FOLDER = "folder"  # the one source of a pool of loose files
 def identify(kind: str, path: str) -> tuple[str, int]:
     """Digest of what the pool holds, and its number of images (0: not known before the tars are read).
 
-    Equal after the images were moved elsewhere, different after one was changed. Raises DataError when nothing is there.
+    Equal after the images were moved elsewhere, different after one was changed. DataError when nothing is there.
     """
     if kind == "folder":
         entries = list_folder(Path(path), FOLDER)

@@ -55,7 +55,7 @@ class Views:
         return [crop_resize(image, box, side, self.how) for box, (side, _) in zip(boxes, self.crops, strict=True)]
 
     def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
-        """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and the place in the global batch."""
+        """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         views = []
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):

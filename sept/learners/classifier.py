@@ -39,8 +39,8 @@ class Classifier(Learner):
             self.model = build(model.name, model.args, drop_path_rate=recipe.drop_path_rate)
             if backbone is not None:
                 load_backbone(self.model, backbone)
-            self.model.reset_classifier(classes)
-            head = self.model.get_classifier()
+            self.model.reset_classifier(classes)  # type: ignore[operator]
+            head: Any = self.model.get_classifier()  # type: ignore[operator]
             nn.init.trunc_normal_(head.weight, std=HEAD_STD)
             nn.init.zeros_(head.bias)
         self.accuracy = MulticlassAccuracy(classes, average="micro")
@@ -58,7 +58,8 @@ class Classifier(Learner):
         r = self.recipe
         rng = numpy_rng(self.seed, "mix", self.step)
         images = normalise(batch["images"])
-        drawn = draw_mix(rng, *images.shape[2:], r.mixup, r.cutmix, r.mix_prob, CUTMIX_RATHER)
+        height, width = images.shape[2:]
+        drawn = draw_mix(rng, height, width, r.mixup, r.cutmix, r.mix_prob, CUTMIX_RATHER)
         images = erase(mix_images(images, drawn), rng, r.erasing, ERASED_AREA, ERASED_ASPECT)
         targets = soft_targets(batch["labels"], self.classes, r.smoothing, drawn)
         loss = torch.sum(-targets * torch.log_softmax(self.model(images).float(), dim=-1), dim=-1).mean()

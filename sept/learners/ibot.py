@@ -10,7 +10,7 @@ from sept.config import IBotRecipe, Model
 from sept.data.views import MultiCrop
 from sept.learners.base import Learner, clip_each, seeded_weights
 from sept.losses.ibot import cls_loss, patch_loss, sharpen
-from sept.models.backbones import build
+from sept.models.backbones import build, width
 from sept.models.heads import IBotHead
 from sept.models.momentum import ema_update, momentum_copy
 from sept.optim import cosine, decay_groups, ibot_lr, linear_epochs
@@ -26,21 +26,24 @@ class IBot(Learner):
     the previous centres, centres, backward, clipping per tensor, optimiser, and then the EMA (unlike MoBy).
     """
 
+    cls_center: Tensor
+    patch_center: Tensor
+
     def __init__(self, recipe: IBotRecipe, model: Model, *, seed: int, steps_per_epoch: int) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
         self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
         args = {**model.args, "dynamic_img_size": True}
         with seeded_weights(seed, "ibot"):
             encoder = build(model.name, args, drop_path_rate=recipe.drop_path_rate)
-            head = IBotHead(encoder.embed_dim, recipe.head_hidden_dim, recipe.head_bottleneck_dim, recipe.out_dim)
+            head = IBotHead(width(encoder), recipe.head_hidden_dim, recipe.head_bottleneck_dim, recipe.out_dim)
             teacher = build(model.name, args)
         self.student = nn.ModuleDict({"backbone": encoder, "head": head})
-        self.mask_token = nn.Parameter(torch.zeros(1, encoder.embed_dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, width(encoder)))
         teacher.load_state_dict(encoder.state_dict())
         self.teacher = nn.ModuleDict({"backbone": teacher, "head": momentum_copy(head)}).requires_grad_(False)
         self.register_buffer("cls_center", torch.zeros(1, recipe.out_dim))
         self.register_buffer("patch_center", torch.zeros(1, 1, recipe.out_dim))
-        self.views = MultiCrop(recipe, seed, grid=encoder.patch_embed.grid_size)
+        self.views = MultiCrop(recipe, seed, grid=encoder.patch_embed.grid_size)  # type: ignore
 
     @property
     def encoder(self) -> nn.Module:
@@ -127,7 +130,7 @@ class IBot(Learner):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         clip_each(list(self.parameters()), self.recipe.clip)
         if self.epoch < self.recipe.freeze_last_layer_epochs:
-            for parameter in self.student["head"].last_layer.parameters():  # type: ignore[index]
+            for parameter in self.student["head"].last_layer.parameters():  # type: ignore
                 parameter.grad = None
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -12,7 +12,7 @@ from sept.data.rng import generator
 from sept.data.views import TwoViews
 from sept.learners.base import Learner, seeded_weights
 from sept.losses.contrastive import info_nce
-from sept.models.backbones import build
+from sept.models.backbones import build, width
 from sept.models.heads import moby_mlp
 from sept.models.momentum import ema_update, momentum_copy
 from sept.models.queue import KeyQueue
@@ -31,8 +31,7 @@ class MoBy(Learner):
         self.recipe, self.warmup = recipe, recipe.warmup_epochs * steps_per_epoch
         with seeded_weights(seed, "moby"):
             encoder = build(recipe.model.name, recipe.model.args, drop_path_rate=recipe.drop_path_rate)
-            width = encoder.num_features
-            self.online = _branch(encoder, recipe, width)
+            self.online = _branch(encoder, recipe)
             self.predictor = moby_mlp(recipe.out_dim, recipe.hidden_dim, recipe.out_dim)
         self.target = momentum_copy(self.online)
         _disable_drop_path(self.target)
@@ -86,12 +85,12 @@ class MoBy(Learner):
         torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
 
 
-def _branch(encoder: nn.Module, recipe: Pretrain, width: int) -> nn.ModuleDict:
-    return nn.ModuleDict({"encoder": encoder, "projector": moby_mlp(width, recipe.hidden_dim, recipe.out_dim)})
+def _branch(encoder: nn.Module, recipe: Pretrain) -> nn.ModuleDict:
+    return nn.ModuleDict({"encoder": encoder, "projector": moby_mlp(width(encoder), recipe.hidden_dim, recipe.out_dim)})
 
 
 def _project(branch: nn.Module, views: list[Tensor]) -> list[Tensor]:
-    """Projections of each view. One encoder pass for both: it has no batch statistics; the projector has, one set a view."""
+    """Projections of each view. One encoder pass serves both; the projector has batch statistics, of each view."""
     features = branch["encoder"](torch.cat(views)).chunk(len(views))  # type: ignore[index]
     return [branch["projector"](feature) for feature in features]  # type: ignore[index]
 

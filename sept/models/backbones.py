@@ -27,6 +27,11 @@ def build(name: str, args: dict[str, Any], *, drop_path_rate: float = 0.0, num_c
         raise ConfigError(f"model.args={args} do not fit {name}: {error}") from error
 
 
+def width(model: nn.Module) -> int:
+    """Channels of the pooled feature."""
+    return int(model.num_features)  # type: ignore[arg-type]
+
+
 def tokens(vit: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Final-LayerNorm'd tokens of a timm ViT: [CLS] (B, D) and patches (B, L, D)."""
     out = vit.forward_features(images)  # type: ignore[operator]

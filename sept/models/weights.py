@@ -65,7 +65,7 @@ def load_backbone(model: nn.Module, path: Path, branch: str = "teacher") -> None
 
 
 def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write `folder`/{model.safetensors, config.json, README.md}: `timm.create_model("local-dir:FOLDER", ...)` loads it.
+    """Write model.safetensors, config.json and a card: `timm.create_model("local-dir:FOLDER", ...)` loads the folder.
 
     name and args are the timm name and constructor arguments; facts go to the card and the file's metadata.
     """

@@ -51,7 +51,7 @@ class Encoder:
     def __call__(
         self, read: Callable[[int], Pixels], which: Sequence[int], advance: Callable[[int], None] = lambda n: None
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """Vectors (len(which), D) of the images read(i), zero where unreadable, and (place in `which`, reason) of those."""
+        """Vectors (len(which), D) of the images read(i), zero where unreadable, and (place, reason) of those."""
         batches = [list(which[start : start + self.batch_size]) for start in range(0, len(which), self.batch_size)]
         vectors, failures, done = [], [], 0
         for batch in loader(EncodedViews(read, self.preprocess), batches, self.machine.workers):

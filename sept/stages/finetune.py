@@ -107,7 +107,7 @@ def _frozen(learner: Classifier, shots: Tests, tests: Any, machine: Machine) -> 
     """Nearest-class-mean top-1 on the features that fine-tuning starts from."""
     machine.use_threads()
     device = torch.device(machine.accelerator)
-    model = learner.model.to(device).eval()
+    model: Any = learner.model.to(device).eval()
 
     def features(batches: Any) -> tuple[Tensor, Tensor]:
         found = [
