@@ -61,7 +61,8 @@ def decay_groups(
     skip: Callable[[str, Tensor], bool] = undecayed,
 ) -> list[dict]:
     """Two AdamW groups, the decayed and the others; each names `scale`, the factor on the learning rate."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             (plain if skip(name, parameter) else decayed).append(parameter)

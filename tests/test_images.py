@@ -94,8 +94,9 @@ def test_damaged_exif_leaves_the_image_as_stored():
 
 
 @pytest.mark.parametrize("byte_order", ["<u2", ">u2"])
-def test_sixteen_bit_grey_keeps_its_range(byte_order):
-    ramp = np.linspace(0, 65535, W).astype(np.uint16)
+@pytest.mark.parametrize(("darkest", "brightest"), [(0, 65535), (9000, 41000)])
+def test_sixteen_bit_grey_keeps_its_range(byte_order, darkest, brightest):
+    ramp = np.linspace(darkest, brightest, W).astype(np.uint16)
     grey = np.tile(ramp, (H, 1))
     rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in grey)
     tiff = encode(Image.frombytes("I;16", (W, H), grey.tobytes()), "TIFF")

@@ -293,7 +293,7 @@ def test_a_negative_size_does_not_read_backwards_for_ever(tmp_path):
     first = tarfile.TarInfo("a.jpg").tobuf(tarfile.GNU_FORMAT)
     info = tarfile.TarInfo("b.jpg")
     info.size = -1024
-    path = write(tmp_path / "s.tar", first + info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    path = write(tmp_path / "s.tar", first + first + info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
     with pytest.raises(DataError, match=r"s\.tar: "):
         list_tars([path], "s")
 
@@ -412,6 +412,17 @@ def test_reader_survives_pickling_and_bounds_its_descriptors(tmp_path, monkeypat
     del reader, again
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_reader_keeps_the_shards_in_use_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "OPEN_FILES", 2)
+    for name in ("hot.tar", "1.jpg", "2.jpg", "3.jpg"):
+        write(tmp_path / name, b"12345")
+    reader = Reader(tmp_path)
+    for name in ("hot.tar", "1.jpg", "hot.tar", "2.jpg", "hot.tar", "3.jpg"):
+        reader.read(name, 0, 5)
+    (tmp_path / "hot.tar").unlink()  # only a descriptor still open can read it
+    assert reader.read("hot.tar", 1, 2) == b"23"
 
 
 def test_reader_refuses_files_that_are_gone_or_shorter(tmp_path):

@@ -120,7 +120,7 @@ class IBot(Learner):
         ]
         for center, mean in zip((self.cls_center, self.patch_center), means, strict=True):
             if self.trainer.world_size > 1:
-                mean = self.all_gather(mean).mean(dim=0)
+                mean = self.all_gather(mean).mean(dim=0)  # type: ignore[union-attr]
             center.lerp_(mean, 1 - m)  # type: ignore[operator]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -65,7 +65,7 @@ def swin_layer_id(name: str, depths: tuple[int, ...]) -> int:
     return before + int(rest.split(".")[0]) + 1
 
 
-def layer_ids(model: nn.Module) -> tuple[dict[str, int], int]:
+def layer_ids(model: Any) -> tuple[dict[str, int], int]:
     """Layer id of every parameter and the number of ids, for layer-wise learning-rate decay.
 
     Swin: SimMIM's numbering. Other timm models: their own `group_matcher`, coarse enough to count blocks.
@@ -76,7 +76,7 @@ def layer_ids(model: nn.Module) -> tuple[dict[str, int], int]:
         return {name: swin_layer_id(name, depths) for name in names}, sum(depths) + 2
     from timm.models import group_parameters
 
-    groups = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    groups = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
     layers = max(groups.values()) + 1
     return {name: groups.get(name, layers - 1) for name in names}, layers
 

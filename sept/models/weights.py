@@ -71,7 +71,7 @@ def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any
     """
     from timm.models import save_for_hf
 
-    model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": 0}  # type: ignore[operator]
+    model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": 0}  # type: ignore
     save_for_hf(model, str(folder), model_args=args, safe_serialization=True)
     config = json.loads((folder / "config.json").read_text())
     config["architecture"] = name

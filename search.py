@@ -1,0 +1,70 @@
+"""Stops at the selection: `python search.py budget=1k` says what was selected and draws the gallery of SEPT Fig. 5.
+
+`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads spinning on few cores cost a factor of 4
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sept import config, console
+from sept.errors import SeptError
+from sept.machine import resolve
+from sept.pipeline import Pipeline
+from sept.signals import raising
+from sept.store import Store
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def cell(cfg: DictConfig) -> None:
+    try:
+        search(config.load(cfg), Path(HydraConfig.get().runtime.output_dir))
+    except SeptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def search(e: config.Experiment, folder: Path) -> None:
+    """Make the selection, or embed the pool and look the query up; write what was found into `folder`."""
+    with raising():
+        pipeline = Pipeline(e, resolve(e.hardware))
+        store = Store(e.store.root, e.store.mode, e.store.force)
+        step = pipeline.selection() if e.query.path is None else pipeline.features()
+        console.tell_plan(step, store)
+        store.make(step)
+        from sept.stages import gallery
+
+        show = gallery.show_selection if e.query.path is None else gallery.show_matches
+        print(show(e, pipeline, store, folder))
+
+
+def rewritten(arguments: list[str]) -> list[str]:
+    """`query=PATH` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
+    known = {path.stem for path in (config.CONF / "query").glob("*.yaml")}
+    result = []
+    for text in arguments:
+        key, _, value = text.partition("=")
+        if key == "query" and value not in known:
+            text = f"query.path='{value}'"
+        elif key == "top":
+            text = f"query.top={value}"
+        result.append(text)
+    return result
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = rewritten(sys.argv[1:])
+    try:
+        config.check_overrides(sys.argv[1:])
+    except SeptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    config.register()
+    cell()

@@ -1,0 +1,100 @@
+"""What `search.py` shows: a selection with its statistics and gallery, or the matches of looked-up images."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sept.config import Experiment
+from sept.data.images import Pixels, decode
+from sept.data.pool import Pool
+from sept.data.sources import list_folder
+from sept.data.tasks import Example
+from sept.errors import ConfigError
+from sept.pipeline import Pipeline
+from sept.retrieval.features import Features
+from sept.retrieval.gallery import Match, Row, write_html, write_png
+from sept.retrieval.index import Ranked, search
+from sept.retrieval.select import load_selection
+from sept.stages import queries as query_stage
+from sept.stages.features import open_encoder
+from sept.stages.pool import open_pool
+from sept.stages.queries import read_image
+from sept.stages.selection import SELECTION
+from sept.stages.task import open_task
+from sept.store import Store
+
+QUERIES_SHOWN = 10  # spread evenly over the task's shots
+PNG, HTML = "gallery.png", "gallery.html"
+
+
+def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
+    """Copy selection.parquet into `folder`, draw the gallery beside it, and say what was selected."""
+    selection = store.make(pipeline.selection())
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(selection.path / SELECTION, folder / SELECTION)
+    if e.init.name == "random":
+        return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
+    pool, features = _pool(e, pipeline, store), Features.open(store.make(pipeline.features()).path)
+    vectors, ids = query_stage.load(store.make(pipeline.queries()))
+    shown = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
+    ranked = search(vectors[shown], features, e.query.top)
+    by_id = {example.id: example for example in open_task(store.make(pipeline.task()), e.task.path).train}
+    rows = _rows([(ids[i], read_image(by_id[ids[i]])) for i in shown], ranked, pool)
+    facts = {name: value for name, value in selection.facts.items() if name != "flops"}
+    _draw(folder, f"{e.task.name}: {facts['images']:,} of {len(pool):,} images", rows, facts, _by_rank(folder))
+    lines = [f"selected {facts['images']:,} of {len(pool):,} pool images for {facts['queries']} images of {e.task.name}"]
+    lines += [f"  {name.replace('_', ' '):<28}{value:,.4g}" for name, value in facts.items() if name != "queries"]
+    return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
+
+
+def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
+    """Look the images at query.path up in the pool: names, similarities, and the gallery."""
+    assert e.query.path is not None
+    examples = _looked_up(Path(e.query.path))
+    pool, features = _pool(e, pipeline, store), Features.open(store.make(pipeline.features()).path)
+    preprocess = store.make(pipeline.features()).manifest["spec"]["preprocess"]
+    retriever = store.make(pipeline.retriever())
+    encoder, _ = open_encoder(retriever, preprocess, pipeline.machine, e.retriever.batch_size)
+    vectors, _ = encoder(lambda place: read_image(examples[place]), range(len(examples)))
+    ranked = search(vectors, features, e.query.top)
+    rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(folder, f"{e.query.path} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
+    lines = []
+    for row in rows:
+        lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]
+    return "\n".join([*lines, *(f"  {folder / name}" for name in (PNG, HTML))])
+
+
+def _pool(e: Experiment, pipeline: Pipeline, store: Store) -> Pool:
+    return open_pool(store.make(pipeline.pool()), e.pool.kind, e.pool.path)
+
+
+def _looked_up(path: Path) -> list[Example]:
+    if path.is_dir():
+        return [Example(entry.key, path / entry.key, 0) for entry in list_folder(path, "query")]
+    if not path.is_file():
+        raise ConfigError(f"query={path}: no such image or folder")
+    return [Example(path.name, path, 0)]
+
+
+def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Pool) -> list[Row]:
+    rows = []
+    for (label, image), found, scores in zip(queries, ranked.rows, ranked.scores, strict=True):
+        matches = [Match(pool.key(int(r)), decode(pool.read(int(r))), float(s)) for r, s in zip(found, scores, strict=True)]
+        rows.append(Row(label, image, matches))
+    return rows
+
+
+def _by_rank(folder: Path) -> list[float]:
+    """Mean similarity of the selected images at each rank of their lists."""
+    table = load_selection(folder / SELECTION)
+    rank, similarity = table["rank"].to_numpy(), table["similarity"].to_numpy()
+    return (np.bincount(rank, similarity) / np.maximum(np.bincount(rank), 1)).tolist()
+
+
+def _draw(folder: Path, title: str, rows: list[Row], facts: dict, by_rank: list[float] | None) -> None:
+    write_png(folder / PNG, rows)
+    write_html(folder / HTML, title, rows, facts, by_rank)
