@@ -43,7 +43,7 @@ def assert_same(found: Ranked, wanted: Ranked) -> None:
     np.testing.assert_array_equal(found.scores, wanted.scores)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_search_equals_brute_force_with_copies_and_near_copies(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

@@ -49,7 +49,8 @@ def search(
     """
     _check_queries(queries, features)
     depth = min(depth, features.embedded)
-    assert depth > 0 and len(queries), "a search needs a depth, a pool and queries"
+    assert depth > 0, "a search needs a depth and a pool"
+    assert len(queries), "a search needs queries"
     parts = [
         _Candidates(queries[start : start + QUERIES_PER_PRODUCT], features, depth, device)
         for start in range(0, len(queries), QUERIES_PER_PRODUCT)
