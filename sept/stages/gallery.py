@@ -89,10 +89,11 @@ def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Pool) -> 
 
 
 def _by_rank(folder: Path) -> list[float]:
-    """Mean similarity of the selected images at each rank of their lists."""
+    """Mean similarity of the selected images at each rank of their lists that brought any."""
     table = load_selection(folder / SELECTION)
     rank, similarity = table["rank"].to_numpy(), table["similarity"].to_numpy()
-    return (np.bincount(rank, similarity) / np.maximum(np.bincount(rank), 1)).tolist()
+    counts, sums = np.bincount(rank), np.bincount(rank, similarity)
+    return (sums[counts > 0] / counts[counts > 0]).tolist()
 
 
 def _draw(folder: Path, title: str, rows: list[Row], facts: dict, by_rank: list[float] | None) -> None:

@@ -19,11 +19,16 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Look:
-    """What is typical of a domain: colour pairs (figure, ground), layouts, ground textures, size of a motif (of the side)."""
+    """What is typical of a domain.
+
+    Colour pairs (figure, ground) and how far an image's own stray from them, layouts, ground textures, a motif's
+    width in sides and the pitch of copies in motif widths.
+    """
 
     colours: tuple[tuple[Colour, Colour], ...]
     layouts: tuple[str, ...]
-    grounds: tuple[str, ...]
+    grounds: tuple[str, ...] = ("plain",)
+    stray: float = 4.0
     size: float = 0.38
     gap: float = 1.12
 
@@ -100,7 +105,7 @@ def ground(texture: str, side: int, rng: np.random.Generator) -> NDArray[np.floa
 def paint(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> UInt8Array:
     """One image of a class, (side, side, 3)."""
     front, back = np.array(look.colours[rng.integers(len(look.colours))], np.float32)
-    shift = rng.normal(0.0, 5.0, (2, 3)).astype(np.float32)
+    shift = rng.normal(0.0, look.stray, (2, 3)).astype(np.float32)
     texture = look.grounds[rng.integers(len(look.grounds))]
     shown = figure(domain, label, side, look, rng)[..., None]
     shade = 1 + ground(texture, side, rng)[..., None]

@@ -9,21 +9,21 @@ from sept.data.patterns.motifs import ALPHABETS, FORMS
 
 JUNK = "junk"
 LOOKS: dict[str, Look] = {
-    "glyphs": Look((((40, 34, 40), (226, 214, 186)), ((44, 40, 60), (206, 204, 196))), ("grid", "rows"), ("plain",)),
-    "facades": Look((((248, 214, 130), (60, 66, 92)), ((240, 226, 176), (92, 62, 52))), ("grid", "brick"), ("plain",)),
-    "weaves": Look((((222, 196, 200), (120, 48, 62)), ((214, 206, 190), (70, 66, 110))), ("grid",), ("plain",), 0.36, 1.0),
+    "glyphs": Look((((40, 34, 44), (226, 214, 190)),), ("grid", "rows")),
+    "facades": Look((((248, 214, 130), (60, 62, 88)),), ("grid", "brick")),
+    "weaves": Look((((222, 196, 200), (120, 48, 62)),), ("grid",), size=0.36, gap=1.0),
     "flowers": Look((((240, 160, 190), (50, 88, 46)), ((246, 236, 220), (60, 100, 60)), ((236, 190, 90), (44, 76, 52))),
-                    ("scatter", "brick"), ("grainy", "sloped")),
+                    ("scatter", "brick"), ("grainy", "sloped"), 22),
     "gears": Look((((196, 202, 210), (54, 58, 66)), ((210, 190, 150), (64, 58, 54)), ((170, 190, 206), (40, 50, 64))),
-                  ("scatter", "brick", "grid"), ("plain", "sloped")),
+                  ("scatter", "brick", "grid"), ("plain", "sloped"), 22),
     "leaves": Look((((66, 108, 50), (214, 210, 180)), ((120, 90, 40), (206, 212, 200)), ((50, 90, 70), (196, 176, 140))),
-                   ("scatter", "brick"), ("plain", "grainy")),
+                   ("scatter", "brick"), ("plain", "grainy"), 22),
     "bugs": Look((((60, 44, 34), (216, 186, 140)), ((36, 40, 44), (190, 200, 160)), ((90, 40, 36), (222, 206, 190))),
-                 ("scatter", "rows"), ("grainy", "striped")),
+                 ("scatter", "rows"), ("grainy", "striped"), 22),
     "mosaics": Look((((70, 110, 140), (220, 218, 210)), ((150, 80, 60), (226, 216, 200)), ((70, 80, 84), (206, 206, 200))),
-                    ("grid", "brick"), ("plain", "sloped")),
+                    ("grid", "brick"), ("plain", "sloped"), 22),
     "circuits": Look((((220, 180, 100), (30, 84, 56)), ((206, 206, 190), (34, 60, 96)), ((216, 160, 90), (40, 70, 40))),
-                     ("grid", "rows"), ("plain", "striped")),
+                     ("grid", "rows"), ("plain", "striped"), 22),
 }
 DOMAINS: tuple[str, ...] = (*LOOKS, JUNK)
 TARGETS: tuple[str, ...] = ("glyphs", "facades", "weaves")
