@@ -98,13 +98,14 @@ def _vit(shape: dict[str, Any], side: int) -> float:
 
 def _swin(shape: dict[str, Any], side: int) -> float:
     patch, dim = shape["patch_size"], shape["embed_dim"]
-    grid = side // patch
+    grid = resolution = side // patch
     total = 2.0 * grid**2 * 3 * patch**2 * dim
     for stage, depth in enumerate(shape["depths"]):
-        if stage:
-            total += 2 * (grid // 2) ** 2 * 4 * dim * 2 * dim
-            grid, dim = grid // 2, dim * 2
-        window = min(shape["window_size"], grid)
+        if stage:  # timm pads an odd grid, but chooses the window by the grid rounded down
+            grid, resolution = (grid + 1) // 2, resolution // 2
+            total += 2 * grid**2 * 4 * dim * 2 * dim
+            dim *= 2
+        window = min(shape["window_size"], resolution)
         padded = -(-grid // window) * window
         total += depth * (_attention(padded**2, window**2, dim) + _mlp(grid**2, dim))
     return total

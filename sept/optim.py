@@ -77,12 +77,14 @@ def layer_decay_groups(
 ) -> list[dict]:
     """AdamW groups with `scale` = decay ** (layers - 1 - layer), decayed and not (SimMIM fine-tuning).
 
-    `layer_of(name)` is the layer id of a parameter, 0 for the stem and `layers` - 1 for the head.
-    Relative position bias tables are not decayed here, unlike in the released MoBy pre-training.
+    `layer_of(name)` is the layer id of a parameter, 0 for the stem and `layers` - 1 for the head. What the timm
+    model itself declares is not decayed either: Swin's relative position bias tables, unlike in the released MoBy
+    pre-training, and a ViT's position embedding and tokens.
     """
+    declared: set[str] = getattr(model, "no_weight_decay", set)()  # type: ignore[operator]
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        plain = undecayed(name, parameter) or "relative_position_bias_table" in name or name.endswith("pos_embed")
+        plain = undecayed(name, parameter) or name in declared
         groups.setdefault((layer_of(name), plain), []).append(parameter)
     return [
         {"params": params, "weight_decay": 0.0 if plain else weight_decay, "scale": decay ** (layers - 1 - layer)}

@@ -57,10 +57,10 @@ class Classifier(Learner):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         r = self.recipe
         rng = numpy_rng(self.seed, "mix", self.step)
-        images = normalise(batch["images"])
+        images = erase(normalise(batch["images"]), rng, r.erasing, ERASED_AREA, ERASED_ASPECT)
         height, width = images.shape[2:]
         drawn = draw_mix(rng, height, width, r.mixup, r.cutmix, r.mix_prob, CUTMIX_RATHER)
-        images = erase(mix_images(images, drawn), rng, r.erasing, ERASED_AREA, ERASED_ASPECT)
+        images = mix_images(images, drawn)
         targets = soft_targets(batch["labels"], self.classes, r.smoothing, drawn)
         loss = torch.sum(-targets * torch.log_softmax(self.model(images).float(), dim=-1), dim=-1).mean()
         self.log("loss", loss.detach())
@@ -92,9 +92,10 @@ class Classifier(Learner):
 def nearest_class_mean(features: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
     """Top-1 in percent of the nearest class mean by cosine: frozen features, nothing trained.
 
-    features (B, D) and labels (B,) of the few shots, test likewise.
+    features (B, D) and labels (B,) of the few shots, test likewise; a class without a shot is never predicted.
     """
     features, test = nn.functional.normalize(features, dim=1), nn.functional.normalize(test, dim=1)
-    means = torch.stack([features[labels == label].mean(dim=0) for label in range(int(labels.max()) + 1)])
-    predicted = (test @ nn.functional.normalize(means, dim=1).T).argmax(dim=1)
+    known = labels.unique()
+    means = torch.stack([features[labels == label].mean(dim=0) for label in known])
+    predicted = known[(test @ nn.functional.normalize(means, dim=1).T).argmax(dim=1)]
     return 100 * (predicted == test_labels).float().mean().item()

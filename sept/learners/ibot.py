@@ -43,7 +43,7 @@ class IBot(Learner):
         self.teacher = nn.ModuleDict({"backbone": teacher, "head": momentum_copy(head)}).requires_grad_(False)
         self.register_buffer("cls_center", torch.zeros(1, recipe.out_dim))
         self.register_buffer("patch_center", torch.zeros(1, 1, recipe.out_dim))
-        self.views = MultiCrop(recipe, seed, grid=encoder.patch_embed.grid_size)  # type: ignore
+        self.views = MultiCrop(recipe, seed, grid=encoder.patch_embed.dynamic_feat_size((recipe.side, recipe.side)))  # type: ignore
 
     @property
     def encoder(self) -> nn.Module:
@@ -133,7 +133,7 @@ class IBot(Learner):
             for parameter in self.student["head"].last_layer.parameters():  # type: ignore
                 parameter.grad = None
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # global_step has moved on; the published code uses the momentum of the step just taken.
-        momentum = cosine(self.step - 1, self.steps, self.recipe.momentum, 1.0)
-        ema_update(self.student, self.teacher, momentum)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The student's step, then the teacher's: a callback that saves comes after both."""
+        super().optimizer_step(*args, **kwargs)
+        ema_update(self.student, self.teacher, cosine(self.step, self.steps, self.recipe.momentum, 1.0))

@@ -21,9 +21,9 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys1: Tensor, keys2: Tensor) -> None:
-        """Write the keys (B, D) of both views over the oldest; B must divide M."""
-        size, batch, start = self.keys.shape[2], keys1.shape[0], int(self.position)
-        assert size % batch == 0, f"a queue of {size} keys does not take whole batches of {batch}"
-        self.keys[0, :, start : start + batch] = keys1.T.to(self.keys.dtype)
-        self.keys[1, :, start : start + batch] = keys2.T.to(self.keys.dtype)
-        self.position.fill_((start + batch) % size)
+        """Write the keys (B, D) of both views over the oldest, B at most M."""
+        size, batch = self.keys.shape[2], keys1.shape[0]
+        assert batch <= size, f"a queue of {size} keys does not take a batch of {batch}"
+        slots = (self.position + torch.arange(batch, device=self.keys.device)) % size
+        self.keys[:, :, slots] = torch.stack([keys1.T, keys2.T]).to(self.keys.dtype)
+        self.position.copy_((self.position + batch) % size)

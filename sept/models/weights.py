@@ -3,7 +3,9 @@
 A weights file is never executed: pickles are read with torch's weights-only loader, our own files are safetensors.
 """
 
+import argparse
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from sept.errors import ConfigError
 
 IGNORED = ("masked_embed", "head.", "fc_norm.")  # of a published file: heads and iBOT's mask token
 DERIVED = ("attn_mask", "relative_position_index")  # buffers that a model computes itself
+
+# What published files hold beside tensors, each read as plain data: iBOT's options and MoBY's configuration.
+INERT = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
 
 
 def read_state(path: Path, branch: str = "teacher") -> dict[str, Tensor]:
@@ -31,7 +36,8 @@ def read_state(path: Path, branch: str = "teacher") -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{path} is not a readable safetensors file: {error}") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(INERT):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise half a dozen kinds
         raise ConfigError(f"{path} cannot be read as tensors without running code from it: {_line(error)}") from None
     for wrapper in (branch, "model", "state_dict"):
