@@ -24,11 +24,12 @@ KNOWN: dict[str, dict[str, Any]] = {
         "depths": [2, 2, 6, 2],
     },
 }
+FREE = {"num_heads", "dynamic_img_size"}  # arguments that change no FLOP; one that is not known either is measured
 
 
 def forward_flops(model: Model, side: int) -> float:
     """FLOPs of one image of `side` pixels through the backbone, without a head."""
-    if model.name not in KNOWN:
+    if model.name not in KNOWN or not model.args.keys() <= KNOWN[model.name].keys() | FREE:
         return _measured(model, side)
     shape = KNOWN[model.name] | model.args
     return _swin(shape, side) if "depths" in shape else _vit(shape, side)
@@ -55,6 +56,7 @@ def moby_flops(recipe: Pretrain, steps: int) -> float:
 
 def ibot_flops(recipe: IBotRecipe, model: Model, steps: int) -> float:
     """iBOT: two global crops through student and teacher with all their tokens, local crops through the student."""
+    model = Model(model.name, {**model.args, "dynamic_img_size": True})  # as the learner builds it, for local crops
     dim = width(model)
     patch = (KNOWN.get(model.name, {}) | model.args).get("patch_size", 16)
     head = 2 * (

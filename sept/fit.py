@@ -24,6 +24,7 @@ from sept.machine import Machine
 from sept.progress import progress
 from sept.signals import Flag, remembered
 from sept.store import CHECKPOINTS
+from sept.store.disk import sync
 
 LOG_EVERY_STEPS = 10
 CURVES = "curves"
@@ -46,7 +47,7 @@ def fit(
     end. Raises Interrupted after saving when a signal arrives, NonFiniteError when the loss or a weight is not finite.
     """
     machine.use_threads()
-    checkpoint = Checkpoint(folder / CHECKPOINTS / "last.pt")
+    checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
     if state is not None:
         learner.load_state_dict(state["learner"])
@@ -135,33 +136,43 @@ class Bar(L.Callback):
 
 
 class Checkpoint:
-    """One file, replaced as a whole and synced to disk, with a SHA-256 beside it that is checked on loading."""
+    """The last state saved in `folder`: one file, synced and moved in place as a whole, named step-<step>-<sha256>.pt.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.digest = path, path.with_suffix(".sha256")
+    The name holds the digest, so that no kill leaves one without the other. Older files go once a newer one is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def save(self, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".tmp")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / "saving.tmp"
         state = {"step": learner.step, "learner": learner.state_dict(), "optimizer": optimizer.state_dict()}
         try:
             with aside.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            self.digest.write_text(_sha256(aside))
-            os.replace(aside, self.path)
+            path = self.folder / f"step-{learner.step:09d}-{_sha256(aside)}.pt"
+            os.replace(aside, path)
+            sync(self.folder)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             aside.unlink(missing_ok=True)
-            raise StorageError(f"{self.path} could not be written, the previous one is kept: {error}") from error
+            raise StorageError(f"{aside} could not be written, the previous state is kept: {error}") from error
+        for older in set(self._files()) - {path}:
+            older.unlink()
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, None when there is none. Raises DataError when the file is not what was written."""
-        if not self.path.exists():
+        path = max(self._files(), default=None)
+        if path is None:
             return None
-        if self.digest.read_text() != _sha256(self.path):
-            raise DataError(f"{self.path} is damaged; delete its folder {self.path.parent} to train from the start")
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        if not path.stem.endswith(_sha256(path)):
+            raise DataError(f"{path} is damaged; delete its folder {self.folder} to train from the start")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.glob("step-*.pt"))
 
 
 def require_finite(learner: torch.nn.Module) -> None:

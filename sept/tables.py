@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import itertools
+import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -112,10 +113,25 @@ def as_csv(lines: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def differences(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """For each comparison, how far sept lies above random, with the standard error of that difference."""
+    texts = []
+    for sept, random in itertools.product(lines, lines):
+        alike = all(sept[name] == random[name] for name in ("task", "shot", "budget", "pool"))
+        if (sept["init"], random["init"]) != ("sept", "random") or not alike or min(sept["n"], random["n"]) < 2:
+            continue
+        error = math.sqrt(sum(each["std"] ** 2 / each["n"] for each in (sept, random)))
+        gap = sept["mean"] - random["mean"]
+        shots = "all labels" if sept["shot"] == "full" else f"{sept['shot']} shots"
+        texts.append(f"sept - random on {sept['task']}, {shots}: {gap:+.2f}, standard error {error:.2f}")
+    return texts
+
+
 def as_markdown(lines: Sequence[dict[str, Any]]) -> str:
     titles = [TITLES.get(name, name) for name in COLUMNS]
     body = [titles, ["---"] * len(titles), *map(cells_of, lines)]
-    return "\n".join("| " + " | ".join(each) + " |" for each in body) + "\n"
+    table = "\n".join("| " + " | ".join(each) + " |" for each in body) + "\n"
+    return table + "".join(f"\n{text}\n" for text in differences(lines))
 
 
 def as_terminal(name: str, lines: Sequence[dict[str, Any]]) -> str:
@@ -132,6 +148,8 @@ def as_terminal(name: str, lines: Sequence[dict[str, Any]]) -> str:
         table.add_row(*(text[i] for i in shown))
     console = Console(file=io.StringIO(), width=140)
     console.print(table)
+    for text in differences(lines):
+        console.print(text)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

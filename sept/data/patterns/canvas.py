@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from sept.data.patterns.motifs import motif
 
+Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
@@ -66,7 +67,7 @@ def _places(layout: str, size: float, gap: float, rng: np.random.Generator) -> N
     return spots[inside]
 
 
-def figure(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> NDArray[np.float32]:
+def figure(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> Float32Array:
     """How much figure each pixel shows, (side, side) in [0, 1]."""
     layout = look.layouts[rng.integers(len(look.layouts))]
     size = look.size * rng.uniform(0.9, 1.12)
@@ -86,20 +87,21 @@ def figure(domain: str, label: int, side: int, look: Look, rng: np.random.Genera
                 pen.line(outline, fill=level, width=max(1, round(width * size / 2 * scale)))
             else:
                 pen.polygon(outline, fill=level)
-    return np.asarray(sheet.reduce(oversampling(side)), np.float32) / 255
+    return np.asarray(sheet.reduce(oversampling(side)), np.float32) / np.float32(255)
 
 
-def ground(texture: str, side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def ground(texture: str, side: int, rng: np.random.Generator) -> Float32Array:
     """Light and shade of a ground, (side, side) around 0."""
     across = np.arange(side, dtype=np.float32) / side
+    flat = np.zeros((side, side), np.float32)
     if texture == "striped":
-        return np.broadcast_to(0.10 * np.sin(math.tau * (across * rng.uniform(5, 7) + rng.random())), (side, side)).astype(np.float32)
+        return flat + 0.10 * np.sin(across * np.float32(math.tau * rng.uniform(5, 7)) + np.float32(rng.random()))
     if texture == "sloped":
-        return (0.35 * (across - 0.5))[:, None] * np.ones(side, np.float32)
+        return flat + np.float32(0.35) * (across - 0.5)[:, None]
     if texture == "grainy":
         grain = rng.random((side // 2 + 1, side // 2 + 1), np.float32) - 0.5
-        return 0.28 * grain.repeat(2, 0).repeat(2, 1)[:side, :side]
-    return np.zeros((side, side), np.float32)
+        return flat + 0.28 * grain.repeat(2, 0).repeat(2, 1)[:side, :side]
+    return flat
 
 
 def paint(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> UInt8Array:
@@ -113,7 +115,7 @@ def paint(domain: str, label: int, side: int, look: Look, rng: np.random.Generat
     return finish(picture, rng)
 
 
-def finish(picture: NDArray[np.float32], rng: np.random.Generator) -> UInt8Array:
+def finish(picture: Float32Array, rng: np.random.Generator) -> UInt8Array:
     """Exposure, light falling off to one side, and sensor noise over a picture in 0..255."""
     side = picture.shape[0]
     across = np.linspace(-0.5, 0.5, side, dtype=np.float32)

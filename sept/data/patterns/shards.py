@@ -9,9 +9,10 @@ import math
 import multiprocessing
 import os
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,13 +31,14 @@ _POOL, _TRAIN, _TEST = 0, 1, 2  # index spaces: no image of one is an image of a
 _SPACE = 1 << 40
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True)
+class Item:
     """One image to draw."""
 
     name: str
     domain: str
     label: int
-    index: int
+    number: int
 
 
 def jpeg(domain: str, label: int, side: int, seed: int, index: int) -> bytes:
@@ -67,7 +69,7 @@ def pool_items(images: int, seed: int) -> dict[str, list[Item]]:
 
 def _shuffled(items: list[Item], seed: int, place: int) -> list[Item]:
     order = np.random.default_rng((seed, place, 0x5EED)).permutation(len(items))
-    return [items[j]._replace(name=f"{n:09d}") for n, j in enumerate(order)]
+    return [replace(items[j], name=f"{n:09d}") for n, j in enumerate(order)]
 
 
 def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
@@ -76,7 +78,7 @@ def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
     with open(partial, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for item in items:
-                data = jpeg(item.domain, item.label, side, seed, _POOL * _SPACE + item.index)
+                data = jpeg(item.domain, item.label, side, seed, _POOL * _SPACE + item.number)
                 member = tarfile.TarInfo(f"{item.name}.jpg")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
@@ -94,9 +96,9 @@ def _check(images: int, side: int) -> None:
 
 
 def draw_pool(folder: Path, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
-    """Draws a pool into `folder`: curated-*.tar, wild-*.tar and labels.csv (shard, member, domain, label; for checks only).
+    """Draws a pool into `folder`: curated-*.tar, wild-*.tar, and labels.csv that only checks read.
 
-    Returns the images of each subset and of each domain. Raises ConfigError when `images` is too few for every class.
+    labels.csv has the columns shard, member, domain, label. Returns the images of each subset and of each domain. Raises ConfigError when `images` is too few for every class.
     """
     _check(images, side)
     folder.mkdir(parents=True, exist_ok=True)
