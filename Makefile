@@ -1,4 +1,4 @@
-.PHONY: check lint test slow
+.PHONY: check lint test slow retriever
 check: lint test
 
 lint:
@@ -8,6 +8,13 @@ lint:
 
 test:
 	pytest
+
+# Trains the micro retriever anew and puts it where `retriever=ibot_micro` reads it.
+retriever:
+	python search.py retriever=ibot_micro_train
+	mkdir -p sept/assets
+	cp store/retriever/ibot_micro_train-*/backbone/model.safetensors sept/assets/ibot_micro.safetensors
+	cp store/retriever/ibot_micro_train-*/backbone/README.md sept/assets/ibot_micro.md
 
 slow:
 	pytest -m slow

@@ -1,7 +1,8 @@
 """Is the embedded world neither too hard nor too easy? Three figures for each target task, with the micro Swin.
 
 `python benchmarks/world.py` prints a markdown table: top-1 with many labels and with 5 shots, both from scratch, and
-how well a linear probe on a network trained to tell a task's classes names an image's domain. About three minutes on one core.
+how well a linear probe on a network trained to tell a task's classes names an image's domain.
+About three minutes on one core.
 """
 
 import argparse

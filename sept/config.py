@@ -197,10 +197,9 @@ class Pretrain:
 
     def check(self) -> None:
         _one_of("pretrain.schedule", self.schedule, ("cosine", "constant"))
-        if self.queue % self.batch_size:
+        if self.queue < self.batch_size:
             raise ConfigError(
-                f"pretrain.queue={self.queue} must be a multiple of pretrain.batch_size={self.batch_size}: "
-                "keys are written a whole batch at a time"
+                f"pretrain.queue={self.queue} does not hold the keys of one batch: pretrain.batch_size={self.batch_size}"
             )
 
 
@@ -270,7 +269,6 @@ class Hardware:
     """Where and how the work runs; never part of a result's identity, except `precision`."""
 
     accelerator: str = "auto"
-    devices: int = 1
     workers: int = 0  # of data loaders; 0 reads in the training process
     threads: int | None = None  # of torch; null: as many as cores
     precision: str = "auto"  # auto: bf16-mixed on GPUs, 32 on CPUs

@@ -1,8 +1,8 @@
 """FLOPs in closed form, a multiply-add being two, so that a plan can name them without importing torch.
 
 Counted: convolutions, linear maps and attention products of forward and backward passes (a backward pass is twice
-a forward one), and the products of the search. Not counted: norms, activations, optimiser, EMA, augmentation. Equal to
-torch's FlopCounterMode on what that counts (tests/test_cost.py).
+a forward one), and the products of the search. Not counted: norms, activations, optimiser, EMA, augmentation, and what
+fused attention computes again in the backward pass. Equal to torch's FlopCounterMode (tests/test_cost.py).
 """
 
 from typing import Any
@@ -35,6 +35,13 @@ def forward_flops(model: Model, side: int) -> float:
     return _swin(shape, side) if "depths" in shape else _vit(shape, side)
 
 
+def training_flops(model: Model, side: int) -> float:
+    """FLOPs of one image forward and backward. Pixels need no gradient: the stem's backward pass is one forward."""
+    shape = KNOWN.get(model.name, {}) | model.args
+    stem = _stem(shape["patch_size"], shape["embed_dim"], side) if model.name in KNOWN else 0.0  # else: unknown, small
+    return (1 + BACKWARD) * forward_flops(model, side) - stem
+
+
 def width(model: Model) -> int:
     """Channels of the pooled feature."""
     if model.name not in KNOWN:
@@ -50,7 +57,8 @@ def moby_flops(recipe: Pretrain, steps: int) -> float:
     projector = 2 * hidden * (width(recipe.model) + out)
     predictor = 2 * hidden * (out + out)
     logits = 2 * out * recipe.queue
-    view = (1 + BACKWARD) * (encoder + projector + predictor) + encoder + projector + 2 * logits
+    online = training_flops(recipe.model, recipe.side) + (1 + BACKWARD) * (projector + predictor) + 2 * logits
+    view = online + encoder + projector
     return 2.0 * view * recipe.batch_size * steps
 
 
@@ -65,14 +73,15 @@ def ibot_flops(recipe: IBotRecipe, model: Model, steps: int) -> float:
         + recipe.head_bottleneck_dim * recipe.out_dim
     )
     tokens = (recipe.side // patch) ** 2 + 1
-    whole = forward_flops(model, recipe.side) + tokens * head
-    local = forward_flops(model, recipe.local_side) + head
-    return (2 * (2 + BACKWARD) * whole + recipe.local_crops * (1 + BACKWARD) * local) * recipe.batch_size * steps
+    student = training_flops(model, recipe.side) + (1 + BACKWARD) * tokens * head
+    teacher = forward_flops(model, recipe.side) + tokens * head
+    local = training_flops(model, recipe.local_side) + (1 + BACKWARD) * head
+    return (2 * (student + teacher) + recipe.local_crops * local) * recipe.batch_size * steps
 
 
 def finetune_flops(recipe: Finetune, model: Model, classes: int, images: int) -> float:
     """`images` training images, each time they are seen, through the model and its head."""
-    return (1 + BACKWARD) * (forward_flops(model, recipe.side) + 2 * width(model) * classes) * images
+    return (training_flops(model, recipe.side) + (1 + BACKWARD) * 2 * width(model) * classes) * images
 
 
 def search_flops(rows: int, queries: int, dim: int) -> float:
@@ -93,28 +102,28 @@ def pretrain_epochs(compute: Compute, recipe: Pretrain, images: int) -> int:
 
 def _vit(shape: dict[str, Any], side: int) -> float:
     patch, dim = shape["patch_size"], shape["embed_dim"]
-    patches = (side // patch) ** 2
-    embed = 2 * patches * 3 * patch**2 * dim
-    return float(embed + shape["depth"] * _block(patches + 1, patches + 1, dim))
+    tokens = (side // patch) ** 2 + 1
+    return _stem(patch, dim, side) + shape["depth"] * (_attention(tokens, tokens, dim) + _mlp(tokens, dim))
 
 
 def _swin(shape: dict[str, Any], side: int) -> float:
     patch, dim = shape["patch_size"], shape["embed_dim"]
-    grid = resolution = side // patch
-    total = 2.0 * grid**2 * 3 * patch**2 * dim
+    grid = side // patch
+    total = _stem(patch, dim, side)
     for stage, depth in enumerate(shape["depths"]):
-        if stage:  # timm pads an odd grid, but chooses the window by the grid rounded down
-            grid, resolution = (grid + 1) // 2, resolution // 2
+        if stage:
+            grid = (grid + 1) // 2  # an odd grid is padded
             total += 2 * grid**2 * 4 * dim * 2 * dim
             dim *= 2
-        window = min(shape["window_size"], resolution)
+        window = min(shape["window_size"], grid)
         padded = -(-grid // window) * window
         total += depth * (_attention(padded**2, window**2, dim) + _mlp(grid**2, dim))
     return total
 
 
-def _block(tokens: int, keys: int, dim: int) -> int:
-    return _attention(tokens, keys, dim) + _mlp(tokens, dim)
+def _stem(patch: int, dim: int, side: int) -> float:
+    """The patch embedding of an RGB image."""
+    return 2.0 * (side // patch) ** 2 * 3 * patch**2 * dim
 
 
 def _attention(tokens: int, keys: int, dim: int) -> int:

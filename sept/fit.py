@@ -62,7 +62,7 @@ def fit(
         callbacks.append(Saver(checkpoint, state, machine.checkpoint_every_s, flag))  # last: it may raise
         trainer = L.Trainer(
             accelerator="gpu" if machine.accelerator == "cuda" else "cpu",
-            devices=machine.devices,
+            devices=1,
             precision=machine.precision,  # type: ignore[arg-type]
             max_steps=learner.steps - learner.first_step,
             max_epochs=1,
@@ -72,7 +72,7 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             deterministic=machine.accelerator == "cpu",
-            log_every_n_steps=LOG_EVERY_STEPS,
+            log_every_n_steps=min(LOG_EVERY_STEPS, learner.steps),
             num_sanity_val_steps=0,
             limit_val_batches=0,
             use_distributed_sampler=False,
@@ -121,7 +121,9 @@ class Tester(L.Callback):
         for examples in self.tests:
             with trainer.precision_plugin.val_step_context():
                 learner.test_batch(learner.transfer_batch_to_device(examples, learner.device, 0))
-        learner.test_end()
+        accuracy = learner.test_end()
+        for logger in trainer.loggers:  # not by `log`, which writes at some steps only
+            logger.log_metrics(accuracy, learner.step)
         learner.train()
 
 
@@ -145,10 +147,10 @@ class Checkpoint:
         self.folder = folder
 
     def save(self, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         aside = self.folder / "saving.tmp"
         state = {"step": learner.step, "learner": learner.state_dict(), "optimizer": optimizer.state_dict()}
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with aside.open("wb") as file:
                 torch.save(state, file)
                 file.flush()

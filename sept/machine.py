@@ -23,7 +23,6 @@ class Machine:
     stage's name and spec."""
 
     accelerator: str = "cpu"
-    devices: int = 1
     workers: int = 0
     threads: int = 1
     precision: str = "32-true"
@@ -48,7 +47,6 @@ def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Machine:
     )
     return Machine(
         accelerator=accelerator,
-        devices=hardware.devices,
         workers=hardware.workers,
         threads=hardware.threads or len(os.sched_getaffinity(0)),
         precision=precision,

@@ -20,6 +20,7 @@ from typing import Any
 from sept import cost
 from sept.config import Experiment
 from sept.data import locate, tasks
+from sept.data.patterns import CURATED_SHARE, classes
 from sept.machine import Machine
 from sept.models.files import resolve
 from sept.store import Artefact, Step
@@ -151,12 +152,13 @@ class Pipeline:
     def curated(self) -> Step:
         """The images the retriever is trained on: one source of the pool, or all of it."""
         pool, source = self.pool(), self.e.pool.curated
+        share = CURATED_SHARE if self.e.pool.kind == "patterns" and source else 1  # otherwise the pool bounds it
         return self._step(
             "selection",
             spec={"method": "source", "source": source},
             inputs={"pool": pool},
             slug=f"{self.e.pool.name}-{source or 'whole'}",
-            estimate={"images": pool.estimate["images"]},
+            estimate={"images": int(share * pool.estimate["images"])},
             machine=self.machine,
             **self._pool_place(),
         )
@@ -246,8 +248,6 @@ class Pipeline:
         """The labelled images: classes, training and test examples; for `patterns`, the images too."""
         t = self.e.task
         if t.kind == "patterns":
-            from sept.data.patterns import classes
-
             assert t.domain is not None
             assert t.train_per_class is not None
             spec: dict[str, Any] = _without(asdict(t), "name", "path", "test_fraction")

@@ -22,6 +22,8 @@ PAPER = Path(__file__).resolve().parent / "paper" / "tables.csv"
 COLUMNS = (*CELL, "n", "mean", "std", "frozen_mean", "frozen_std", "flops", "wall_s", "paper")
 MEAN_OF = {"mean": "top1", "frozen_mean": "frozen_top1", "flops": "flops", "wall_s": "wall_s"}
 SPREAD_OF = {"std": "top1", "frozen_std": "frozen_top1"}
+DEFAULT = "vits_in1k"  # the paper's retriever where none is searched with
+PAPER_NAME = {"ibot_vit_s16": "vits_in1k", "ibot_micro": None, "ibot_micro_train": None}
 DIGITS = {"mean": ".2f", "std": ".2f", "frozen_mean": ".2f", "frozen_std": ".2f", "flops": ".2e", "wall_s": ".0f"}
 TITLES = {"mean": "top-1", "std": "±", "frozen_mean": "frozen", "frozen_std": "±", "wall_s": "wall s"}
 
@@ -85,12 +87,15 @@ def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _paper(key: tuple) -> float | None:
     """The paper's number for this comparison, None where it has none."""
-    task, shot, init, budget, query, _, pool = key
+    task, shot, init, budget, query, retriever, pool = key
     with PAPER.open(newline="") as file:
         for printed in csv.DictReader(file):
             same = (printed["task"], printed["shot"], printed["init"]) == (task, str(shot), init)
             trained = init not in ("random", "sept") or (int(printed["budget"]), printed["pool"]) == (budget, pool)
-            if same and trained and printed["query"] == (query or "image"):
+            searched = printed["query"] == (query or "image") and printed["retriever"] == PAPER_NAME.get(
+                retriever, DEFAULT
+            )
+            if same and trained and searched:
                 return float(printed["value"])
     return None
 

@@ -40,15 +40,6 @@ def _wandb(spec: Logger, name: str, config: Mapping[str, Any]) -> list:
         return []
 
 
-def finish() -> None:
-    """End the open W&B run, if there is one, so that the next stage begins its own."""
-    import sys
-
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(quiet=True)
-
-
 def _has_key() -> bool:
     """Whether this user has logged in: by environment or by the netrc file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from sept.config import Finetune, IBotRecipe, Model, Pretrain
 from sept.data.loading import StepSampler, loader
@@ -66,11 +67,25 @@ def cropped(learner, packed: Subset, batch_size: int, seed: int = 0):
     return batches
 
 
-def labelled(learner, classes: int, batch_size: int):
-    """Batches of a classifier: `batch_size` images, the same in every step."""
-    pixels = torch.from_numpy(np.stack(images(batch_size))).permute(0, 3, 1, 2).contiguous()
-    batch = {"images": pixels, "labels": torch.arange(batch_size) % classes}
-    return lambda first: [batch] * (learner.steps - first)
+class Labelled(Dataset):
+    """Images of classes 0, 1, .., the same in every epoch."""
+
+    def __init__(self, count: int, classes: int) -> None:
+        self.images, self.classes = images(count), classes
+
+    def __getitem__(self, place):
+        pixels = torch.from_numpy(self.images[place[1]]).permute(2, 0, 1).contiguous()
+        return {"images": pixels, "labels": place[1] % self.classes}
+
+
+def labelled(learner, count: int, classes: int, batch_size: int):
+    """What `fit` reads a classifier's batches with."""
+
+    def batches(first):
+        sampler = StepSampler(seed=0, samples=count, batch_size=batch_size, first=first, last=learner.steps)
+        return loader(Labelled(count, classes), sampler, 0)
+
+    return batches
 
 
 def run(learner, batches, folder: Path, machine: Machine = MACHINE):

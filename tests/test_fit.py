@@ -1,134 +1,146 @@
 """A training goes on where it was stopped, bit for bit, and never ends as if nothing had happened."""
 
+import csv
 import multiprocessing
 import os
+import resource
 import signal
-import time
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import micro
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from sept.config import Finetune, IBotRecipe, Model, Pretrain
 from sept.data.loading import StepSampler, loader, steps_per_epoch
-from sept.data.subset import Subset, write_subset
+from sept.data.subset import Subset
 from sept.data.views import CroppedSubset
-from sept.errors import DataError, Interrupted, NonFiniteError, StorageError
+from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.fit import Checkpoint, fit
 from sept.learners.base import Learner
 from sept.learners.classifier import Classifier
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.machine import Machine
-from sept.store import CHECKPOINTS
+from sept.store import CHECKPOINTS, Step, Store
 
 IMAGES, BATCH, EPOCHS, CLASSES = 24, 8, 2, 3
-STEPS = IMAGES // BATCH * EPOCHS
-SWIN = Model(
-    "swin_tiny_patch4_window7_224",
-    {"img_size": 16, "patch_size": 4, "window_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]},
-)
-VIT = Model("vit_small_patch16_224", {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2})
 PER_EPOCH = steps_per_epoch(IMAGES, BATCH)
+STEPS = PER_EPOCH * EPOCHS
 
-Job = Callable[[Path, Machine], Learner]
 
-
-def moby(lr: float = 1e-2) -> MoBy:
-    recipe = Pretrain(
-        model=SWIN,
-        side=16,
-        batch_size=BATCH,
-        lr=lr,
-        lr_batch=BATCH,
-        warmup_epochs=1,
-        queue=2 * BATCH,
-        hidden_dim=16,
-        out_dim=8,
-    )
+def moby() -> MoBy:
+    recipe = micro.moby(batch_size=BATCH, queue=2 * BATCH, warmup_epochs=1, drop_path_rate=0.2)
     return MoBy(recipe, seed=3, epochs=EPOCHS, steps_per_epoch=PER_EPOCH)
 
 
 def ibot() -> IBot:
-    recipe = IBotRecipe(
-        epochs=EPOCHS,
-        batch_size=BATCH,
-        lr=1e-2,
-        warmup_epochs=1,
-        momentum=0.9,
-        out_dim=16,
-        head_hidden_dim=16,
-        head_bottleneck_dim=8,
-        warmup_teacher_temp_epochs=1,
-        side=16,
-        local_crops=1,
-        local_side=8,
-    )
-    return IBot(recipe, VIT, seed=3, steps_per_epoch=PER_EPOCH)
+    recipe = micro.ibot(epochs=EPOCHS, batch_size=BATCH, warmup_epochs=1, drop_path_rate=0.2)
+    return IBot(recipe, micro.VIT, seed=3, steps_per_epoch=PER_EPOCH)
 
 
 def classifier() -> Classifier:
-    recipe = Finetune(side=16, epochs=EPOCHS, batch_size=BATCH, lr=1e-2, lr_batch=BATCH, warmup_epochs=1)
-    return Classifier(recipe, SWIN, CLASSES, None, seed=3, steps_per_epoch=PER_EPOCH)
+    recipe = micro.finetune(epochs=EPOCHS, batch_size=BATCH, warmup_epochs=1, drop_path_rate=0.2)
+    return Classifier(recipe, micro.SWIN, CLASSES, None, seed=3, steps_per_epoch=PER_EPOCH)
 
 
 class Labelled(Dataset):
-    """Random images with labels, by (epoch, sample) for training and by sample for tests."""
+    """Random images with labels, by (epoch, sample) for training and by sample for tests; where a file `signal` names
+    one, it is sent to the process group, and the file is gone, before an image of the second epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.signal = folder / "signal"
 
     def __getitem__(self, place: Any) -> dict[str, Any]:
         epoch, sample = place if isinstance(place, tuple) else (99, place)
-        pixels = np.random.default_rng((epoch, sample)).integers(0, 255, (3, 16, 16), dtype=np.uint8)
+        if epoch == 1 and self.signal.exists():
+            number = int(self.signal.read_text())
+            self.signal.unlink()
+            os.killpg(0, number)
+        pixels = np.random.default_rng((epoch, sample)).integers(0, 255, (3, micro.SIDE, micro.SIDE), dtype=np.uint8)
         return {"images": torch.from_numpy(pixels), "labels": sample % CLASSES}
 
 
-def train(folder: Path, machine: Machine, make: Callable[[], Learner], edit: Callable[[Learner], None] | None) -> Learner:
-    """Train to the end in `folder`; `edit` may prepare an accident."""
+def train(
+    folder: Path,
+    machine: Machine,
+    make: Callable[[], Learner],
+    accident: Callable[[Learner], None] | None = None,
+    images: Path | None = None,
+    test_every: int = PER_EPOCH,
+) -> Learner:
+    """Train to the end in `folder` on the subset in `images`; `accident` may prepare one."""
     learner = make()
-    if edit is not None:
-        edit(learner)
-    dataset = Labelled() if isinstance(learner, Classifier) else CroppedSubset(Subset.open(folder.parent), learner.views)
-    tests = loader(Labelled(), [list(range(BATCH))], machine.workers) if isinstance(learner, Classifier) else None
+    if accident is not None:
+        accident(learner)
+    labelled = isinstance(learner, Classifier)
+    subset = Subset.open(images or next(each for each in folder.parents if (each / "pixels.bin").exists()))
+    dataset = Labelled(folder) if labelled else CroppedSubset(subset, learner.views)
+    tests = loader(Labelled(folder), [list(range(BATCH))], machine.workers) if labelled else None
 
     def batches(first: int) -> DataLoader:
         sampler = StepSampler(seed=3, samples=IMAGES, batch_size=BATCH, first=first, last=learner.steps)
         return loader(dataset, sampler, machine.workers)
 
-    fit(learner, batches, folder, machine, what="train", loggers=[], tests=tests, test_every=PER_EPOCH)
+    fit(learner, batches, folder, machine, what="train", loggers=[], tests=tests, test_every=test_every)
     return learner
 
 
-def train_and_keep(folder: Path, machine: Machine, make: Callable[[], Learner], edit: Any) -> None:
-    torch.save(train(folder, machine, make, edit).state_dict(), folder / "result.pt")
+def train_and_keep(folder: Path, machine: Machine, make: Callable[[], Learner], accident: Any) -> None:
+    """The whole of a process: exits as `train.py` would."""
+    os.setsid()  # a signal to the process group reaches this process and its workers alone
+    try:
+        torch.save(train(folder, machine, make, accident).state_dict(), folder / "result.pt")
+    except SeptError as error:
+        sys.exit(error.exit_code)
 
 
-def die_in(hook: str, step: int, learner: Learner) -> None:
-    """SIGKILL when `hook` of the learner is called at `step`."""
+def before(hook: str, step: int, act: Callable[[Learner], Any], learner: Learner) -> None:
+    """Have `act` done when `hook` of the learner is called at `step`."""
     hooked = getattr(learner, hook)
 
-    def die(*args: Any) -> Any:
+    def acting(*args: Any) -> Any:
         if learner.step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            act(learner)
         return hooked(*args)
 
-    setattr(learner, hook, die)
+    setattr(learner, hook, acting)
 
 
-def die_at(call: str, count: int, learner: Learner) -> None:
-    """SIGKILL instead of the `count`th call of a function of `os`."""
-    real, calls = getattr(os, call), []
+def before_call(name: str, count: int, act: Callable[[], Any], learner: Learner) -> None:
+    """Have `act` done before the `count`th call of a function of `os`."""
+    real, calls = getattr(os, name), []
 
-    def die(*args: Any) -> Any:
+    def acting(*args: Any, **options: Any) -> Any:
         calls.append(args)
         if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args)
+            act()
+        return real(*args, **options)
 
-    setattr(os, call, die)
+    setattr(os, name, acting)
+
+
+def kill(number: int, learner: Learner | None = None) -> None:
+    os.kill(os.getpid(), number)
+
+
+def fill_disk(learner: Learner) -> None:
+    """Files may grow to 10 kB from now on."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def spoil_weight(learner: Learner) -> None:
+    next(learner.parameters()).data.fill_(float("nan"))
+
+
+def spoil_queue(learner: Learner) -> None:
+    """What the loss of this step no longer reads."""
+    learner.queue.keys[0, 0] = float("inf")
 
 
 def machine(**settings: Any) -> Machine:
@@ -146,9 +158,7 @@ def processes():
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """An unfinished artefact's folder; the images are in its parent."""
-    rng = np.random.default_rng(0)
-    images = ((n, rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)) for n in range(IMAGES))
-    write_subset(tmp_path, images, 20)
+    micro.subset(tmp_path, IMAGES)
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
@@ -162,35 +172,102 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-@pytest.mark.parametrize("make", [moby, ibot, classifier])
-def test_killed_and_resumed_equals_never_killed(make, folder, processes):
-    expected = train(folder, machine(), make, None).state_dict()
-    resumed = folder.parent / "resumed"
-    resumed.mkdir()
-    accidents = [
-        partial(die_in, "training_step", 0),
-        partial(die_in, "on_train_batch_end", 2),
-        partial(die_in, "on_before_optimizer_step", 4),
-        partial(die_in, "on_train_batch_end", STEPS),
-        None,
-    ]
+def run_each(accidents: list[Any], folder: Path, machine: Machine, make: Callable[[], Learner], processes: Any) -> list:
+    """Exit codes of the same command run once for each accident, one after the other."""
     exits = []
     for accident in accidents:
-        process = processes.Process(target=train_and_keep, args=(resumed, machine(), make, accident))
+        process = processes.Process(target=train_and_keep, args=(folder, machine, make, accident))
         process.start()
         process.join()
         exits.append(process.exitcode)
-    assert exits == [-signal.SIGKILL] * 4 + [0]
-    assert_same(result(resumed), expected)
+    return exits
 
 
-@pytest.mark.parametrize(("call", "count"), [("fsync", 1), ("replace", 1), ("fsync", 3), ("replace", 2), ("unlink", 1)])
+@pytest.mark.parametrize("make", [moby, ibot, classifier])
+def test_killed_and_resumed_equals_never_killed(make, folder, processes):
+    expected = train(folder / "whole", machine(), make).state_dict()
+    die = partial(kill, signal.SIGKILL)
+    accidents = [
+        partial(before, "training_step", 0, die),
+        partial(before, "on_train_batch_end", 2, die),
+        partial(before, "on_before_optimizer_step", 4, die),
+        partial(before, "on_train_batch_end", STEPS, die),
+        None,
+    ]
+    assert run_each(accidents, folder, machine(), make, processes) == [-signal.SIGKILL] * 4 + [0]
+    assert_same(result(folder), expected)
+
+
+@pytest.mark.parametrize(("call", "count"), [("replace", 1), ("replace", 2), ("fsync", 3), ("fsync", 4), ("unlink", 1)])
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing(call, count, folder, processes):
-    expected = train(folder, machine(), moby, None).state_dict()
-    resumed = folder.parent / "resumed"
-    resumed.mkdir()
-    for accident in (partial(die_at, call, count), None):
-        process = processes.Process(target=train_and_keep, args=(resumed, machine(), moby, accident))
-        process.start()
-        process.join()
-    assert_same(result(resumed), expected)
+    expected = train(folder / "whole", machine(), moby).state_dict()
+    accident = partial(before_call, call, count, partial(kill, signal.SIGKILL))
+    assert run_each([accident, None], folder, machine(), moby, processes) == [-signal.SIGKILL, 0]
+    assert_same(result(folder), expected)
+
+
+def test_workers_change_nothing_and_a_signal_to_the_whole_group_spares_them(folder, processes):
+    expected = train(folder / "whole", machine(), classifier).state_dict()
+    seldom = machine(workers=2, checkpoint_every_s=1e9)
+    (folder / "signal").write_text(str(int(signal.SIGTERM)))
+    assert run_each([None, None], folder, seldom, classifier, processes) == [Interrupted.exit_code, 0]
+    assert_same(result(folder), expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_interrupts_after_the_running_step(number, folder):
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=rf"{number.name} after step 3 of {STEPS}, saved"):
+        train(folder, machine(checkpoint_every_s=1e9), moby, partial(before, "training_step", 2, partial(kill, number)))
+    assert signal.getsignal(number) == handler
+    assert Checkpoint(folder / CHECKPOINTS).load()["step"] == 3
+    assert_same(train(folder, machine(), moby).state_dict(), train(folder / "whole", machine(), moby).state_dict())
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:999] + b"\0" + data[1000:]])
+def test_a_torn_or_altered_checkpoint_is_refused(damage, folder):
+    train(folder, machine(), classifier)
+    [path] = (folder / CHECKPOINTS).iterdir()
+    data = path.read_bytes()
+    assert damage(data) != data
+    path.write_bytes(damage(data))
+    with pytest.raises(DataError, match=f"{path} is damaged; delete its folder"):
+        train(folder, machine(), classifier)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(folder, processes):
+    accident = partial(before, "training_step", 2, fill_disk)
+    assert run_each([accident], folder, machine(), moby, processes) == [StorageError.exit_code]
+    assert Checkpoint(folder / CHECKPOINTS).load()["step"] == 2
+    assert [path.suffix for path in (folder / CHECKPOINTS).iterdir()] == [".pt"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(spoil_weight, "the loss of step 2 is nan"), (spoil_queue, "queue.keys is no longer finite")]
+)
+def test_what_is_not_finite_stops_the_run_and_publishes_nothing(spoil, message, folder, tmp_path):
+    hook = "training_step" if spoil is spoil_weight else "on_before_optimizer_step"
+
+    def build(folder: Path, inputs: Any) -> dict[str, Any]:
+        train(folder, machine(), moby, partial(before, hook, 2, spoil), images=tmp_path)
+        return {}
+
+    store, step = Store(tmp_path / "store"), Step("pretrain", 1, {}, {}, build)
+    with pytest.raises(NonFiniteError, match=message):
+        store.make(step)
+    assert store.find(step) is None
+    kept = Checkpoint(store.work_folder(step) / CHECKPOINTS).load()
+    assert kept["step"] == 2
+    assert all(torch.isfinite(value).all() for value in kept["learner"].values() if value.is_floating_point())
+
+
+def test_curves_number_the_steps_of_the_whole_training_and_hold_every_test(folder):
+    with pytest.raises(Interrupted):
+        train(folder, machine(), classifier, partial(before, "training_step", 3, partial(kill, signal.SIGTERM)))
+    learner = train(folder, machine(), classifier, test_every=4)
+    first, second = (
+        list(csv.DictReader((folder / "curves" / name / "metrics.csv").open())) for name in ("attempt-0", "attempt-1")
+    )
+    assert [(row["step"], bool(row["best_top1"])) for row in first] == [("3", True)]
+    assert [(row["step"], bool(row["best_top1"])) for row in second] == [("4", True), ("6", True)]
+    assert float(second[-1]["top1"]) == pytest.approx(learner.last.item())

@@ -15,7 +15,7 @@ from PIL import Image
 from sept.data.patterns import DOMAINS, TARGETS, classes, draw, draw_pool, draw_task
 from sept.errors import ConfigError
 
-IMAGES = 1200
+IMAGES = 600
 
 
 @pytest.fixture(scope="module")

@@ -92,14 +92,14 @@ class MultiCrop(Views):
     def __init__(self, recipe: IBotRecipe, seed: int, grid: tuple[int, int]) -> None:
         self.recipe, self.grid = recipe, grid
 
-        def coloured(side: int, blur: float, solarise: float) -> Policy:
-            radius = recipe.blur_radius
+        def coloured(blur: float, solarise: float) -> Policy:
+            radius, side = recipe.blur_radius, recipe.side  # local crops are blurred by as many pixels
             return policy(jitter=recipe.jitter, grayscale=0.2, blur=blur, radius=radius, side=side, solarise=solarise)
 
         globals_ = (recipe.side, (recipe.global_scale[0], recipe.global_scale[1]))
         locals_ = (recipe.local_side, (recipe.local_scale[0], recipe.local_scale[1]))
-        policies = [coloured(recipe.side, 1.0, 0.0), coloured(recipe.side, 0.1, 0.2)]
-        policies += [coloured(recipe.local_side, 0.5, 0.0)] * recipe.local_crops
+        policies = [coloured(1.0, 0.0), coloured(0.1, 0.2)]
+        policies += [coloured(0.5, 0.0)] * recipe.local_crops
         super().__init__(seed, [globals_] * 2 + [locals_] * recipe.local_crops, policies, "bicubic")
 
     def masks(self, epoch: int, sample: int) -> list[Tensor]:

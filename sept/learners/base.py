@@ -44,6 +44,7 @@ class Learner(L.LightningModule):
             if decay is not None and group["weight_decay"] > 0:
                 group["weight_decay"] = decay
         self.log("lr", self.lr(self.step))
+        self.log("step", float(self.step))  # where the loggers put the values; the trainer's own starts at 0 again
 
     def finite(self, loss: Tensor) -> Tensor:
         """`loss`, or NonFiniteError: a NaN is never trained on, and never reaches a checkpoint."""

@@ -70,12 +70,12 @@ class Classifier(Learner):
         """Count the right answers of one test batch; `sept.fit.Tester` calls it in eval mode."""
         self.accuracy.update(self.model(normalise(batch["images"])), batch["labels"])
 
-    def test_end(self) -> None:
-        """Turn the counts into top-1."""
+    def test_end(self) -> dict[str, float]:
+        """Turn the counts into top-1, and give what is to be logged."""
         self.last = 100 * self.accuracy.compute()
         self.accuracy.reset()
         self.best = torch.maximum(self.best, self.last)
-        self.log_dict({"top1": self.last, "best_top1": self.best})
+        return {"top1": self.last.item(), "best_top1": self.best.item()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         ids, layers = layer_ids(self.model)

@@ -17,7 +17,7 @@ def cls_loss(student: list[Tensor], teacher: list[Tensor], student_temp: float) 
     """Cross-entropy of every student crop v with every teacher global crop q, v != q: a scalar.
 
     student: (B, C) logits of all crops, global ones first; teacher: (B, C) probabilities of the global ones.
-    Mean over the batch, then over the pairs (22 with 2 global and 10 local crops). iBOT Eq. 1.
+    Mean over the batch, then over the pairs (22 with 2 global and 10 local crops).
     """
     logs = [F.log_softmax(crop.float() / student_temp, dim=-1) for crop in student]
     terms = [
@@ -30,7 +30,7 @@ def patch_loss(student: list[Tensor], teacher: list[Tensor], masks: list[Tensor]
     """Cross-entropy of masked patches with the teacher's view of the same crop unmasked: a scalar.
 
     student (B, L, C) logits and teacher (B, L, C) probabilities of the global crops, masks (B, L) bool. Mean over
-    the masked patches of an image (an unmasked image gives 0), then over images, then over crops. iBOT Eq. 2.
+    the masked patches of an image (an unmasked image gives 0), then over images, then over crops.
     """
     terms = []
     for crop, target, mask in zip(student, teacher, masks, strict=True):

@@ -4,6 +4,6 @@ Classes differ in structure, never in colour; each domain keeps its palette, gro
 """
 
 from sept.data.patterns.domains import DOMAINS, TARGETS, classes, draw
-from sept.data.patterns.shards import draw_pool, draw_task
+from sept.data.patterns.shards import CURATED_SHARE, draw_pool, draw_task
 
-__all__ = ["DOMAINS", "TARGETS", "classes", "draw", "draw_pool", "draw_task"]
+__all__ = ["CURATED_SHARE", "DOMAINS", "TARGETS", "classes", "draw", "draw_pool", "draw_task"]

@@ -93,15 +93,15 @@ def figure(domain: str, label: int, side: int, look: Look, rng: np.random.Genera
 def ground(texture: str, side: int, rng: np.random.Generator) -> Float32Array:
     """Light and shade of a ground, (side, side) around 0."""
     across = np.arange(side, dtype=np.float32) / side
-    flat = np.zeros((side, side), np.float32)
+    shade = np.zeros((side, side), np.float32)
     if texture == "striped":
-        return flat + 0.10 * np.sin(across * np.float32(math.tau * rng.uniform(5, 7)) + np.float32(rng.random()))
-    if texture == "sloped":
-        return flat + np.float32(0.35) * (across - 0.5)[:, None]
-    if texture == "grainy":
+        shade += 0.10 * np.sin(math.tau * (across * rng.uniform(5, 7) + rng.random()))
+    elif texture == "sloped":
+        shade += 0.35 * (across - 0.5)[:, None]
+    elif texture == "grainy":
         grain = rng.random((side // 2 + 1, side // 2 + 1), np.float32) - 0.5
-        return flat + 0.28 * grain.repeat(2, 0).repeat(2, 1)[:side, :side]
-    return flat
+        shade += 0.28 * grain.repeat(2, 0).repeat(2, 1)[:side, :side]
+    return shade
 
 
 def paint(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> UInt8Array:

@@ -1,6 +1,6 @@
 """The alphabets of the drawn world: what one copy of a class's motif looks like.
 
-Every alphabet has two parts, each in four forms, so its 16 classes share parts and differ in structure, never in colour.
+Every alphabet has two parts, each in four forms: its 16 classes share parts and differ in structure, never in colour.
 """
 
 import math

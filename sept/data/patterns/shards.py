@@ -98,7 +98,8 @@ def _check(images: int, side: int) -> None:
 def draw_pool(folder: Path, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
     """Draws a pool into `folder`: curated-*.tar, wild-*.tar, and labels.csv that only checks read.
 
-    labels.csv has the columns shard, member, domain, label. Returns the images of each subset and of each domain. Raises ConfigError when `images` is too few for every class.
+    The columns of labels.csv are shard, member, domain, label. Returns the images of each subset and of each
+    domain. Raises ConfigError when `images` is too few for every class.
     """
     _check(images, side)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,126 @@
+"""The closed-form FLOPs against torch's counter, of forward passes and of whole training steps."""
+
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from micro import SWIN, VIT, cropped, finetune, ibot, labelled, moby, run, subset
+from torch.utils.flop_counter import FlopCounterMode
+
+from sept import cost
+from sept.config import Compute, Model, Pretrain
+from sept.errors import ConfigError
+from sept.learners.classifier import Classifier
+from sept.learners.ibot import IBot
+from sept.learners.moby import MoBy
+
+SWIN_TINY, VIT_SMALL = Model("swin_tiny_patch4_window7_224"), Model("vit_small_patch16_224")
+
+
+def counted(model, side, **args):
+    with torch.device("meta"):
+        net = timm.create_model(model.name, num_classes=0, **model.args, **args).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.empty(1, 3, side, side, device="meta"))
+    return counter.get_total_flops()
+
+
+def swin(img_size, patch_size=4, window_size=4, embed_dim=32, depths=(1, 1, 2)):
+    sizes = {"img_size": img_size, "patch_size": patch_size, "window_size": window_size, "embed_dim": embed_dim}
+    return Model(SWIN_TINY.name, {**sizes, "depths": list(depths), "num_heads": [2**i for i in range(len(depths))]})
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        (VIT_SMALL, 224),
+        (SWIN_TINY, 224),
+        (VIT, 32),
+        (SWIN, 32),
+        (swin(48, window_size=5), 48),
+        (swin(36), 36),  # odd grids are padded
+        (swin(28, window_size=7), 28),
+    ],
+)
+def test_forward_equals_torchs_counter(model, side):
+    assert cost.forward_flops(model, side) == counted(model, side)
+
+
+def test_published_sizes_are_the_papers():
+    assert cost.forward_flops(SWIN_TINY, 224) / 2e9 == pytest.approx(4.5, abs=0.05)  # Swin paper, Table 1: 4.5G
+    assert cost.forward_flops(VIT_SMALL, 224) / 2e9 == pytest.approx(4.6, abs=0.05)  # DeiT paper: 4.6G
+
+
+@pytest.mark.parametrize("model", [SWIN_TINY, VIT_SMALL, SWIN, VIT, Model("resnet18")])
+def test_width_is_that_of_the_pooled_feature(model):
+    with torch.device("meta"):
+        assert cost.width(model) == timm.create_model(model.name, num_classes=0, **model.args).num_features
+
+
+def test_models_and_arguments_that_the_closed_form_does_not_know_are_measured():
+    resnet, thin = Model("resnet18"), Model(VIT.name, VIT.args | {"mlp_ratio": 2})
+    assert cost.forward_flops(resnet, 64) == counted(resnet, 64)
+    assert cost.forward_flops(thin, 32) == counted(thin, 32) < cost.forward_flops(VIT, 32)
+
+
+def test_local_crops_of_a_vit_without_closed_form_are_measured_too():
+    tiny = Model("vit_tiny_patch16_224", {"img_size": 64})
+    recipe = ibot(side=64, local_side=32)
+    expected = cost.ibot_flops(recipe, Model("vit_small_patch16_224", {"img_size": 64, "embed_dim": 192}), 3)
+    assert cost.ibot_flops(recipe, tiny, 3) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.fixture
+def unfused():
+    """Attention as plain products: the counter adds what fused kernels compute again in the backward pass."""
+    timm.layers.set_fused_attn(False)
+    yield
+    timm.layers.set_fused_attn(True)
+
+
+def trained(learner, batches, folder):
+    with FlopCounterMode(display=False) as counter:
+        run(learner, batches, folder)
+    return counter.get_total_flops()
+
+
+def test_moby_training_takes_the_flops_that_are_planned(tmp_path, unfused):
+    recipe = moby()
+    learner = MoBy(recipe, seed=0, epochs=1, steps_per_epoch=2)
+    flops = trained(learner, cropped(learner, subset(tmp_path / "images", 32), 16), tmp_path)
+    assert cost.moby_flops(recipe, 2) == pytest.approx(flops, rel=1e-6)
+
+
+def test_ibot_training_takes_the_flops_that_are_planned(tmp_path, unfused):
+    recipe = ibot(epochs=1)
+    learner = IBot(recipe, VIT, seed=0, steps_per_epoch=2)
+    flops = trained(learner, cropped(learner, subset(tmp_path / "images", 16), 8), tmp_path)
+    assert cost.ibot_flops(recipe, VIT, 2) == pytest.approx(flops, rel=1e-6)
+
+
+def test_finetune_training_takes_the_flops_that_are_planned(tmp_path, unfused):
+    recipe = finetune(epochs=2)
+    learner = Classifier(recipe, SWIN, 5, None, seed=0, steps_per_epoch=1)
+    flops = trained(learner, labelled(learner, 8, 5, 8), tmp_path)
+    assert cost.finetune_flops(recipe, SWIN, 5, 16) == pytest.approx(flops, rel=1e-6)
+
+
+def test_search_is_a_product_of_every_row_with_every_query():
+    assert cost.search_flops(1000, 505, 768) == 2 * 1000 * 505 * 768
+
+
+@given(st.integers(1, 1000), st.integers(512, 2_000_000))
+def test_flops_of_epochs_pay_for_exactly_those_epochs(epochs, images):
+    recipe = Pretrain(model=SWIN_TINY)
+    flops = cost.moby_flops(recipe, epochs * (images // recipe.batch_size))
+    assert cost.pretrain_epochs(Compute(flops=flops), recipe, images) == epochs
+    assert cost.pretrain_epochs(Compute(epochs=epochs), recipe, images) == epochs
+
+
+def test_a_budget_pays_for_whole_epochs_and_at_least_one():
+    recipe = Pretrain(model=SWIN_TINY)
+    epoch = cost.moby_flops(recipe, 195)
+    assert cost.pretrain_epochs(Compute(flops=2.9 * epoch), recipe, 100_000) == 2
+    with pytest.raises(ConfigError, match=r"compute\.flops=.* does not pay for one epoch"):
+        cost.pretrain_epochs(Compute(flops=0.9 * epoch), recipe, 100_000)

@@ -1,0 +1,144 @@
+"""Losses against float64 loops written from the formulas."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sept.data.rng import generator
+from sept.losses.contrastive import info_nce
+from sept.losses.ibot import cls_loss, patch_loss, sharpen
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed, *shape))
+
+
+def unit(*shape, seed=0):
+    return F.normalize(randn(*shape, seed=seed), dim=1)
+
+
+def slow_info_nce(query, key, queue, temperature):
+    total = 0.0
+    for q, k in zip(query.tolist(), key.tolist(), strict=True):
+        logits = [sum(a * b for a, b in zip(q, k, strict=True)) / temperature]
+        for column in queue.T.tolist():
+            logits.append(sum(a * b for a, b in zip(q, column, strict=True)) / temperature)
+        total += math.log(sum(math.exp(z) for z in logits)) - logits[0]
+    return total / len(query)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
+def test_moby_info_nce_equals_a_slow_loop(temperature):
+    query, key, queue = unit(5, 8), unit(5, 8, seed=1), unit(8, 12)
+    expected = slow_info_nce(query.double(), key.double(), queue.double(), temperature)
+    assert info_nce(query, key, queue, temperature).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_moby_info_nce_sends_gradient_to_queries_alone():
+    query, key, queue = (t.requires_grad_() for t in (unit(4, 8), unit(4, 8, seed=1), unit(8, 6)))
+    info_nce(query, key, queue, 0.2).backward()
+    assert query.grad is not None
+    assert query.grad.abs().sum() > 0
+    assert key.grad is None
+    assert queue.grad is None
+
+
+def test_moby_info_nce_of_random_features_is_at_chance():
+    size = 4096
+    keys = [unit(64, 256, seed=s) for s in range(4)]
+    queues = [F.normalize(randn(256, size, seed=s), dim=0) for s in range(2)]
+    both = info_nce(keys[0], keys[1], queues[0], 0.2) + info_nce(keys[2], keys[3], queues[1], 0.2)
+    assert 2 * math.log(size + 1) == pytest.approx(16.6, abs=0.05)
+    assert both.item() == pytest.approx(2 * math.log(size + 1), rel=0.02)
+
+
+def test_moby_info_nce_falls_as_query_and_key_agree():
+    query, queue = unit(8, 16), F.normalize(randn(16, 32), dim=0)
+    assert info_nce(query, query, queue, 0.2) < info_nce(query, unit(8, 16, seed=3), queue, 0.2)
+
+
+def slow_cross_entropy(target, logits, temperature):
+    """-sum_c target[c] * log softmax(logits / temperature)[c] of two lists."""
+    top = max(logits) / temperature
+    norm = top + math.log(sum(math.exp(z / temperature - top) for z in logits))
+    return -sum(p * (z / temperature - norm) for p, z in zip(target, logits, strict=True))
+
+
+def test_ibot_sharpen_is_the_centred_softmax_without_gradient():
+    teacher, center = randn(3, 5).requires_grad_(), randn(1, 5, seed=1)
+    target = sharpen(teacher, center, 0.04)
+    assert not target.requires_grad
+    for row, given in zip(target.tolist(), (teacher - center).tolist(), strict=True):
+        weights = [math.exp(z / 0.04 - max(given) / 0.04) for z in given]
+        assert row == pytest.approx([w / sum(weights) for w in weights], abs=1e-5)
+
+
+@pytest.mark.parametrize("local_crops", [0, 3])
+def test_ibot_cls_loss_equals_a_slow_loop(local_crops):
+    batch, prototypes = 4, 7
+    student = [randn(batch, prototypes, seed=v) for v in range(2 + local_crops)]
+    teacher = [randn(batch, prototypes, seed=10 + q).softmax(dim=1) for q in range(2)]
+    terms = []
+    for q in range(2):
+        for v in range(2 + local_crops):
+            if v != q:
+                pairs = zip(teacher[q].double().tolist(), student[v].double().tolist(), strict=True)
+                terms.append(sum(slow_cross_entropy(p, z, 0.1) for p, z in pairs) / batch)
+    assert len(terms) == 2 * (1 + local_crops)
+    assert cls_loss(student, teacher, 0.1).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+def patches(batch=3, length=6, prototypes=5):
+    student = [randn(batch, length, prototypes, seed=v) for v in range(2)]
+    teacher = [randn(batch, length, prototypes, seed=10 + v).softmax(dim=-1) for v in range(2)]
+    return student, teacher
+
+
+def slow_patch_loss(student, teacher, masks, temperature):
+    views = []
+    for z, p, mask in zip(student, teacher, masks, strict=True):
+        rows = []
+        for i in range(len(z)):
+            masked = [j for j in range(mask.shape[1]) if mask[i, j]]
+            entropies = [slow_cross_entropy(p[i, j].tolist(), z[i, j].tolist(), temperature) for j in masked]
+            rows.append(sum(entropies) / max(len(masked), 1))
+        views.append(sum(rows) / len(rows))
+    return sum(views) / len(views)
+
+
+def test_ibot_patch_loss_equals_a_slow_loop_in_which_unmasked_images_count_as_zero():
+    student, teacher = patches()
+    masks = [randn(3, 6, seed=20 + v) > 0 for v in range(2)]
+    masks[0][1] = False
+    masks[1][2] = True
+    doubles = [[t.double() for t in side] for side in (student, teacher)]
+    expected = slow_patch_loss(*doubles, masks, 0.1)
+    assert patch_loss(student, teacher, masks, 0.1).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ibot_patch_loss_without_any_mask_is_zero_and_so_is_its_gradient():
+    student, teacher = patches()
+    student = [s.requires_grad_() for s in student]
+    loss = patch_loss(student, teacher, [torch.zeros(3, 6, dtype=torch.bool)] * 2, 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(s.grad.abs().max() == 0 for s in student)
+
+
+def test_ibot_patch_loss_sees_masked_patches_alone():
+    student, teacher = patches()
+    masks = [torch.zeros(3, 6, dtype=torch.bool) for _ in range(2)]
+    masks[0][0, 2] = masks[1][1, 4] = True
+    before = patch_loss(student, teacher, masks, 0.1)
+    student[0][0, 3] += 5
+    student[1][0, 4] += randn(5)
+    assert torch.equal(patch_loss(student, teacher, masks, 0.1), before)
+
+
+def test_ibot_losses_are_at_chance_when_the_student_is_indifferent():
+    prototypes = 9
+    targets = [randn(4, prototypes, seed=q).softmax(dim=1) for q in range(2)]
+    flat = [torch.zeros(4, prototypes)] * 4
+    assert cls_loss(flat, targets, 0.1).item() == pytest.approx(math.log(prototypes), rel=1e-6)
