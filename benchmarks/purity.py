@@ -35,7 +35,8 @@ def report(task: str, overrides: list[str]) -> None:
         store = Store(e.store.root)
         pool = store.make(Pipeline(e, resolve(e.hardware)).pool())
         with (pool.path / IMAGES / "labels.csv").open(newline="") as file:
-            domain_of = {f"{row['shard'].removesuffix('.tar')}/{row['member']}": row["domain"] for row in csv.DictReader(file)}
+            labels = csv.DictReader(file)
+            domain_of = {f"{row['shard'].removesuffix('.tar')}/{row['member']}": row["domain"] for row in labels}
         inside = sum(domain == e.task.domain for domain in domain_of.values())
         e.budget.images = inside // 2
     selection = store.make(Pipeline(e, resolve(e.hardware)).selection())
@@ -43,8 +44,8 @@ def report(task: str, overrides: list[str]) -> None:
     others = sorted(((chosen.count(d), d) for d in DOMAINS if d != e.task.domain), reverse=True)[:3]
     also = ", ".join(f"{name} {count / len(chosen):.1%}" for count, name in others)
     purity = chosen.count(str(e.task.domain)) / len(chosen)
-    share = inside / len(domain_of)
-    print(f"{task:<12} {e.task.domain:<10} {inside:>8,} {share:>6.1%} {len(chosen):>7,} {purity:>7.1%}  {also}", flush=True)
+    counts = f"{inside:>8,} {inside / len(domain_of):>6.1%} {len(chosen):>7,} {purity:>7.1%}"
+    print(f"{task:<12} {e.task.domain:<10} {counts}  {also}", flush=True)
 
 
 if __name__ == "__main__":

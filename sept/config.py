@@ -199,7 +199,7 @@ class Pretrain:
         _one_of("pretrain.schedule", self.schedule, ("cosine", "constant"))
         if self.queue < self.batch_size:
             raise ConfigError(
-                f"pretrain.queue={self.queue} does not hold the keys of one batch: pretrain.batch_size={self.batch_size}"
+                f"pretrain.queue={self.queue} does not hold one batch of keys: pretrain.batch_size={self.batch_size}"
             )
 
 

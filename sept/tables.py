@@ -92,9 +92,8 @@ def _paper(key: tuple) -> float | None:
         for printed in csv.DictReader(file):
             same = (printed["task"], printed["shot"], printed["init"]) == (task, str(shot), init)
             trained = init not in ("random", "sept") or (int(printed["budget"]), printed["pool"]) == (budget, pool)
-            searched = printed["query"] == (query or "image") and printed["retriever"] == PAPER_NAME.get(
-                retriever, DEFAULT
-            )
+            encoder = PAPER_NAME.get(retriever, DEFAULT)
+            searched = (printed["query"], printed["retriever"]) == (query or "image", encoder)
             if same and trained and searched:
                 return float(printed["value"])
     return None
@@ -109,7 +108,7 @@ def cells_of(line: dict[str, Any]) -> list[str]:
     return texts
 
 
-def as_csv(lines: Sequence[dict[str, Any]]) -> str:
+def as_csv(name: str, lines: Sequence[dict[str, Any]]) -> str:
     """One line a comparison, under a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -132,7 +131,7 @@ def differences(lines: Sequence[dict[str, Any]]) -> list[str]:
     return texts
 
 
-def as_markdown(lines: Sequence[dict[str, Any]]) -> str:
+def as_markdown(name: str, lines: Sequence[dict[str, Any]]) -> str:
     titles = [TITLES.get(name, name) for name in COLUMNS]
     body = [titles, ["---"] * len(titles), *map(cells_of, lines)]
     table = "\n".join("| " + " | ".join(each) + " |" for each in body) + "\n"
@@ -162,9 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sept.tables", description=__doc__)
     parser.add_argument("table", help="a name from conf/table")
     parser.add_argument("overrides", nargs="*", help="as on the command line of the sweep, e.g. init=sept seed=0,1,2")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="one line a comparison, for programs")
-    form.add_argument("--markdown", action="store_true")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--csv", action="store_true", help="one line a comparison, for programs")
+    forms.add_argument("--markdown", action="store_true")
     options = parser.parse_args(arguments)
     try:
         check_overrides(options.overrides)

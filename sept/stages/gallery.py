@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sept.config import Experiment
-from sept.data.images import Pixels, decode
+from sept.data.images import Pixels
 from sept.data.pool import Pool
 from sept.data.sources import list_folder
 from sept.data.tasks import Example
@@ -43,8 +43,9 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     by_id = {example.id: example for example in open_task(store.make(pipeline.task()), e.task.path).train}
     rows = _rows([(ids[i], read_image(by_id[ids[i]])) for i in shown], ranked, pool)
     facts = {name: value for name, value in selection.facts.items() if name != "flops"}
-    _draw(folder, f"{e.task.name}: {facts['images']:,} of {len(pool):,} images", rows, facts, _by_rank(folder))
-    lines = [f"selected {facts['images']:,} of {len(pool):,} pool images for {facts['queries']} images of {e.task.name}"]
+    chosen = f"{facts['images']:,} of {len(pool):,} pool images"
+    _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
+    lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
     lines += [f"  {name.replace('_', ' '):<28}{value:,.4g}" for name, value in facts.items() if name != "queries"]
     return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
 
@@ -83,7 +84,8 @@ def _looked_up(path: Path) -> list[Example]:
 def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Pool) -> list[Row]:
     rows = []
     for (label, image), found, scores in zip(queries, ranked.rows, ranked.scores, strict=True):
-        matches = [Match(pool.key(int(r)), decode(pool.read(int(r))), float(s)) for r, s in zip(found, scores, strict=True)]
+        pairs = zip(found.tolist(), scores.tolist(), strict=True)
+        matches = [Match(pool.key(row), pool.image(row), similarity) for row, similarity in pairs]
         rows.append(Row(label, image, matches))
     return rows
 

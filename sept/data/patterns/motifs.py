@@ -29,8 +29,8 @@ def glyphs(upper: int, lower: int) -> Motif:
 def facades(outline: int, glazing: int) -> Motif:
     """Lit windows: an outline and the bars across it."""
     outlines = (
-        box(-0.8, -0.9, 0.8, 0.95),
-        fill((-0.8, 0.95), (-0.8, -0.2), (-0.55, -0.75), (0.0, -1.0), (0.55, -0.75), (0.8, -0.2), (0.8, 0.95)),
+        box(-0.7, -0.8, 0.7, 0.84),
+        fill((-0.72, 0.88), (-0.72, -0.2), (-0.5, -0.68), (0.0, -0.94), (0.5, -0.68), (0.72, -0.2), (0.72, 0.88)),
         fill((-0.95, 0.95), (0.0, -1.0), (0.95, 0.95)),
         Stroke(ring(1.0, 4)),
     )
