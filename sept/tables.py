@@ -171,10 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SeptError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(
-        as_csv(lines) if options.csv else as_markdown(lines) if options.markdown else as_terminal(options.table, lines),
-        end="",
-    )
+    shown = as_csv if options.csv else as_markdown if options.markdown else as_terminal
+    print(shown(options.table, lines), end="")
     return 0
 
 

@@ -18,7 +18,7 @@ from sept.data.rng import generator
 from sept.errors import ConfigError
 from sept.models.backbones import build
 from sept.models.heads import IBotHead, moby_mlp
-from sept.models.weights import load_backbone, read_state, save_backbone
+from sept.models.weights import INERT, load_backbone, read_state, save_backbone
 
 
 def swin(seed=0):
@@ -84,9 +84,14 @@ def yacs():
 
     CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
     module.CfgNode = CfgNode
-    sys.modules["yacs.config"] = module
+    sys.modules |= {"yacs": types.ModuleType("yacs"), "yacs.config": module}
     yield CfgNode
-    sys.modules.pop("yacs.config", None)
+    forget_yacs()
+
+
+def forget_yacs():
+    for name in ("yacs", "yacs.config"):
+        sys.modules.pop(name, None)
 
 
 def moby_file(path, CfgNode, online, target):
@@ -143,7 +148,7 @@ def test_ibot_backbone_file_loads(tmp_path):
 def test_moby_file_gives_the_online_encoder_without_yacs(tmp_path, yacs):
     path, online, model = tmp_path / "moby_swin_t_300ep_pretrained.pth", swin(1), swin(3)
     moby_file(path, yacs, online, swin(2))
-    del sys.modules["yacs.config"]
+    forget_yacs()
     load_backbone(model, path)
     assert "yacs.config" not in sys.modules
     assert same_features(model, online)
@@ -269,7 +274,7 @@ def test_weights_that_hide_a_call_in_the_options_are_refused(tmp_path):
 def test_weights_with_unknown_classes_are_refused_naming_the_class(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"model": vit().state_dict(), "config": types.SimpleNamespace(a=1)}, path)
-    with pytest.raises(ConfigError, match="SimpleNamespace"):
+    with pytest.raises(ConfigError, match=r"without running code from it: it refers to types\.SimpleNamespace$"):
         read_state(path)
 
 
@@ -277,7 +282,7 @@ def test_reading_weights_leaves_torchs_own_loader_as_strict_as_it_was(tmp_path):
     path = tmp_path / "checkpoint.pth"
     ibot_file(path, vit(1), vit(2))
     read_state(path)
-    assert torch.serialization.get_safe_globals() == []
+    assert not set(INERT) & set(torch.serialization.get_safe_globals())
 
 
 FACTS = {"recipe": "MoBy", "images": 12}
@@ -316,7 +321,7 @@ def test_saved_backbone_weights_come_with_a_card_and_a_config(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architecture"] == SWIN.name
-    assert config["model_args"] == SWIN.args
+    assert config["model_args"].items() >= (SWIN.args | {"img_size": [SIDE, SIDE]}).items()
     card = (tmp_path / "README.md").read_text()
     assert "timm.create_model(" in card
     assert "- images: 12" in card

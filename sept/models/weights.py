@@ -5,6 +5,7 @@ A weights file is never executed: pickles are read with torch's weights-only loa
 
 import argparse
 import json
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def read_state(path: Path, branch: str = "teacher") -> dict[str, Tensor]:
         with torch.serialization.safe_globals(INERT):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise half a dozen kinds
-        raise ConfigError(f"{path} cannot be read as tensors without running code from it: {_line(error)}") from None
+        raise ConfigError(f"{path} cannot be read as tensors without running code from it: {_reason(error)}") from None
     for wrapper in (branch, "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -117,5 +118,9 @@ def _some(keys: list[str]) -> str:
     return "none" if not keys else f"{len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
 
 
-def _line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """What a person can use of torch's long message: the class or function in the file, or else the first line."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it refers to {foreign[1]}"
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
