@@ -39,10 +39,10 @@ def search(e: config.Experiment, folder: Path) -> None:
         step = pipeline.selection() if e.query.path is None else pipeline.features()
         console.tell_plan(step, store)
         store.make(step)
-        from sept.stages import gallery
+        from sept import show  # brings torch
 
-        show = gallery.show_selection if e.query.path is None else gallery.show_matches
-        print(show(e, pipeline, store, folder))
+        tell = show.show_selection if e.query.path is None else show.show_matches
+        print(tell(e, pipeline, store, folder))
 
 
 def rewritten(arguments: list[str]) -> list[str]:

@@ -123,4 +123,4 @@ def _reason(error: Exception) -> str:
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
         return f"it refers to {foreign[1]}"
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
