@@ -367,8 +367,6 @@ def check(e: Experiment) -> None:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
         )
-    if e.pool.images is not None and e.budget.images > e.pool.images and e.init.name in ("random", "sept"):
-        raise ConfigError(f"budget.images={e.budget.images} is more than the pool holds: pool.images={e.pool.images}")
 
 
 def register() -> None:

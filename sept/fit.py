@@ -78,8 +78,20 @@ def fit(
             use_distributed_sampler=False,
         )
         if learner.first_step < learner.steps:
-            trainer.fit(learner, batches(learner.first_step))
+            _run(trainer, learner, batches(learner.first_step), flag)
     require_finite(learner)
+
+
+def _run(trainer: L.Trainer, learner: Learner, batches: DataLoader, flag: Flag) -> None:
+    try:
+        trainer.fit(learner, batches)
+    except RuntimeError as error:
+        if flag.received is None:
+            raise
+        # Some schedulers signal every process of a job: a worker that died left a step without its batch.
+        raise Interrupted(
+            f"stopped by {flag.received}, which ended a data worker too; the same command goes on from the last checkpoint"
+        ) from error
 
 
 class Saver(L.Callback):

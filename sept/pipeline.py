@@ -13,6 +13,7 @@ start.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from sept import cost
 from sept.config import Experiment
 from sept.data import locate, tasks
 from sept.data.patterns import CURATED_SHARE, classes
+from sept.data.shots import draw
+from sept.errors import ConfigError
 from sept.machine import Machine
 from sept.models.files import resolve
 from sept.store import Artefact, Step
@@ -126,25 +129,26 @@ class Pipeline:
 
     def algorithm1(self) -> Step:
         """SEPT Alg. 1 on exact ranked lists."""
-        e, features, queries = self.e, self.features(), self.queries()
+        e, budget, features, queries = self.e, self._budget(), self.features(), self.queries()
         rows, n, dim = features.estimate["images"], queries.estimate["images"], 2 * cost.width(e.retriever.model)
         return self._step(
             "selection",
-            spec={"method": "sept", "budget": e.budget.images},
+            spec={"method": "sept", "budget": budget},
             inputs={"features": features, "queries": queries, "pool": self.pool()},
-            slug=f"{e.pool.name}-sept-{e.task.name}-{e.budget.images}",
-            estimate={"images": e.budget.images, "flops": cost.search_flops(int(rows), int(n), dim)},
+            slug=f"{e.pool.name}-sept-{e.task.name}-{budget}",
+            estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
             machine=self.machine,
             **self._pool_place(),
         )
 
     def random_subset(self) -> Step:
+        budget = self._budget()
         return self._step(
             "selection",
-            spec={"method": "random", "budget": self.e.budget.images, "seed": self.e.seed},
+            spec={"method": "random", "budget": budget, "seed": self.e.seed},
             inputs={"pool": self.pool()},
-            slug=f"{self.e.pool.name}-random-{self.e.budget.images}",
-            estimate={"images": self.e.budget.images},
+            slug=f"{self.e.pool.name}-random-{budget}",
+            estimate={"images": budget},
             machine=self.machine,
             **self._pool_place(),
         )
@@ -237,8 +241,7 @@ class Pipeline:
             spec: dict[str, Any] = {"kind": p.kind, "images": p.images, "side": p.side, "seed": p.seed}
             images = p.images or 0
         else:
-            assert p.path is not None
-            listing, images = locate.identify(p.kind, p.path)
+            listing, images = self._pool_listing
             spec = {"kind": p.kind, "listing": listing}
         return self._step(
             "pool", spec=spec, slug=p.name, estimate={"images": images}, machine=self.machine, **self._pool_place()
@@ -254,18 +257,41 @@ class Pipeline:
             estimate = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
         else:
-            assert t.path is not None
-            listed = tasks.read_imagefolder(Path(t.path), t.test_fraction, t.seed)
+            listed = self._task_listing
             spec = {"kind": t.kind, "listing": tasks.digest(listed), "test_fraction": t.test_fraction, "seed": t.seed}
             estimate = {"classes": len(listed.classes), "images": len(listed.train)}
         return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, path=t.path)
+
+    @cached_property
+    def _pool_listing(self) -> tuple[str, int]:
+        """Digest and number of images of a pool on disk."""
+        assert self.e.pool.path is not None
+        return locate.identify(self.e.pool.kind, self.e.pool.path)
+
+    @cached_property
+    def _task_listing(self) -> tasks.Task:
+        """Classes and examples of a task on disk."""
+        t = self.e.task
+        assert t.path is not None
+        return tasks.read_imagefolder(Path(t.path), t.test_fraction, t.seed)
 
     def _pool_place(self) -> dict[str, Any]:
         """Where the pool's images lie; never part of a key."""
         return {"kind": self.e.pool.kind, "path": self.e.pool.path}
 
+    def _budget(self) -> int:
+        """Images that are selected; refused here, before any work, when the pool is known to hold fewer."""
+        budget, held = self.e.budget.images, int(self.pool().estimate["images"])
+        if held and budget > held:
+            raise ConfigError(f"budget.images={budget:,} but the pool holds only {held:,} images")
+        return budget
+
     def _shots(self, task: Step) -> int:
+        """Training images that are used; a class with too few is refused here, before any work."""
         per_class = self.e.shot.per_class
+        if self.e.task.kind != "patterns":
+            listed = self._task_listing
+            return len(draw(listed.train, per_class, self.e.seed, listed.classes))
         return int(task.estimate["images"] if per_class is None else task.estimate["classes"] * per_class)
 
     def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:

@@ -152,8 +152,8 @@ def as_terminal(name: str, lines: Sequence[dict[str, Any]]) -> str:
         table.add_row(*(text[i] for i in shown))
     console = Console(file=io.StringIO(), width=140)
     console.print(table)
-    for text in differences(lines):
-        console.print(text)
+    for difference in differences(lines):
+        console.print(difference)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -1,7 +1,7 @@
 """Batches by step: what step t reads depends on (seed, t) alone, whatever the workers, ranks or interruptions."""
 
 import multiprocessing
-import signal
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sept.data.rng import permutation
-from sept.signals import SIGNALS
 
 Place = tuple[int, int]  # (epoch, sample)
 
@@ -62,14 +61,13 @@ def loader(dataset: Dataset, batches: Sampler | Sequence, workers: int) -> DataL
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_leave_group,
     )
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and schedulers signal the whole process group; the training process needs its workers to stop well."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def _leave_group(worker: int) -> None:
+    """Ctrl-C and many schedulers signal a whole process group; training needs its workers to finish a step and save."""
+    os.setpgrp()
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""Step-indexed batches: every epoch once through, the same after any interruption and over any number of ranks."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from micro import SIDE, Labelled
+
+from sept.data.loading import StepSampler, collate, loader, steps_per_epoch
+
+
+def sampler(samples=23, batch_size=5, first=0, last=12, **where):
+    return StepSampler(seed=3, samples=samples, batch_size=batch_size, first=first, last=last, **where)
+
+
+sizes = {"samples": st.integers(1, 40), "batch_size": st.integers(1, 12)}
+
+
+@given(**sizes)
+def test_every_epoch_visits_each_sample_at_most_once_and_only_the_rest_is_dropped(samples, batch_size):
+    per_epoch = steps_per_epoch(samples, batch_size)
+    batches = list(sampler(samples, batch_size, last=3 * per_epoch))
+    for epoch in range(3):
+        places = [place for batch in batches[epoch * per_epoch : (epoch + 1) * per_epoch] for place in batch]
+        visited = [sample for _, sample in places]
+        assert {e for e, _ in places} == {epoch}
+        assert len(set(visited)) == len(visited) == per_epoch * min(batch_size, samples)
+        assert set(visited) <= set(range(samples))
+        assert samples - len(visited) < min(batch_size, samples)
+
+
+@given(**sizes, first=st.integers(0, 20))
+def test_a_run_resumed_at_any_step_reads_what_was_left(samples, batch_size, first):
+    whole = list(sampler(samples, batch_size, last=20))
+    assert list(sampler(samples, batch_size, first=first, last=20)) == whole[first:]
+
+
+@given(st.sampled_from([1, 2, 3, 4, 6]), st.integers(12, 40), st.integers(0, 5))
+def test_ranks_share_out_the_global_batch(world, samples, first):
+    whole = list(sampler(samples, 12, first=first, last=9))
+    shares = [list(sampler(samples, 12, first=first, last=9, rank=rank, world=world)) for rank in range(world)]
+    assert [[place for share in step for place in share] for step in zip(*shares, strict=True)] == whole
+    assert {len(batch) for share in shares for batch in share} == {12 // world}
+
+
+def test_epochs_differ_and_seeds_differ():
+    batches = list(sampler(20, 20, last=3))
+    orders = [[sample for _, sample in batch] for batch in batches]
+    assert orders[0] != orders[1] != orders[2]
+    other = StepSampler(seed=4, samples=20, batch_size=20, first=0, last=1)
+    assert list(other)[0] != batches[0]
+
+
+def test_fewer_samples_than_a_batch_are_all_read_in_every_step():
+    batches = list(sampler(samples=3, batch_size=8, last=4))
+    assert [sorted(sample for _, sample in batch) for batch in batches] == [[0, 1, 2]] * 4
+    assert [batch[0][0] for batch in batches] == [0, 1, 2, 3]
+    assert steps_per_epoch(3, 8) == 1
+
+
+def test_length_is_what_is_left():
+    assert len(sampler(first=5, last=12)) == len(list(sampler(first=5, last=12))) == 7
+    assert list(sampler(first=12, last=12)) == []
+
+
+def test_a_batch_that_does_not_split_over_the_ranks_is_refused():
+    with pytest.raises(AssertionError, match="a batch of 5 does not split over 2 processes"):
+        sampler(batch_size=5, world=2)
+
+
+def test_batches_hold_the_samples_of_their_places():
+    dataset = Labelled(8, 3)
+    places = list(sampler(8, 4, last=2))
+    for batch, place in zip(loader(dataset, sampler(8, 4, last=2), 0), places, strict=True):
+        assert batch["images"].shape == (4, 3, SIDE, SIDE)
+        assert batch["images"].dtype == torch.uint8
+        assert batch["labels"].tolist() == [sample % 3 for _, sample in place]
+        for image, (_, sample) in zip(batch["images"], place, strict=True):
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), dataset.images[sample])
+
+
+def test_collate_stacks_tensors_lists_and_numbers_and_lists_names():
+    samples = [{"views": [torch.full((2,), i), torch.full((3,), i)], "label": i, "name": str(i)} for i in (4, 5)]
+    batch = collate(samples)
+    assert [view.tolist() for view in batch["views"]] == [[[4, 4], [5, 5]], [[4, 4, 4], [5, 5, 5]]]
+    assert batch["label"].tolist() == [4, 5]
+    assert batch["label"].dtype == torch.int64
+    assert batch["name"] == ["4", "5"]
+
+
+def test_samplers_can_be_sent_to_workers():
+    assert list(pickle.loads(pickle.dumps(sampler()))) == list(sampler())
