@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sept import config, console
+from sept import compose, config, console
 from sept.errors import SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -25,7 +25,7 @@ from sept.store import Store
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
     try:
-        search(config.load(cfg), Path(HydraConfig.get().runtime.output_dir))
+        search(compose.load(cfg), Path(HydraConfig.get().runtime.output_dir))
     except SeptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -47,7 +47,7 @@ def search(e: config.Experiment, folder: Path) -> None:
 
 def rewritten(arguments: list[str]) -> list[str]:
     """`query=PATH` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
-    known = {path.stem for path in (config.CONF / "query").glob("*.yaml")}
+    known = {path.stem for path in (compose.CONF / "query").glob("*.yaml")}
     result = []
     for text in arguments:
         key, _, value = text.partition("=")
@@ -62,9 +62,9 @@ def rewritten(arguments: list[str]) -> list[str]:
 if __name__ == "__main__":
     sys.argv[1:] = rewritten(sys.argv[1:])
     try:
-        config.check_overrides(sys.argv[1:])
+        compose.check_overrides(sys.argv[1:])
     except SeptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    config.register()
+    compose.register()
     cell()

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import config, console
+from sept import compose, config, console
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -32,7 +32,7 @@ def cell(cfg: DictConfig) -> None:
     """One cell. In a sweep a failed cell is told and the next one runs; alone, its exit code is the program's."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        run(config.load(cfg, expanded=sweep))
+        run(compose.load(cfg, expanded=sweep))
     except Interrupted as stop:
         sys.exit(_told(stop))
     except SeptError as error:
@@ -67,10 +67,10 @@ def _told(error: SeptError) -> int:
 def main() -> None:
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:
-        config.check_overrides(sys.argv[1:])
+        compose.check_overrides(sys.argv[1:])
     except SeptError as error:
         sys.exit(_told(error))
-    config.register()
+    compose.register()
     cell()
     if table is not None and "plan=true" not in sys.argv:
         from sept import tables

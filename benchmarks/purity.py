@@ -10,7 +10,7 @@ import sys
 
 from hydra import compose, initialize_config_dir
 
-from sept.config import CONF, load, register
+from sept.compose import CONF, load, register
 from sept.data.patterns import DOMAINS
 from sept.machine import resolve
 from sept.pipeline import Pipeline

@@ -1,17 +1,12 @@
-"""The typed schema of an experiment, and `load`, which turns a composed config into a checked `Experiment`.
+"""The typed schema of an experiment: every setting is declared here once, with its own rules.
 
-YAML files under conf/ hold values and nothing else; every field is declared here once, so a misspelt
-or mistyped value is refused when the config is composed. Nothing below `train.py` sees a DictConfig.
+YAML files under conf/ hold values and nothing else. `sept.compose` turns them into a checked `Experiment`.
 """
 
-import difflib
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from sept.errors import ConfigError
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @dataclass
@@ -325,99 +320,6 @@ class Experiment:
     store: Storage = field(default_factory=Storage)
     table: str | None = None  # the named sweep this cell belongs to
     plan: bool = False  # say what would be done, and stop
-
-
-def load(cfg: Any, expanded: bool = True) -> Experiment:
-    """The checked `Experiment` of a composed config; `expanded` says that a sweep launched it.
-
-    Raises ConfigError in one line for an unknown field, a wrong type or value, a table that did not
-    expand, and choices that contradict each other.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
-    table = OmegaConf.select(cfg, "table")
-    if table is not None and not expanded:
-        raise ConfigError(f"table={table} did not expand into cells: write `+table={table}`, one table a command")
-    try:
-        # Merging again into a fresh schema refuses what `+field=` smuggled past Hydra.
-        typed = OmegaConf.merge(OmegaConf.structured(Experiment), cfg)
-        experiment = OmegaConf.to_object(typed)
-    except ConfigKeyError as error:
-        raise ConfigError(unknown_name(str(error.full_key))) from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from None
-    assert isinstance(experiment, Experiment)
-    check(experiment)
-    return experiment
-
-
-def check(e: Experiment) -> None:
-    """Each group's own rules, then those across groups; raises ConfigError."""
-    for item in fields(e):
-        group = getattr(e, item.name)
-        if hasattr(group, "check"):
-            group.check()
-    crop = e.retriever.preprocess
-    if crop.crop > crop.resize:
-        raise ConfigError(
-            f"retriever.preprocess.crop={crop.crop} is larger than retriever.preprocess.resize={crop.resize}"
-        )
-    if e.init.name in ("random", "sept") and e.budget.images < e.pretrain.batch_size:
-        raise ConfigError(
-            f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
-        )
-
-
-def register() -> None:
-    """Make the schema known to Hydra, which types every group file with it."""
-    from hydra.core.config_store import ConfigStore
-
-    ConfigStore.instance().store(name="schema", node=Experiment)
-
-
-def check_overrides(overrides: list[str]) -> None:
-    """Refuse a command line that names an unknown key or option, naming the nearest valid one."""
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        key = key.lstrip("+~").partition("@")[0]
-        if not equals or key.startswith("hydra") or key.startswith("-"):
-            continue
-        options = _options(key)
-        if options:
-            for choice in value.split(","):
-                if choice not in options and choice != "null":
-                    raise ConfigError(f"{key}={choice}: no such option; " + _nearest(choice, options))
-        elif key not in known_names() and ".model.args." not in key:
-            raise ConfigError(unknown_name(key))
-
-
-def known_names() -> list[str]:
-    """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
-    return ["experiment", "table", *_names(Experiment, "")]
-
-
-def unknown_name(key: str) -> str:
-    """One line that refuses `key` and names the nearest valid keys."""
-    return f"{key}: no such setting; " + _nearest(key, known_names())
-
-
-def _names(cls: type, prefix: str) -> list[str]:
-    names = []
-    for item in fields(cls):
-        names.append(prefix + item.name)
-        if is_dataclass(item.type):
-            names += _names(item.type, f"{prefix}{item.name}.")  # type: ignore[arg-type]
-    return names
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return "did you mean " + " or ".join(close) + "?" if close else "known are " + ", ".join(names[:20])
 
 
 def _one_of(key: str, value: str, values: tuple[str, ...]) -> None:

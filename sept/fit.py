@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from sept.errors import DataError, Interrupted, NonFiniteError, StorageError
+from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.learners.base import Learner
 from sept.machine import Machine
 from sept.progress import progress
@@ -85,13 +85,18 @@ def fit(
 def _run(trainer: L.Trainer, learner: Learner, batches: DataLoader, flag: Flag) -> None:
     try:
         trainer.fit(learner, batches)
-    except RuntimeError as error:
-        if flag.received is None:
+    except (RuntimeError, OSError) as error:
+        if flag.received is None or isinstance(error, SeptError):
             raise
-        # Some schedulers signal every process of a job: a worker that died left a step without its batch.
-        raise Interrupted(
-            f"stopped by {flag.received}, which ended a data worker too; the same command goes on from the last checkpoint"
-        ) from error
+        # The signal reached the data workers too, and the next batch never came; the Saver has saved.
+        raise _interrupted(flag, learner) from error
+
+
+def _interrupted(flag: Flag, learner: Learner) -> Interrupted:
+    return Interrupted(
+        f"stopped by {flag.received} after step {learner.step} of {learner.steps}, saved; "
+        "the same command goes on from here"
+    )
 
 
 class Saver(L.Callback):
@@ -108,15 +113,20 @@ class Saver(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.flag.received or time.monotonic() - self.saved >= self.every_s:
-            require_finite(learner)
-            if trainer.is_global_zero:
-                self.checkpoint.save(learner, trainer.optimizers[0])
-            self.saved = time.monotonic()
+            self._save(trainer, learner)
         if self.flag.received:
-            raise Interrupted(
-                f"stopped by {self.flag.received} after step {learner.step} of {learner.steps}, saved; "
-                "the same command goes on from here"
-            )
+            raise _interrupted(self.flag, learner)
+
+    def on_exception(self, trainer: L.Trainer, learner: Any, exception: BaseException) -> None:
+        steps = trainer.fit_loop.epoch_loop.batch_progress.current
+        if self.flag.received and steps.ready == steps.completed:  # between two steps: a batch did not come
+            self._save(trainer, learner)
+
+    def _save(self, trainer: L.Trainer, learner: Any) -> None:
+        require_finite(learner)
+        if trainer.is_global_zero:
+            self.checkpoint.save(learner, trainer.optimizers[0])
+        self.saved = time.monotonic()
 
 
 class Tester(L.Callback):

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sept.config import CONF, Experiment, check_overrides, load, register
-from sept.errors import ConfigError, SeptError
+from sept.compose import check_overrides, expand
+from sept.config import Experiment
+from sept.errors import SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.results import CELL, row
@@ -26,31 +27,6 @@ DEFAULT = "vits_in1k"  # the paper's retriever where none is searched with
 PAPER_NAME = {"ibot_vit_s16": "vits_in1k", "ibot_micro": None, "ibot_micro_train": None}
 DIGITS = {"mean": ".2f", "std": ".2f", "frozen_mean": ".2f", "frozen_std": ".2f", "flops": ".2e", "wall_s": ".0f"}
 TITLES = {"mean": "top-1", "std": "±", "frozen_mean": "frozen", "frozen_std": "±", "wall_s": "wall s"}
-
-
-def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
-    """Every cell of table `name`, narrowed or widened by command-line overrides; as the sweep launches them."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    if not (CONF / "table" / f"{name}.yaml").exists():
-        known = ", ".join(sorted(path.stem for path in (CONF / "table").glob("*.yaml")))
-        raise ConfigError(f"there is no table {name}; known are {known}")
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        whole = compose("config", [f"+table={name}"], return_hydra_config=True)
-        given = {override.split("=", 1)[0]: override for override in overrides}
-        named = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
-        choices = []
-        for parsed in OverridesParser.create().parse_overrides([*(named | given).values()]):
-            key = parsed.get_key_element()
-            values = (
-                parsed.sweep_string_iterator() if parsed.is_sweep_override() else [parsed.get_value_element_as_str()]
-            )
-            choices.append([f"{key}={value}" for value in values])
-        return [
-            load(compose("config", [f"+table={name}", *cell]), expanded=True) for cell in itertools.product(*choices)
-        ]
 
 
 def rows(cells: Iterable[Experiment]) -> list[dict[str, Any]]:

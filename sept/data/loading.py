@@ -58,7 +58,6 @@ def loader(dataset: Dataset, batches: Sampler | Sequence, workers: int) -> DataL
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
-        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="forkserver" if workers else None,
         worker_init_fn=_leave_group,

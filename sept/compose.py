@@ -1,0 +1,134 @@
+"""From a command line to checked experiments: the one place, beside `train.py` and `search.py`, that knows Hydra.
+
+`load` turns a composed config into an `Experiment`; nothing after it sees a DictConfig.
+"""
+
+import difflib
+import itertools
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from sept.config import Experiment
+from sept.errors import ConfigError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def load(cfg: Any, expanded: bool = True) -> Experiment:
+    """The checked `Experiment` of a composed config; `expanded` says that a sweep launched it.
+
+    Raises ConfigError in one line for an unknown field, a wrong type or value, a table that did not
+    expand, and choices that contradict each other.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+    table = OmegaConf.select(cfg, "table")
+    if table is not None and not expanded:
+        raise ConfigError(f"table={table} did not expand into cells: write `+table={table}`, one table a command")
+    try:
+        # Merging again into a fresh schema refuses what `+field=` smuggled past Hydra.
+        typed = OmegaConf.merge(OmegaConf.structured(Experiment), cfg)
+        experiment = OmegaConf.to_object(typed)
+    except ConfigKeyError as error:
+        raise ConfigError(unknown_name(str(error.full_key))) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from None
+    assert isinstance(experiment, Experiment)
+    check(experiment)
+    return experiment
+
+
+def check(e: Experiment) -> None:
+    """Each group's own rules, then those across groups; raises ConfigError."""
+    for item in fields(e):
+        group = getattr(e, item.name)
+        if hasattr(group, "check"):
+            group.check()
+    crop = e.retriever.preprocess
+    if crop.crop > crop.resize:
+        raise ConfigError(
+            f"retriever.preprocess.crop={crop.crop} is larger than retriever.preprocess.resize={crop.resize}"
+        )
+    if e.init.name in ("random", "sept") and e.budget.images < e.pretrain.batch_size:
+        raise ConfigError(
+            f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
+        )
+
+
+def register() -> None:
+    """Make the schema known to Hydra, which types every group file with it."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=Experiment)
+
+
+def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
+    """Every cell of table `name`, narrowed or widened by command-line overrides; as the sweep launches them."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not (CONF / "table" / f"{name}.yaml").exists():
+        known = ", ".join(sorted(path.stem for path in (CONF / "table").glob("*.yaml")))
+        raise ConfigError(f"there is no table {name}; known are {known}")
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("config", [f"+table={name}"], return_hydra_config=True)
+        given = {override.split("=", 1)[0]: override for override in overrides}
+        named = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
+        choices = []
+        for parsed in OverridesParser.create().parse_overrides([*(named | given).values()]):
+            key = parsed.get_key_element()
+            values = (
+                parsed.sweep_string_iterator() if parsed.is_sweep_override() else [parsed.get_value_element_as_str()]
+            )
+            choices.append([f"{key}={value}" for value in values])
+        return [
+            load(compose("config", [f"+table={name}", *cell]), expanded=True) for cell in itertools.product(*choices)
+        ]
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Refuse a command line that names an unknown key or option, naming the nearest valid one."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        key = key.lstrip("+~").partition("@")[0]
+        if not equals or key.startswith("hydra") or key.startswith("-"):
+            continue
+        options = _options(key)
+        if options:
+            for choice in value.split(","):
+                if choice not in options and choice != "null":
+                    raise ConfigError(f"{key}={choice}: no such option; " + _nearest(choice, options))
+        elif key not in known_names() and ".model.args." not in key:
+            raise ConfigError(unknown_name(key))
+
+
+def known_names() -> list[str]:
+    """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
+    return ["experiment", "table", *_names(Experiment, "")]
+
+
+def unknown_name(key: str) -> str:
+    """One line that refuses `key` and names the nearest valid keys."""
+    return f"{key}: no such setting; " + _nearest(key, known_names())
+
+
+def _names(cls: type, prefix: str) -> list[str]:
+    names = []
+    for item in fields(cls):
+        names.append(prefix + item.name)
+        if is_dataclass(item.type):
+            names += _names(item.type, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+    return names
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return "did you mean " + " or ".join(close) + "?" if close else "known are " + ", ".join(names[:20])
