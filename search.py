@@ -6,6 +6,7 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads spinning on few cores cost a factor of 4
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
 import sys
 from pathlib import Path
@@ -24,11 +25,7 @@ from sept.store import Store
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
-    try:
-        search(compose.load(cfg), Path(HydraConfig.get().runtime.output_dir))
-    except SeptError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    search(compose.load(cfg), Path(HydraConfig.get().runtime.output_dir))
 
 
 def search(e: config.Experiment, folder: Path) -> None:
@@ -63,8 +60,9 @@ if __name__ == "__main__":
     sys.argv[1:] = rewritten(sys.argv[1:])
     try:
         compose.check_overrides(sys.argv[1:])
+        compose.register()
+        with compose.one_line():
+            cell()
     except SeptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    compose.register()
-    cell()

@@ -6,6 +6,7 @@ The work is in `sept.pipeline`; this file loads the config, says what will be do
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads spinning on few cores cost a factor of 4
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
 import sys
 import traceback
@@ -24,12 +25,12 @@ from sept.signals import raising
 from sept.store import Store
 from sept.tracking import loggers
 
-failures: list[int] = []  # exit codes of the cells of a sweep that failed
+failures: list[int] = []  # exit codes of the cells that failed
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
-    """One cell. In a sweep a failed cell is told and the next one runs; alone, its exit code is the program's."""
+    """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         run(compose.load(cfg, expanded=sweep))
@@ -38,8 +39,6 @@ def cell(cfg: DictConfig) -> None:
     except SeptError as error:
         failures.append(_told(error))
     except Exception:
-        if not sweep:
-            raise
         traceback.print_exc()
         failures.append(SeptError.exit_code)
 
@@ -68,11 +67,12 @@ def main() -> None:
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:
         compose.check_overrides(sys.argv[1:])
+        compose.register()
+        with compose.one_line():
+            cell()
     except SeptError as error:
         sys.exit(_told(error))
-    compose.register()
-    cell()
-    if table is not None and "plan=true" not in sys.argv:
+    if table is not None and "plan=true" not in map(str.lower, sys.argv):
         from sept import tables
 
         tables.main([table, *(text for text in sys.argv[1:] if "=" in text and not text.startswith("+table="))])

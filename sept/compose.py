@@ -5,7 +5,8 @@
 
 import difflib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sept.config import Experiment
 from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+ADDED = ("experiment", "table")  # groups without a default: `+table=NAME`
 
 
 def load(cfg: Any, expanded: bool = True) -> Experiment:
@@ -23,19 +25,14 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
     expand, and choices that contradict each other.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
     table = OmegaConf.select(cfg, "table")
     if table is not None and not expanded:
         raise ConfigError(f"table={table} did not expand into cells: write `+table={table}`, one table a command")
-    try:
+    with one_line():
         # Merging again into a fresh schema refuses what `+field=` smuggled past Hydra.
-        typed = OmegaConf.merge(OmegaConf.structured(Experiment), cfg)
+        typed = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.to_container(cfg, resolve=True))
         experiment = OmegaConf.to_object(typed)
-    except ConfigKeyError as error:
-        raise ConfigError(unknown_name(str(error.full_key))) from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from None
     assert isinstance(experiment, Experiment)
     check(experiment)
     return experiment
@@ -56,6 +53,9 @@ def check(e: Experiment) -> None:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
         )
+    drawn, wanted = e.task.train_per_class, e.shot.per_class
+    if e.task.kind == "patterns" and drawn is not None and wanted is not None and wanted > drawn:
+        raise ConfigError(f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images")
 
 
 def register() -> None:
@@ -74,7 +74,7 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
         known = ", ".join(sorted(path.stem for path in (CONF / "table").glob("*.yaml")))
         raise ConfigError(f"there is no table {name}; known are {known}")
     register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with one_line(), initialize_config_dir(str(CONF), version_base="1.3"):
         whole = compose("config", [f"+table={name}"], return_hydra_config=True)
         given = {override.split("=", 1)[0]: override for override in overrides}
         named = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
@@ -90,17 +90,45 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
         ]
 
 
+@contextmanager
+def one_line() -> Iterator[None]:
+    """What Hydra and OmegaConf refuse inside becomes a ConfigError of one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_refusal(error)) from None
+
+
+def _refusal(error: Exception) -> str:
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
+    key = getattr(cause, "full_key", None)
+    if not key:
+        return " ".join(lines)
+    return unknown_name(str(key)) if isinstance(cause, ConfigKeyError) else f"{key}: {lines[0]}"
+
+
 def check_overrides(overrides: list[str]) -> None:
     """Refuse a command line that names an unknown key or option, naming the nearest valid one."""
+    tables = ",".join(override.partition("=")[2] for override in overrides if override.startswith("+table="))
+    if "," in tables:
+        raise ConfigError(f"+table={tables}: one table a command")
     for override in overrides:
         key, equals, value = override.partition("=")
+        if key in ADDED:
+            raise ConfigError(f"{override}: write +{override}")
         key = key.lstrip("+~").partition("@")[0]
         if not equals or key.startswith("hydra") or key.startswith("-"):
             continue
         options = _options(key)
         if options:
             for choice in value.split(","):
-                if choice not in options and choice != "null":
+                if choice not in options:
                     raise ConfigError(f"{key}={choice}: no such option; " + _nearest(choice, options))
         elif key not in known_names() and ".model.args." not in key:
             raise ConfigError(unknown_name(key))
@@ -108,7 +136,7 @@ def check_overrides(overrides: list[str]) -> None:
 
 def known_names() -> list[str]:
     """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
-    return ["experiment", "table", *_names(Experiment, "")]
+    return ["experiment", *_names(Experiment, "")]
 
 
 def unknown_name(key: str) -> str:

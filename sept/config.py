@@ -98,6 +98,9 @@ class Retriever:
 
     def check(self) -> None:
         _one_of("retriever.branch", self.branch, ("teacher", "student"))
+        _positive("retriever.train.epochs", self.train.epochs)
+        _positive("retriever.train.batch_size", self.train.batch_size)
+        _positive("retriever.batch_size", self.batch_size)
 
 
 @dataclass
@@ -144,6 +147,8 @@ class Compute:
             raise ConfigError(
                 f"compute.epochs={self.epochs} and compute.flops={self.flops}: set exactly one, the other to null"
             )
+        if self.epochs is not None:
+            _positive("compute.epochs", self.epochs)
 
 
 @dataclass
@@ -192,6 +197,7 @@ class Pretrain:
 
     def check(self) -> None:
         _one_of("pretrain.schedule", self.schedule, ("cosine", "constant"))
+        _positive("pretrain.batch_size", self.batch_size)
         if self.queue < self.batch_size:
             raise ConfigError(
                 f"pretrain.queue={self.queue} does not hold one batch of keys: pretrain.batch_size={self.batch_size}"
@@ -224,6 +230,11 @@ class Finetune:
     mix_prob: float = 1.0
     smoothing: float = 0.1
     test_every: int = 10  # epochs
+
+    def check(self) -> None:
+        _positive("finetune.epochs", self.epochs)
+        _positive("finetune.batch_size", self.batch_size)
+        _positive("finetune.test_every", self.test_every)
 
 
 @dataclass

@@ -48,11 +48,16 @@ def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Machine:
     return Machine(
         accelerator=accelerator,
         workers=hardware.workers,
-        threads=hardware.threads or len(os.sched_getaffinity(0)),
+        threads=hardware.threads or _cores(),
         precision=precision,
         checkpoint_every_s=hardware.checkpoint_every_s,
         loggers=loggers,
     )
+
+
+def _cores() -> int:
+    """Cores this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cuda_devices() -> int:

@@ -139,6 +139,7 @@ class Pipeline:
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
             machine=self.machine,
             **self._pool_place(),
+            max_unreadable=self.e.pool.max_unreadable,
         )
 
     def random_subset(self) -> Step:
@@ -151,6 +152,7 @@ class Pipeline:
             estimate={"images": budget},
             machine=self.machine,
             **self._pool_place(),
+            max_unreadable=self.e.pool.max_unreadable,
         )
 
     def curated(self) -> Step:
@@ -165,6 +167,7 @@ class Pipeline:
             estimate={"images": int(share * pool.estimate["images"])},
             machine=self.machine,
             **self._pool_place(),
+            max_unreadable=self.e.pool.max_unreadable,
         )
 
     # Retrieval

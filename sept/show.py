@@ -8,6 +8,7 @@ import numpy as np
 
 from sept.config import Experiment
 from sept.data.images import Pixels
+from sept.data.labelled import read_image, reader
 from sept.data.pool import Pool
 from sept.data.sources import list_folder
 from sept.data.tasks import Example
@@ -20,7 +21,6 @@ from sept.retrieval.select import load_selection
 from sept.stages import queries as query_stage
 from sept.stages.features import open_encoder
 from sept.stages.pool import open_pool
-from sept.stages.queries import read_image
 from sept.stages.selection import SELECTION
 from sept.stages.task import open_task
 from sept.store import Store
@@ -58,7 +58,7 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     preprocess = store.make(pipeline.features()).manifest["spec"]["preprocess"]
     retriever = store.make(pipeline.retriever())
     encoder, _ = open_encoder(retriever, preprocess, pipeline.machine, e.retriever.batch_size)
-    vectors, _ = encoder(lambda place: read_image(examples[place]), range(len(examples)))
+    vectors, _ = encoder(reader(examples), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
     folder.mkdir(parents=True, exist_ok=True)

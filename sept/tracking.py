@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sept.config import Logger
@@ -34,10 +34,31 @@ def _wandb(spec: Logger, name: str, config: Mapping[str, Any]) -> list:
             reinit="finish_previous",
             settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, silent=True),
         )
-        return [WandbLogger(experiment=run)]
+        return [_sparing(WandbLogger(experiment=run))]
     except Exception as error:  # logging can never stop a training
-        log.warning("wandb is not available, going on without it: %s", str(error).splitlines()[0])
+        log.warning("wandb is not available, going on without it: %s", error)
         return []
+
+
+def _sparing(logger: Any) -> Any:
+    """The logger, silent from its first failure on."""
+    failed = False
+
+    def spared(method: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **options: Any) -> None:
+            nonlocal failed
+            try:
+                if not failed:
+                    method(*args, **options)
+            except Exception as error:
+                failed = True
+                log.warning("wandb failed, going on without it: %s", error)
+
+        return call
+
+    for name in ("log_metrics", "save", "finalize"):  # what Lightning calls in a fit
+        setattr(logger, name, spared(getattr(logger, name)))
+    return logger
 
 
 def _has_key() -> bool:

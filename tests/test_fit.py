@@ -50,18 +50,17 @@ def classifier() -> Classifier:
 
 
 class Labelled(Dataset):
-    """Random images with labels, by (epoch, sample) for training and by sample for tests; where a file `signal` names
-    one, it is sent to the process group, and the file is gone, before an image of the second epoch."""
+    """Random images with labels, by (epoch, sample) for training and by sample for tests; while a file `stop` is there,
+    the trainer gets a SIGTERM, and the worker dies, before an image of the second epoch."""
 
     def __init__(self, folder: Path) -> None:
-        self.signal = folder / "signal"
+        self.stop, self.trainer = folder / "stop", os.getpid()
 
     def __getitem__(self, place: Any) -> dict[str, Any]:
         epoch, sample = place if isinstance(place, tuple) else (99, place)
-        if epoch == 1 and self.signal.exists():
-            number = int(self.signal.read_text())
-            self.signal.unlink()
-            os.killpg(0, number)
+        if epoch == 1 and self.stop.exists():
+            os.kill(self.trainer, signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGKILL)
         pixels = np.random.default_rng((epoch, sample)).integers(0, 255, (3, micro.SIDE, micro.SIDE), dtype=np.uint8)
         return {"images": torch.from_numpy(pixels), "labels": sample % CLASSES}
 
@@ -93,7 +92,6 @@ def train(
 
 def train_and_keep(folder: Path, machine: Machine, make: Callable[[], Learner], accident: Any) -> None:
     """The whole of a process: exits as `train.py` would."""
-    os.setsid()  # a signal to the process group reaches this process and its workers alone
     try:
         torch.save(train(folder, machine, make, accident).state_dict(), folder / "result.pt")
     except SeptError as error:
@@ -206,12 +204,25 @@ def test_a_kill_while_a_checkpoint_is_written_loses_nothing(call, count, folder,
     assert_same(result(folder), expected)
 
 
-def test_workers_change_nothing_and_a_signal_to_the_whole_group_spares_them(folder, processes):
+def test_workers_change_nothing_even_when_a_signal_ends_them(folder, processes):
     expected = train(folder / "whole", machine(), classifier).state_dict()
     seldom = machine(workers=2, checkpoint_every_s=1e9)
-    (folder / "signal").write_text(str(int(signal.SIGTERM)))
-    assert run_each([None, None], folder, seldom, classifier, processes) == [Interrupted.exit_code, 0]
-    assert_same(result(folder), expected)
+    (folder / "stop").touch()
+    with pytest.raises(Interrupted, match="saved"):
+        train(folder, seldom, classifier)
+    (folder / "stop").unlink()
+    assert 0 < Checkpoint(folder / CHECKPOINTS).load()["step"] <= PER_EPOCH
+    assert_same(train(folder, seldom, classifier).state_dict(), expected)
+
+
+class Group(Dataset):
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return {"group": os.getpgrp()}
+
+
+def test_workers_are_not_in_the_group_that_ctrl_c_signals(processes):
+    [batch] = loader(Group(), [[0]], 1)
+    assert batch["group"].item() != os.getpgrp()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -264,10 +275,11 @@ def test_what_is_not_finite_stops_the_run_and_publishes_nothing(spoil, message, 
 def test_curves_number_the_steps_of_the_whole_training_and_hold_every_test(folder):
     with pytest.raises(Interrupted):
         train(folder, machine(), classifier, partial(before, "training_step", 3, partial(kill, signal.SIGTERM)))
-    learner = train(folder, machine(), classifier, test_every=4)
+    learner = train(folder, machine(), classifier)
     first, second = (
-        list(csv.DictReader((folder / "curves" / name / "metrics.csv").open())) for name in ("attempt-0", "attempt-1")
+        list(csv.DictReader((folder / "curves" / name / "metrics.csv").read_text().splitlines()))
+        for name in ("attempt-0", "attempt-1")
     )
     assert [(row["step"], bool(row["best_top1"])) for row in first] == [("3", True)]
-    assert [(row["step"], bool(row["best_top1"])) for row in second] == [("4", True), ("6", True)]
+    assert [(row["step"], bool(row["best_top1"])) for row in second] == [("6", True)]
     assert float(second[-1]["top1"]) == pytest.approx(learner.last.item())

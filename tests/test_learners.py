@@ -153,7 +153,9 @@ def moby_reference(learner, step):
     pred1, pred2 = (
         F.normalize(net.predictor(net.online["projector"](net.online["encoder"](v))), dim=1) for v in (view1, view2)
     )
-    averaged = moving_average(part(learner.before[step], "target."), part(learner.before[step], "online."), momentum(step))
+    averaged = moving_average(
+        part(learner.before[step], "target."), part(learner.before[step], "online."), momentum(step)
+    )
     net.target.load_state_dict(averaged, strict=False)
     key1, key2 = (F.normalize(net.target["projector"](net.target["encoder"](v)), dim=1) for v in (view1, view2))
     queue1, queue2 = learner.before[step]["queue.keys"].double()
@@ -217,13 +219,14 @@ def test_moby_decays_bias_tables_unless_told_not_to():
 
 
 def test_moby_loss_starts_at_chance_and_falls_on_a_few_images(tmp_path):
-    learner = recorded(MoBy)(moby(lr=2e-3, momentum=0.9), seed=0, epochs=40, steps_per_epoch=1)
+    mild = {"crop_scale": [0.6, 1.0], "jitter": 0.2, "grayscale": 0.0, "blur": [0.0, 0.0], "solarise": [0.0, 0.0]}
+    learner = recorded(MoBy)(moby(lr=1e-2, momentum=0.8, **mild), seed=0, epochs=30, steps_per_epoch=1)
     run(learner, cropped(learner, subset(tmp_path / "images", 16), 16), tmp_path)
     chance = 2 * math.log(64 + 1)
     assert learner.losses[0] == pytest.approx(chance, rel=0.1)
-    assert sum(learner.losses[-5:]) / 5 < 0.8 * chance
-    assert curve(tmp_path, "loss_over_chance")[-1] < 0.85
-    assert curve(tmp_path, "prediction_std")[-1] > 0.2  # not collapsed
+    assert sum(learner.losses[-5:]) / 5 < 0.65 * chance  # the queue holds earlier keys of the same images
+    assert curve(tmp_path, "loss_over_chance")[-1] < 0.65
+    assert curve(tmp_path, "prediction_std")[-1] > 0.5  # not collapsed
 
 
 def test_moby_takes_a_selection_smaller_than_its_batch(tmp_path):
@@ -310,8 +313,7 @@ def test_ibot_last_layer_is_frozen_in_the_first_epoch_alone(ibot_run):
         moved = not torch.equal(seen[step][name], seen[step + 1][name])
         assert moved == (step >= IBOT_PER_EPOCH), step
         bottleneck = "student.head.mlp.4.weight"
-        if step:  # the first step has a rate of 0 only with a warm-up
-            assert not torch.equal(seen[step][bottleneck], seen[step + 1][bottleneck])
+        assert not torch.equal(seen[step][bottleneck], seen[step + 1][bottleneck])
 
 
 def test_ibot_mask_token_is_learned(ibot_run):
@@ -357,12 +359,21 @@ def test_ibot_trains_at_another_side_than_the_models(tmp_path):
     assert math.isfinite(learner.losses[0])
 
 
-def test_ibot_loss_falls_on_a_few_images(tmp_path):
-    recipe = ibot(epochs=60, lr=0.05, momentum=0.9, local_crops=2, global_scale=[0.6, 1.0], local_scale=[0.3, 0.6])
-    learner = recorded(IBot)(recipe, VIT, seed=0, steps_per_epoch=2)
-    run(learner, cropped(learner, subset(tmp_path / "images", 16), 8), tmp_path)
-    assert sum(learner.losses[-10:]) < 0.8 * sum(learner.losses[:10])
-    assert curve(tmp_path, "teacher_entropy_over_uniform")[-1] > 0.05  # not one prototype for all
+MILD = {"jitter": 0.2, "global_scale": [0.6, 1.0], "local_scale": [0.3, 0.6], "batch_size": 16, "lr": 0.05}
+
+
+def test_ibot_loss_falls_on_a_few_images_where_the_teacher_stands_still(tmp_path):
+    still = {"momentum": 1.0, "center_momentum": 1.0, "teacher_temp": 0.04, "warmup_teacher_temp": 0.04}
+    learner = recorded(IBot)(ibot(epochs=40, **still, **MILD), VIT, seed=0, steps_per_epoch=1)
+    run(learner, cropped(learner, subset(tmp_path / "images", 16), 16), tmp_path)
+    assert sum(learner.losses[-10:]) / 10 < 0.5 * sum(learner.losses[:4]) / 4
+
+
+def test_ibot_teacher_does_not_collapse_and_the_loss_stays_under_chance(tmp_path):
+    learner = recorded(IBot)(ibot(epochs=30, **MILD), VIT, seed=0, steps_per_epoch=1)
+    run(learner, cropped(learner, subset(tmp_path / "images", 16), 16), tmp_path)
+    assert 0.2 < curve(tmp_path, "teacher_entropy_over_uniform")[-1] < 0.95
+    assert sum(learner.losses[-10:]) / 10 < 0.75 * 2 * math.log(64)
 
 
 # Fine-tuning
@@ -374,7 +385,6 @@ def test_finetune_rates_start_and_end_equal_in_all_layers(tmp_path):
     run(learner, labelled(learner, 8, 3, 8), tmp_path)
     assert len(learner.rates) == 30
     assert set(learner.rates[0]) == {1e-5}
-    assert learner.rates[-1] == pytest.approx([2e-5] * len(learner.rates[-1]), rel=4.0)
     assert [learner.lr(31, scale) for scale in (1.0, 0.1)] == pytest.approx([2e-5] * 2)
     middle = sorted(set(learner.rates[10]))
     layers = 2 + sum(SWIN.args["depths"])
@@ -427,35 +437,31 @@ def test_finetune_loss_without_mixing_is_the_smoothed_cross_entropy(tmp_path):
     assert learner.losses[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_finetune_erases_before_it_mixes(tmp_path):
-    """Where an erased image is mixed, its noise is blended: the mixed batch is the blend of the erased one."""
-
-    class Watched(Classifier):
-        def training_step(self, batch, batch_idx):
-            self.inputs = []
-            self.model.register_forward_pre_hook(lambda module, args: self.inputs.append(args[0].detach().clone()))
-            return super().training_step(batch, batch_idx)
-
-    recipe = finetune(epochs=1, mixup=0.8, cutmix=0.0, erasing=1.0)
-    learner = Watched(recipe, SWIN, 5, None, seed=0, steps_per_epoch=1)
+def test_finetune_erases_before_it_mixes_as_timms_pipeline_does(tmp_path):
+    learner = recorded(Classifier)(
+        finetune(epochs=1, mixup=0.8, cutmix=0.0, erasing=1.0), SWIN, 5, None, seed=0, steps_per_epoch=1
+    )
+    seen = []
+    learner.model.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     run(learner, labelled(learner, 8, 5, 8), tmp_path)
-    mixed = learner.inputs[0]
-    # x' = s x + (1 - s) flip(x), so x' + flip(x') = x + flip(x) for the erased x: noise of unit variance is in it whole
-    both, clean = mixed + mixed.flip(0), normalise(collate([Labelled(8, 5)[0, i] for i in range(8)])["images"])
-    assert both.std() > 0
-    batch = next(iter(labelled(learner, 8, 5, 8)(0)))
-    clean = normalise(batch["images"])
-    changed = (both - (clean + clean.flip(0))).abs() > 1e-4
-    assert torch.equal(changed, changed.flip(0))  # symmetric: erased first, then mixed with the reversed batch
-    assert 0 < changed.float().mean() < 1
+    mixed, clean = seen[0], normalise(learner.batches[0]["images"])
+    partner = clean.flip(0)
+    distinct = (clean - partner).abs() > 0.5
+    share = ((mixed - partner) / (clean - partner))[distinct].median()
+    erased = ((mixed - partner.lerp(clean, share)).abs() > 1e-3).any(dim=1)
+    assert 0 < share < 1
+    assert erased.any(dim=(1, 2)).all()
+    # Noise that came before the blend is in the same places of an image and its partner.
+    assert torch.equal(erased, erased.flip(0))
 
 
 def test_finetune_learns_a_few_images_by_heart(tmp_path):
-    recipe = finetune(epochs=40, lr=3e-3, mixup=0.0, cutmix=0.0, erasing=0.0, smoothing=0.0, layer_decay=1.0)
+    plain = {"mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "smoothing": 0.0, "layer_decay": 1.0}
+    recipe = finetune(epochs=30, lr=2e-2, batch_size=16, lr_batch=16, **plain)
     learner = recorded(Classifier)(recipe, SWIN, 4, None, seed=0, steps_per_epoch=1)
     run(learner, labelled(learner, 16, 4, 16), tmp_path)
     assert learner.losses[0] == pytest.approx(math.log(4), rel=0.1)
-    assert learner.losses[-1] < 0.3
+    assert learner.losses[-1] < 0.1
     learner.eval()
     learner.test_batch(collate([Labelled(16, 4)[0, sample] for sample in range(16)]))
     assert learner.test_end()["top1"] == 100

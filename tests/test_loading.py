@@ -51,7 +51,7 @@ def test_epochs_differ_and_seeds_differ():
     orders = [[sample for _, sample in batch] for batch in batches]
     assert orders[0] != orders[1] != orders[2]
     other = StepSampler(seed=4, samples=20, batch_size=20, first=0, last=1)
-    assert list(other)[0] != batches[0]
+    assert next(iter(other)) != batches[0]
 
 
 def test_fewer_samples_than_a_batch_are_all_read_in_every_step():

@@ -129,7 +129,9 @@ def test_swin_tiny_differs_from_timms_layer_decay_on_exactly_11_tensors():
     model = full_swin()
     ids, _ = layer_ids(model)
     theirs = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    downsamples = {f"layers.{s}.downsample.{p}" for s in (1, 2, 3) for p in ("norm.weight", "norm.bias", "reduction.weight")}
+    downsamples = {
+        f"layers.{s}.downsample.{p}" for s in (1, 2, 3) for p in ("norm.weight", "norm.bias", "reduction.weight")
+    }
     differing = {name for name in ids if ids[name] != theirs[name]}
     assert differing == downsamples | {"norm.weight", "norm.bias"}
     assert all(theirs[name] == ids[name] + 1 for name in downsamples)

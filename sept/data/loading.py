@@ -52,7 +52,7 @@ def loader(dataset: Dataset, batches: Sampler | Sequence, workers: int) -> DataL
     """Batches in the sampler's order, read by `workers` processes (0: by this one)."""
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
-        multiprocessing.set_forkserver_preload([__name__, type(dataset).__module__])
+        multiprocessing.set_forkserver_preload(["__main__", __name__, type(dataset).__module__])
     return DataLoader(
         dataset,
         batch_sampler=batches,

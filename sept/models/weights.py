@@ -19,7 +19,7 @@ IGNORED = ("masked_embed", "head.", "fc_norm.")  # of a published file: heads an
 DERIVED = ("attn_mask", "relative_position_index")  # buffers that a model computes itself
 
 # What published files hold beside tensors, each read as plain data: iBOT's options and MoBY's configuration.
-INERT = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+INERT: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
 
 
 def read_state(path: Path, branch: str = "teacher") -> dict[str, Tensor]:

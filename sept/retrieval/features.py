@@ -82,10 +82,10 @@ def embed(
         if shard is None:
             vectors, skips = encode(first, last)
             _check_vectors(vectors, skips, first, last)
-            _check_readable(skipped + skips, rows, max_unreadable)  # before the commit: a rerun tries this shard again
+            check_readable(skipped + skips, rows, max_unreadable)  # before the commit: a rerun tries this shard again
             shard = _commit(folder, index, first, vectors, skips)
         skipped += shard.skipped
-        _check_readable(skipped, rows, max_unreadable)
+        check_readable(skipped, rows, max_unreadable)
         dims.add(shard.dim)
         if len(dims) > 1:
             raise DataError(f"{_mark(folder, index)} has {shard.dim} dimensions, shards before it {dims - {shard.dim}}")
@@ -193,7 +193,8 @@ def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int
         raise DataError(f"the vector of pool row {first + row} has length {norms[row]:.4g}, expected {expected[row]:g}")
 
 
-def _check_readable(skips: list[Skip], rows: int, max_unreadable: float) -> None:
+def check_readable(skips: list[Skip], rows: int, max_unreadable: float) -> None:
+    """Raises DataError, naming some, when more than `max_unreadable` of the pool's `rows` images were skipped."""
     if len(skips) <= max_unreadable * rows:
         return
     named = "; ".join(f"{skip.key!r} ({skip.reason})" for skip in skips[:SKIPS_SHOWN])

@@ -1,6 +1,7 @@
 """The pool embedded by the retriever, shard by shard; unreadable images are listed and masked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def open_encoder(
     return Encoder(retriever.path, model, Preprocess(**preprocess), machine, batch_size), model
 
 
+def named(skips: Sequence[Skip]) -> list[dict[str, Any]]:
+    """The first of the skipped images, for a manifest."""
+    return [asdict(skip) for skip in skips[:NAMED_SKIPS]]
+
+
 def build(
     folder: Path,
     inputs: Mapping[str, Artefact],
@@ -53,6 +59,6 @@ def build(
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
     return {
         **facts,
-        "unreadable": [{"row": skip.row, "key": skip.key, "reason": skip.reason} for skip in skips[:NAMED_SKIPS]],
+        "unreadable": named(skips),
         "flops": len(pool) * cost.forward_flops(model, spec["preprocess"]["crop"]),
     }

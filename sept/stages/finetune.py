@@ -1,25 +1,23 @@
 """Fine-tuning on the few shots, and accuracy on the task's test set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sept import cost
 from sept.config import Finetune, Model
-from sept.data.loading import Place, StepSampler, loader, steps_per_epoch
+from sept.data.labelled import Shots, Tests
+from sept.data.loading import StepSampler, loader, steps_per_epoch
 from sept.data.rng import fold
 from sept.data.shots import draw
-from sept.data.tasks import Example
-from sept.data.transforms import FinetuneTransform, eval_view, normalise
+from sept.data.transforms import FinetuneTransform, normalise
 from sept.fit import fit
 from sept.learners.classifier import Classifier, nearest_class_mean
 from sept.machine import Machine
-from sept.stages.queries import read_image
 from sept.stages.task import open_task
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
@@ -27,29 +25,6 @@ from sept.store import Artefact
 FLIP, COLOR_JITTER = 0.5, 0.4  # SimMIM
 TEST_BATCH = 256
 CLASSIFIER = "classifier.safetensors"
-
-
-class Shots(Dataset):
-    """Training views, indexed by (epoch, sample): a function of (seed, epoch, sample)."""
-
-    def __init__(self, shots: Sequence[Example], transform: FinetuneTransform, seed: int) -> None:
-        self.shots, self.transform, self.seed = shots, transform, seed
-
-    def __getitem__(self, place: Place) -> dict[str, Any]:
-        epoch, sample = place
-        view = self.transform(read_image(self.shots[sample]), self.seed, "shot", epoch, sample)
-        return {"images": view, "labels": self.shots[sample].label}
-
-
-class Tests(Dataset):
-    """Test views, centre-cropped."""
-
-    def __init__(self, examples: Sequence[Example], side: int) -> None:
-        self.examples, self.side = examples, side
-
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        example = self.examples[place]
-        return {"images": eval_view(read_image(example), self.side), "labels": example.label}
 
 
 def build(

@@ -9,24 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sept import cost
-from sept.data.images import ImageError, Pixels, decode
+from sept.data.labelled import reader
 from sept.data.shots import draw
-from sept.data.tasks import Example
-from sept.errors import DataError
 from sept.machine import Machine
 from sept.stages.features import open_encoder
 from sept.stages.task import open_task
 from sept.store import Artefact
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
-
-
-def read_image(example: Example) -> Pixels:
-    """uint8 (H, W, 3) of a labelled image; DataError naming the file when it cannot be used."""
-    try:
-        return decode(example.path.read_bytes())
-    except (ImageError, OSError) as error:
-        raise DataError(f"{example.path}: {error}; replace or remove it: a labelled image is never skipped") from None
 
 
 def build(
@@ -41,7 +31,7 @@ def build(
     task = open_task(inputs["task"], path)
     shots = draw(task.train, spec["shot"]["per_class"], spec["shot_seed"], task.classes)
     encoder, model = open_encoder(inputs["retriever"], spec["preprocess"], machine, batch_size)
-    vectors, failures = encoder(lambda place: read_image(shots[place]), range(len(shots)))
+    vectors, failures = encoder(reader(shots), range(len(shots)))
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)
     pq.write_table(pa.table({"id": [shot.id for shot in shots]}), folder / IDS)

@@ -12,10 +12,11 @@ from sept.data.pool import Pool
 from sept.errors import ConfigError
 from sept.machine import Machine
 from sept.progress import progress
-from sept.retrieval.features import Features
+from sept.retrieval.features import Features, Skip, check_readable
 from sept.retrieval.index import Ranked, search
 from sept.retrieval.select import random_subset, save_selection, select, statistics
 from sept.stages import queries as query_stage
+from sept.stages.features import named
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 
@@ -30,16 +31,19 @@ def build(
     machine: Machine,
     kind: str,
     path: str | None,
+    max_unreadable: float,
 ) -> dict[str, Any]:
     pool = open_pool(inputs["pool"], kind, path)
     if spec["method"] == "sept":
         return _algorithm1(folder, inputs, spec["budget"], pool, machine)
+    readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
-        rows = _readable_random(pool, spec["budget"], spec["seed"])
+        rows = _random(pool, readable, spec["budget"], spec["seed"])
     else:
-        rows = _readable(pool, np.arange(len(pool)) if spec["source"] is None else pool.rows_of(spec["source"]))
+        rows = readable.of(np.arange(len(pool)) if spec["source"] is None else pool.rows_of(spec["source"]))
     save_selection(folder / SELECTION, rows, [pool.key(row) for row in rows])
-    return {"images": len(rows), "flops": 0.0}
+    skips = readable.skips
+    return {"images": len(rows), "skipped": len(skips), "unreadable": named(skips), "flops": 0.0}
 
 
 def _algorithm1(
@@ -77,26 +81,35 @@ def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
         raise ConfigError(f"the pool was embedded by {pool} but the queries by {task}: embed both the same way")
 
 
-def _readable_random(pool: Pool, budget: int, seed: int) -> np.ndarray:
+class Readable:
+    """Sorts out the images of a pool that cannot be decoded; `skips` are those met so far."""
+
+    def __init__(self, pool: Pool, max_unreadable: float) -> None:
+        self.pool, self.max_unreadable = pool, max_unreadable
+        self.skips: list[Skip] = []
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Those of `rows` that can be decoded, in their order. Raises DataError beyond the tolerated share."""
+        keep = np.ones(len(rows), dtype=bool)
+        with progress("check that images can be read", len(rows)) as advance:
+            for place, row in enumerate(rows.tolist()):
+                try:
+                    self.pool.image(row)
+                except ImageError as error:
+                    keep[place] = False
+                    self.skips.append(Skip(row, self.pool.key(row), str(error)))
+                    check_readable(self.skips, len(self.pool), self.max_unreadable)
+                advance(1)
+        return rows[keep]
+
+
+def _random(pool: Pool, readable: Readable, budget: int, seed: int) -> np.ndarray:
     """The first `budget` images of the pool's random order that can be decoded."""
-    wanted = budget
-    while True:
+    chosen, seen, wanted = np.empty(0, dtype=np.int64), 0, budget
+    while len(chosen) < budget:
         rows = random_subset(len(pool), wanted, seed)
-        readable = _readable(pool, rows)
-        if len(readable) >= budget:
-            return readable[:budget]
-        if wanted == len(pool):
-            raise ConfigError(f"budget.images={budget:,} but the pool holds only {len(readable):,} readable images")
-        wanted = min(len(pool), wanted + budget - len(readable))
-
-
-def _readable(pool: Pool, rows: np.ndarray) -> np.ndarray:
-    keep = np.ones(len(rows), dtype=bool)
-    with progress("check that images can be read", len(rows)) as advance:
-        for place, row in enumerate(rows):
-            try:
-                pool.image(int(row))
-            except ImageError:
-                keep[place] = False
-            advance(1)
-    return rows[keep]
+        chosen = np.concatenate([chosen, readable.of(rows[seen:])])
+        if len(chosen) < budget and wanted == len(pool):
+            raise ConfigError(f"budget.images={budget:,} but the pool holds only {len(chosen):,} readable images")
+        seen, wanted = wanted, min(len(pool), wanted + budget - len(chosen))
+    return chosen

@@ -11,19 +11,21 @@ JUNK = "junk"
 LOOKS: dict[str, Look] = {
     "glyphs": Look((((40, 34, 44), (226, 214, 190)),), ("grid", "rows")),
     "facades": Look((((248, 214, 130), (60, 62, 88)),), ("grid", "brick")),
-    "weaves": Look((((222, 196, 200), (120, 48, 62)),), ("grid",), size=0.36, gap=1.0),
+    "weaves": Look(
+        (((222, 196, 200), (120, 48, 62)), ((214, 206, 190), (70, 66, 110)), ((230, 200, 150), (110, 66, 40))),
+        ("grid",),
+        ("plain", "grainy"),
+        22,
+        0.36,
+        1.0,
+    ),
     "flowers": Look(
         (((240, 160, 190), (50, 88, 46)), ((246, 236, 220), (60, 100, 60)), ((236, 190, 90), (44, 76, 52))),
         ("scatter", "brick"),
         ("grainy", "sloped"),
         22,
     ),
-    "gears": Look(
-        (((196, 202, 210), (54, 58, 66)), ((210, 190, 150), (64, 58, 54)), ((170, 190, 206), (40, 50, 64))),
-        ("scatter", "brick", "grid"),
-        ("plain", "sloped"),
-        22,
-    ),
+    "gears": Look((((196, 202, 210), (54, 58, 66)),), ("grid", "brick"), size=0.44),
     "leaves": Look(
         (((66, 108, 50), (214, 210, 180)), ((120, 90, 40), (206, 212, 200)), ((50, 90, 70), (196, 176, 140))),
         ("scatter", "brick"),
@@ -50,7 +52,7 @@ LOOKS: dict[str, Look] = {
     ),
 }
 DOMAINS: tuple[str, ...] = (*LOOKS, JUNK)
-TARGETS: tuple[str, ...] = ("glyphs", "facades", "weaves")
+TARGETS: tuple[str, ...] = ("glyphs", "facades", "gears")
 
 
 def classes(domain: str) -> int:

@@ -12,16 +12,16 @@ from sept.data.patterns.strokes import Motif, Stroke, box, disc, fill, frame, li
 def glyphs(upper: int, lower: int) -> Motif:
     """Characters: one radical over another."""
     tops = (
-        (box(-0.75, -0.95, 0.75, -0.15),),
-        (frame(-0.7, -0.9, 0.7, -0.2, width=0.28),),
-        (line((-0.5, -1.0), (-0.5, -0.1), width=0.34), line((0.5, -1.0), (0.5, -0.1), width=0.34)),
-        (line((-0.9, -0.1), (0.0, -0.9), (0.9, -0.1), width=0.32),),
+        (line((-0.9, -0.55), (0.9, -0.55), width=0.28), line((0.0, -1.0), (0.0, -0.1), width=0.28)),
+        (frame(-0.65, -0.95, 0.65, -0.2),),
+        (line((-0.5, -1.0), (-0.5, -0.1), width=0.28), line((0.5, -1.0), (0.5, -0.1), width=0.28)),
+        (line((-0.9, -0.1), (0.0, -0.95), (0.9, -0.1), width=0.28),),
     )
     bottoms = (
-        (line((-0.9, 0.3), (0.9, 0.3), width=0.3), line((-0.9, 0.85), (0.9, 0.85), width=0.3)),
-        (line((-0.8, 0.15), (0.8, 1.0), width=0.3), line((0.8, 0.15), (-0.8, 1.0), width=0.3)),
-        (line((-0.75, 0.15), (-0.75, 0.85), (0.75, 0.85), (0.75, 0.15), width=0.3),),
-        (fill((-0.2, 0.15), (0.2, 0.15), (0.95, 1.0), (-0.95, 1.0)),),
+        (line((-0.9, 0.3), (0.9, 0.3), width=0.28), line((-0.9, 0.85), (0.9, 0.85), width=0.28)),
+        (line((-0.8, 0.2), (0.8, 1.0), width=0.28), line((0.8, 0.2), (-0.8, 1.0), width=0.28)),
+        (line((-0.8, 0.2), (-0.8, 0.9), (0.8, 0.9), (0.8, 0.2), width=0.28),),
+        (line((-0.9, 0.3), (0.9, 0.3), width=0.28), line((0.0, 0.3), (0.0, 1.0), width=0.28)),
     )
     return tops[upper] + bottoms[lower]
 
@@ -100,10 +100,10 @@ def gears(teeth: int, hub: int) -> Motif:
         (disc(0.95),),
     )
     hubs = (
-        (disc(0.45, level=0.0),),
-        (Stroke(ring(0.62, 3), level=0.0),),
-        (Stroke(ring(0.6, 4, math.pi / 4), level=0.0), disc(0.22)),
-        tuple(disc(0.2, p, level=0.0) for p in ring(0.42, 4)),
+        (disc(0.5, level=0.0),),
+        (Stroke(ring(0.72, 3), level=0.0),),
+        (Stroke(ring(0.72, 4, math.pi / 4), level=0.0), disc(0.26)),
+        tuple(disc(0.23, p, level=0.0) for p in ring(0.45, 4)),
     )
     return rims[teeth] + hubs[hub]
 

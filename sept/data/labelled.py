@@ -1,0 +1,53 @@
+"""A task's labelled images as they are read: plain, as training views of the few shots, and as test views."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from sept.data.images import ImageError, Pixels, decode
+from sept.data.loading import Place
+from sept.data.tasks import Example
+from sept.data.transforms import FinetuneTransform, eval_view
+from sept.errors import DataError
+
+
+def read_image(example: Example) -> Pixels:
+    """uint8 (H, W, 3) of a labelled image; DataError naming the file when it cannot be used."""
+    try:
+        return decode(example.path.read_bytes())
+    except (ImageError, OSError) as error:
+        raise DataError(f"{example.path}: {error}; replace or remove it: a labelled image is never skipped") from None
+
+
+def reader(examples: Sequence[Example]) -> Callable[[int], Pixels]:
+    """Gives the image at a place of `examples`; unlike a lambda, data workers can be given it."""
+    return partial(_read, examples)
+
+
+def _read(examples: Sequence[Example], place: int) -> Pixels:
+    return read_image(examples[place])
+
+
+class Shots(Dataset):
+    """Training views, indexed by (epoch, sample): a function of (seed, epoch, sample)."""
+
+    def __init__(self, shots: Sequence[Example], transform: FinetuneTransform, seed: int) -> None:
+        self.shots, self.transform, self.seed = shots, transform, seed
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        epoch, sample = place
+        view = self.transform(read_image(self.shots[sample]), self.seed, "shot", epoch, sample)
+        return {"images": view, "labels": self.shots[sample].label}
+
+
+class Tests(Dataset):
+    """Test views, centre-cropped."""
+
+    def __init__(self, examples: Sequence[Example], side: int) -> None:
+        self.examples, self.side = examples, side
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        example = self.examples[place]
+        return {"images": eval_view(read_image(example), self.side), "labels": example.label}

@@ -1,0 +1,74 @@
+"""The smallest experiment that goes through every stage, made once a test session, and ways to run it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # train.py and search.py are no part of the package
+
+TINY = [
+    "retriever=ibot_micro_train",
+    "pool.images=400",
+    "task.train_per_class=5",
+    "task.test_per_class=3",
+    "retriever.train.epochs=1",
+    "retriever.train.batch_size=50",
+    "budget.images=32",
+    "compute.epochs=2",
+    "pretrain.batch_size=16",
+    "pretrain.queue=32",
+    "pretrain.warmup_epochs=1",
+    "pretrain.hidden_dim=32",
+    "finetune.epochs=3",
+    "finetune.batch_size=40",
+    "finetune.warmup_epochs=1",
+    "finetune.test_every=1",
+    "hardware.accelerator=cpu",
+    "hardware.threads=1",
+]
+
+
+def command(*overrides: str, script: str = "train.py") -> list[str]:
+    return [sys.executable, str(ROOT / script), *TINY, *overrides]
+
+
+def environment(store: Path) -> dict[str, str]:
+    return {**os.environ, "SEPT_STORE": str(store), "OMP_NUM_THREADS": "1"}
+
+
+def run(*overrides: str, store: Path, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+    """The command with the tiny settings, beside its store, to its end."""
+    return subprocess.run(
+        command(*overrides, script=script),
+        env=environment(store),
+        cwd=store.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@dataclass
+class Tiny:
+    """The store after `+table=quickstart finetune.seed=0`, and what the command said."""
+
+    store: Path
+    done: subprocess.CompletedProcess[str]
+
+    def folder(self, stage: str, slug: str = "") -> Path:
+        [path] = (self.store / stage).glob(f"{slug}*")
+        return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Tiny:
+    store = tmp_path_factory.mktemp("tiny") / "store"
+    done = run("+table=quickstart", "finetune.seed=0", store=store)
+    assert done.returncode == 0, done.stderr
+    return Tiny(store, done)

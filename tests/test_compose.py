@@ -1,0 +1,141 @@
+"""Composing and loading: every shipped file works, and what is wrong is told in one line with the nearest names."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from sept.compose import CONF, check_overrides, expand, known_names, load, register
+from sept.config import Experiment
+from sept.errors import ConfigError
+
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+NAMED = {"experiment", "table"}
+PATHS = {  # options that need to be told where something is
+    "pool=folder": ["pool.path=/somewhere"],
+    "pool=webdataset": ["pool.path=/somewhere"],
+    "task=imagefolder": ["task.path=/somewhere"],
+    "init=in1k_sup": ["init.weights=/file"],
+    "init=in1k_ssl": ["init.weights=/file"],
+}
+
+
+def composed(*overrides):
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+CHOICES = [f"{group}={option}" for group in GROUPS if group not in NAMED for option in options(group)]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_composes_and_loads(choice):
+    group, option = choice.split("=")
+    experiment = load(composed(choice, *PATHS.get(choice, []), *large_pool(choice)))
+    assert isinstance(experiment, Experiment)
+    assert getattr(getattr(experiment, group), "name", option) == option
+
+
+def large_pool(choice):
+    return ["pool.images=10000000"] if choice.startswith(("budget=", "pretrain=")) else []
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_loads_and_is_made_of_choices_alone(name):
+    load(composed(f"+experiment={name}"))
+    assert set(yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())) == {"defaults"}
+
+
+@pytest.mark.parametrize(("name", "cells"), [("quickstart", 9)])
+def test_a_table_expands_to_its_cells(name, cells):
+    found = expand(name)
+    assert len(found) == cells
+    assert all(e.table == name for e in found)
+
+
+def test_a_table_is_narrowed_and_widened():
+    found = expand("quickstart", ["init=sept", "seed=0,1,2", "finetune.seed=5"])
+    assert [(e.init.name, e.seed, e.finetune.seed) for e in found] == [("sept", seed, 5) for seed in (0, 1, 2)]
+
+
+def test_a_table_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(ConfigError, match="no table quickstrat; known are patterns, quickstart"):
+        expand("quickstrat")
+
+
+def test_a_table_that_did_not_expand_is_refused():
+    with pytest.raises(ConfigError, match="did not expand into cells"):
+        load(composed("+table=quickstart"), expanded=False)
+
+
+def top_keys(path: Path) -> set[str]:
+    return set(yaml.safe_load(path.read_text())) - {"defaults"}
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group not in NAMED])
+def test_the_options_of_a_group_have_the_same_keys(group):
+    whole = [path for path in (CONF / group).glob("*.yaml") if "defaults:" not in path.read_text()]
+    assert len({frozenset(top_keys(path)) for path in whole}) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("budget=5k", "budget=5k: no such option; did you mean 500k"),
+        ("init=septt", "did you mean sept"),
+        ("poool=folder", "poool: no such setting; did you mean pool"),
+        ("+pool.imagez=1", "did you mean pool.images"),
+        ("pretrain.temprature=1", "did you mean pretrain.temperature"),
+        ("+table=a,b", "one table a command"),
+    ],
+)
+def test_a_misspelt_override_is_refused_with_the_nearest_names(override, message):
+    with pytest.raises(ConfigError) as refused:
+        check_overrides([override])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_hydra_and_models_own_is_let_through():
+    check_overrides(["hydra.run.dir=x", "-m", "pretrain.model.args.embed_dim=32", "budget=1k,2k", "seed=0,1"])
+
+
+def test_a_smuggled_field_is_refused_when_loading():
+    with pytest.raises(ConfigError, match=r"pool\.imagez: no such setting; did you mean pool\.images"):
+        load(composed("+pool.imagez=1"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["compute.flops=1e15"], "set exactly one"),
+        (["compute.epochs=null"], "set exactly one"),
+        (["pretrain.queue=32"], "does not hold one batch"),
+        (["budget.images=10"], "less than one batch"),
+        (["budget.images=0"], "at least 1"),
+        (["shot.per_class=0"], "at least 1"),
+        (["pool.max_unreadable=1.5"], "is a share"),
+        (["pretrain.schedule=linear"], "must be one of cosine, constant"),
+        (["retriever.preprocess.crop=64"], "larger than retriever.preprocess.resize"),
+        (["pool=folder"], "pool=folder needs pool.path"),
+        (["task=imagefolder"], "task=imagefolder needs task.path"),
+        (["init=in1k_sup"], "needs init.weights=FILE"),
+        (["store.mode=write"], "must be one of reuse, read-only"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        load(composed(*overrides))
+    assert "\n" not in str(refused.value)
+
+
+def test_every_known_name_is_a_setting():
+    names = known_names()
+    assert {"seed", "pool", "pool.path", "retriever.train.lr", "hardware.threads"} <= set(names)
+    assert len(names) == len(set(names))

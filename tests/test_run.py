@@ -1,0 +1,293 @@
+"""The whole program: a row from nothing, the same row after any kill, and one line with an exit code for bad input."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, Tiny, command, environment, run
+from PIL import Image
+
+import train
+from sept.store import Store, verify
+
+COPIED = ("pool", "task", "retriever")
+
+
+def test_a_table_is_computed_printed_and_whole(tiny: Tiny):
+    rows = [line for line in tiny.done.stdout.splitlines() if line.startswith("top-1")]
+    assert [f"init={init}" in row for init, row in zip(("rand_init", "random", "sept"), rows, strict=True)] == [
+        True
+    ] * 3
+    assert "quickstart: top-1 on the test set" in tiny.done.stdout
+    assert verify(Store(tiny.store, mode="read-only")) == []
+    assert not any((tiny.store / ".unfinished").iterdir())
+
+
+def test_the_backbone_loads_in_timm_as_the_run_says(tiny: Tiny):
+    [line] = {
+        line for line in tiny.done.stderr.splitlines() if "local-dir" in line and "sept" in line.split("store")[1]
+    }
+    code = line.split("backbone: ")[1]
+    import timm
+
+    model = eval(code, {"timm": timm})
+    assert model.num_classes == 10
+
+
+def test_the_same_command_again_computes_nothing(tiny: Tiny):
+    before = {path: path.stat().st_mtime_ns for path in tiny.store.rglob("*") if path.is_file()}
+    again = run("init=sept", store=tiny.store)
+    assert again.returncode == 0
+    assert f"everything is in {tiny.store}" in again.stderr
+    assert again.stdout.startswith("top-1")
+    assert before == {path: path.stat().st_mtime_ns for path in tiny.store.rglob("*") if path.is_file()}
+
+
+def stopped(store: Path, sign: str, number: int) -> int:
+    """Run the command, send it the signal once `sign` is in the unfinished folder, and give its exit status."""
+    with open(store.parent / "log", "a") as log:
+        process = subprocess.Popen(
+            command("init=sept", "hardware.checkpoint_every_s=0"),
+            env=environment(store),
+            cwd=store.parent,
+            stdout=log,
+            stderr=log,
+        )
+    deadline = time.monotonic() + 120
+    while not list((store / ".unfinished").glob(sign)):
+        assert process.poll() is None, f"ended before {sign} was there: {(store.parent / 'log').read_text()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.wait(timeout=60)
+
+
+def payload(store: Path, stage: str) -> dict[str, dict[str, bytes]]:
+    """The files of every artefact of a stage but its curves, which tell of attempts, and its manifest, of times."""
+    return {
+        folder.name: {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "manifest.json" and path.relative_to(folder).parts[0] != "curves"
+        }
+        for folder in sorted((store / stage).iterdir())
+    }
+
+
+def test_killed_in_every_stage_the_same_command_gives_the_same_files(tiny: Tiny, tmp_path):
+    store = tmp_path / "store"
+    for name in (*COPIED, "store.json"):
+        copy = shutil.copytree if (tiny.store / name).is_dir() else shutil.copy
+        store.mkdir(exist_ok=True)
+        copy(tiny.store / name, store / name)
+    assert stopped(store, "features-*/work.json", signal.SIGKILL) == -signal.SIGKILL
+    assert stopped(store, "pretrain-*/checkpoints/*.pt", signal.SIGTERM) == 75
+    assert stopped(store, "pretrain-*/checkpoints/*.pt", signal.SIGKILL) == -signal.SIGKILL
+    assert stopped(store, "finetune-*/checkpoints/*.pt", signal.SIGKILL) == -signal.SIGKILL
+    done = run("init=sept", store=store)
+    assert done.returncode == 0, done.stderr
+    for stage in ("features", "queries", "selection", "subset", "pretrain", "finetune"):
+        found, whole = payload(store, stage), payload(tiny.store, stage)
+        assert found
+        assert found == {name: whole[name] for name in found}
+    resumed = json.loads(next((store / "finetune").glob("*/manifest.json")).read_bytes())
+    first = json.loads(next((tiny.store / "finetune").glob("*sept*/manifest.json")).read_bytes())
+    assert (resumed["resumed"], first["resumed"]) == (True, False)
+    assert resumed["facts"] == first["facts"]
+    assert verify(Store(store, mode="read-only")) == []
+
+
+MODES = ("RGB", "L", "CMYK", "I;16", "P", "RGBA", "LA", "1")
+FORMATS = {
+    "RGB": "JPEG",
+    "L": "JPEG",
+    "CMYK": "JPEG",
+    "I;16": "PNG",
+    "P": "GIF",
+    "RGBA": "WEBP",
+    "LA": "PNG",
+    "1": "TIFF",
+}
+
+
+def encoded(n: int) -> tuple[str, bytes]:
+    """File name and bytes of the nth image, in every mode and format in turn."""
+    mode, rng = list(FORMATS)[n % len(FORMATS)], np.random.default_rng(n)
+    height, width = (int(side) for side in rng.integers(20, 90, 2))
+    coarse = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    colour = Image.fromarray(coarse).resize((width, height))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = colour.convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, FORMATS[mode], **({"save_all": True, "append_images": [image]} if mode == "P" else {}))
+    return f"{n % 5}/{n:03d}.{FORMATS[mode].lower()}", stream.getvalue()
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """A pool of 60 files of which 3 are no images, and a task of 3 classes of 6."""
+    root = tmp_path_factory.mktemp("images")
+    for n in range(60):
+        name, data = encoded(n)
+        write(root / "pool" / name, {10: b"", 20: data[: len(data) // 2], 30: b"<html>404</html>"}.get(n, data))
+    for n in range(18):
+        name, data = encoded(100 + n)
+        write(root / "task" / "abc"[n % 3] / Path(name).name, data)
+    return root
+
+
+def own(images: Path, tiny: Tiny, *overrides: str) -> list[str]:
+    weights = tiny.folder("retriever") / "backbone" / "model.safetensors"
+    folders = [f"pool=folder pool.path={images}/pool task=imagefolder task.path={images}/task"]
+    return [*" ".join(folders).split(), f"retriever.weights={weights}", "shot.per_class=3", *overrides]
+
+
+def test_own_folders_end_in_a_row_and_broken_images_are_named(tiny: Tiny, images, tmp_path):
+    done = run(*own(images, tiny, "hardware.workers=1"), store=tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    assert "pool=folder" in done.stdout
+    [manifest] = (tmp_path / "store" / "features").glob("*/manifest.json")
+    facts = json.loads(manifest.read_bytes())["facts"]
+    assert (facts["rows"], facts["embedded"], facts["skipped"]) == (60, 57, 3)
+    assert sorted(Path(each["key"]).stem for each in facts["unreadable"]) == ["010", "020", "030"]
+    assert all(each["reason"] for each in facts["unreadable"])
+
+
+def ended(monkeypatch, capsys, tmp_path, *overrides: str, tiny: list[str] = TINY) -> tuple[int, list[str]]:
+    """Exit code and lines on stderr of the command, run in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "failures", [])
+    if not any(text.startswith("store.root=") for text in overrides):
+        overrides = (*overrides, f"store.root={tmp_path}/store")
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--config-path={ROOT}/conf", *tiny, *overrides])
+    try:
+        train.main()
+    except SystemExit as exit:
+        code = exit.code
+    else:
+        code = 0
+    return code, capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("init", ["sept", "random"])
+def test_too_many_broken_images_end_the_run(init, tiny, images, monkeypatch, capsys, tmp_path):
+    code, lines = ended(
+        monkeypatch,
+        capsys,
+        tmp_path,
+        *own(images, tiny, "pool.max_unreadable=0.02", f"init={init}", "budget.images=57"),
+    )
+    assert code == 65
+    assert "2 of the pool's 60 images are unreadable, more than pool.max_unreadable=0.02" in lines[-1]
+    assert not (tmp_path / "store" / "pretrain").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "message"),
+    [
+        ("pool=folder pool.path=nowhere", 65, "nowhere: no such folder of images"),
+        ("pool=folder pool.path=empty", 65, "empty: holds no image at any depth"),
+        ("pool=webdataset pool.path=nowhere.tar", 65, "nowhere.tar: no such tar"),
+        ("task=imagefolder task.path=nowhere", 65, "nowhere: no such folder"),
+        ("task=imagefolder task.path=IMAGES/task shot.per_class=9", 65, "class 'a' has 5 training images but shot.per"),
+        ("shot.per_class=9", 78, "shot.per_class=9 but each class of the task has task.train_per_class=5"),
+        (
+            "pool=folder pool.path=IMAGES/pool budget.images=61",
+            78,
+            "budget.images=61 but the pool holds only 60 images",
+        ),
+        ("budget.images=401", 78, "budget.images=401 but the pool holds only 400"),
+        ("retriever.weights=nowhere.pth", 78, "weights=nowhere.pth: there is no file"),
+        ("budget=3k", 78, "budget=3k: no such option; did you mean"),
+        ("seed=abc", 78, "seed: Value 'abc'"),
+        ("budget.image=3", 78, "budget.image: no such setting; did you mean budget.images"),
+        ("table=quickstart", 78, "table=quickstart: write +table=quickstart"),
+        ("compute.epochs=0", 78, "compute.epochs=0: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(overrides, code, message, images, monkeypatch, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    given = overrides.replace("IMAGES", str(images)).split()
+    found, lines = ended(monkeypatch, capsys, tmp_path, *given)
+    assert (found, len(lines)) == (code, 1)
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [("garbage.pth", "cannot be read as tensors"), ("other.safetensors", "does not fit")]
+)
+def test_weights_that_are_none_or_others_are_refused(weights, message, tiny, monkeypatch, capsys, tmp_path):
+    (tmp_path / "garbage.pth").write_bytes(b"no weights")
+    shutil.copy(tiny.folder("retriever") / "backbone" / "model.safetensors", tmp_path / "other.safetensors")
+    code, lines = ended(monkeypatch, capsys, tmp_path, "init=in1k_sup", f"init.weights={weights}")
+    assert code == 78
+    assert message in lines[-1]
+    assert weights in lines[-1]
+
+
+def test_a_store_of_another_version_is_refused(monkeypatch, capsys, tmp_path):
+    write(tmp_path / "store" / "store.json", b'{"format": 99}')
+    code, [line] = ended(monkeypatch, capsys, tmp_path)
+    assert code == 78
+    assert "was written by format 99" in line
+
+
+def test_a_failed_cell_of_a_sweep_does_not_stop_the_others(tiny: Tiny, monkeypatch, capsys, tmp_path):
+    sweep = ["-m", *TINY, "init=rand_init", "shot.per_class=50,5", f"store.root={tiny.store}"]
+    code, lines = ended(monkeypatch, capsys, tmp_path, *sweep, tiny=[])
+    assert code == 78
+    assert [line for line in lines if line.startswith("error: ")] == [
+        "error: shot.per_class=50 but each class of the task has task.train_per_class=5 images"
+    ]
+    assert any("everything is in" in line for line in lines)
+
+
+def test_help_and_plan_answer_fast_and_without_torch(tmp_path):
+    started = time.process_time(), os.times().children_user
+    helped = run("--help", store=tmp_path / "store")
+    assert helped.returncode == 0
+    assert "finetune" in helped.stdout
+    assert os.times().children_user - started[1] < 3
+    planned = subprocess.run(
+        [sys.executable, "-X", "importtime", *command("plan=true")[1:]],
+        env=environment(tmp_path / "store"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in planned.stderr.splitlines() if "import time:" in line}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "timm", "wandb", "faiss", "torchvision"}
+    assert not (tmp_path / "store").exists()
+
+
+def test_tables_are_rendered_by_their_own_command(tiny: Tiny):
+    done = subprocess.run(
+        [sys.executable, "-m", "sept.tables", "quickstart", *TINY, "finetune.seed=0,1", "--csv"],
+        env=environment(tiny.store),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split(",") for line in done.stdout.splitlines()]
+    init, n = lines[0].index("init"), lines[0].index("n")
+    assert [(line[init], line[n]) for line in lines[1:]] == [("rand_init", "1"), ("random", "1"), ("sept", "1")]
