@@ -5,7 +5,6 @@ The work is in `sept.pipeline`; this file loads the config, says what will be do
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads spinning on few cores cost a factor of 4
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
 import sys

@@ -201,6 +201,17 @@ def test_one_renamed_key_is_refused_naming_it(tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("change", "told"), [("drop", "missing 1 "), ("add", "unexpected 1 ")])
+def test_one_key_too_few_or_too_many_is_refused(tmp_path, change, told):
+    path, state = tmp_path / "weights.pth", vit(1).state_dict()
+    weight = state.pop("blocks.0.norm2.bias")
+    if change == "add":
+        state |= {"blocks.0.norm2.bias": weight, "blocks.0.norm3.bias": weight}
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(ConfigError, match=told):
+        load_backbone(vit(2), path)
+
+
 def test_prefixes_left_on_are_never_a_random_encoder(tmp_path):
     path, model = tmp_path / "odd.pth", vit(2)
     torch.save({"state_dict": prefixed("trunk.", vit(1).state_dict())}, path)

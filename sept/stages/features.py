@@ -9,6 +9,7 @@ import numpy as np
 
 from sept import cost
 from sept.config import Model, Preprocess
+from sept.data.pool import Pool
 from sept.machine import Machine
 from sept.progress import progress
 from sept.retrieval.encoder import Encoder
@@ -27,6 +28,12 @@ def open_encoder(
     """The encoder of a retriever artefact."""
     model = Model(**retriever.manifest["spec"]["model"])
     return Encoder(retriever.path, model, Preprocess(**preprocess), machine, batch_size), model
+
+
+def skipped(pool: Pool, row: int, reason: str) -> Skip:
+    """reason: the message of an ImageError of the pool, which begins with the key."""
+    key = pool.key(row)
+    return Skip(row, key, reason.removeprefix(f"{key}: "))
 
 
 def named(skips: Sequence[Skip]) -> list[dict[str, Any]]:
@@ -51,8 +58,7 @@ def build(
 
         def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
             vectors, failures = encoder(pool.image, range(first, last), advance)
-            found = [Skip(first + place, pool.key(first + place), reason) for place, reason in failures]
-            return vectors, found
+            return vectors, [skipped(pool, first + place, reason) for place, reason in failures]
 
         per_shard = min(ROWS_PER_SHARD, max(LEAST_ROWS_PER_SHARD, len(pool) // SHARDS))
         facts: dict[str, Any] = embed(folder, len(pool), encode, max_unreadable, per_shard)

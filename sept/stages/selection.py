@@ -16,7 +16,7 @@ from sept.retrieval.features import Features, Skip, check_readable
 from sept.retrieval.index import Ranked, search
 from sept.retrieval.select import random_subset, save_selection, select, statistics
 from sept.stages import queries as query_stage
-from sept.stages.features import named
+from sept.stages.features import named, skipped
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 
@@ -97,7 +97,7 @@ class Readable:
                     self.pool.image(row)
                 except ImageError as error:
                     keep[place] = False
-                    self.skips.append(Skip(row, self.pool.key(row), str(error)))
+                    self.skips.append(skipped(self.pool, row, str(error)))
                     check_readable(self.skips, len(self.pool), self.max_unreadable)
                 advance(1)
         return rows[keep]

@@ -1,0 +1,236 @@
+"""What a result's key is made of: each setting changes the stages that read it, and what is built on them, alone."""
+
+import copy
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import TINY
+from hydra import compose, initialize_config_dir
+
+from sept.compose import CONF, load, register
+from sept.config import Experiment, Model
+from sept.errors import ConfigError, DataError
+from sept.machine import Machine, resolve
+from sept.pipeline import Pipeline
+from sept.stages.selection import SELECTION
+from sept.store import Artefact, Step, Store
+
+
+def experiment(*overrides: str) -> Experiment:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(compose("config", [*TINY, *overrides]))
+
+
+def role(step: Step) -> str:
+    """The stage, and `curated` before it for what the retriever is trained on."""
+    first = step.inputs.get("selection", step)
+    return f"curated {step.stage}" if first.spec.get("method") == "source" else step.stage
+
+
+def steps(e: Experiment) -> dict[str, Step]:
+    return {role(step): step for step in Pipeline(e, resolve(e.hardware)).run().walk()}
+
+
+def keys(e: Experiment) -> dict[str, str]:
+    return {name: step.key for name, step in steps(e).items()}
+
+
+def built_on(names: set[str], graph: dict[str, Step]) -> set[str]:
+    """`names` and every step that one of them goes into."""
+    return {name for name, step in graph.items() if names & {role(each) for each in step.walk()}}
+
+
+READ_BY = {  # the longest prefix of a setting counts; steps built on those are changed too
+    "seed": {"queries", "pretrain", "finetune"},
+    "pool.images": {"pool"},
+    "pool.side": {"pool"},
+    "pool.seed": {"pool"},
+    "pool.curated": {"curated selection"},
+    "pool": set(),
+    "retriever.train": {"retriever"},
+    "retriever.model": {"retriever"},
+    "retriever.seed": {"retriever"},
+    "retriever.preprocess": {"features", "queries"},
+    "retriever.preprocess.resize": {"curated subset", "features", "queries"},
+    "retriever": set(),
+    "index": set(),
+    "query": set(),
+    "budget.images": {"selection"},
+    "compute.epochs": {"pretrain"},
+    "init": set(),
+    "pretrain": {"pretrain"},
+    "pretrain.name": set(),
+    "pretrain.model": {"pretrain", "finetune"},
+    "pretrain.store_side": {"subset"},
+    "finetune": {"finetune"},
+    "finetune.name": set(),
+    "shot.per_class": {"queries", "finetune"},
+    "task": {"task"},
+    "task.name": set(),
+    "task.path": set(),
+    "task.test_fraction": set(),
+    "hardware": set(),
+    "hardware.precision": {"retriever", "pretrain", "finetune"},
+    "logger": set(),
+    "store": set(),
+    "table": set(),
+    "plan": set(),
+}
+CHOSEN = {  # where another value of the same type would not be one
+    "task.domain": "weaves",
+    "pretrain.schedule": "constant",
+    "hardware.precision": "bf16-mixed",
+    "hardware.threads": 7,
+    "pool.curated": None,
+    "index.name": "other",
+}
+NOT_VARIED = {
+    "pool.kind",
+    "task.kind",
+    "init.name",
+    "retriever.model.name",
+    "pretrain.model.name",
+    "hardware.accelerator",
+}
+
+
+def settings(group: object, prefix: str = "") -> list[str]:
+    """Every setting with a value in this experiment; the arguments of a model are one."""
+    found = []
+    for item in fields(group):  # type: ignore[arg-type]
+        value, name = getattr(group, item.name), prefix + item.name
+        if is_dataclass(value):
+            found += settings(value, f"{name}.")
+        elif value is not None:
+            found.append(name)
+    return found
+
+
+def other(value: object) -> object:
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 2
+        case float():
+            return value * 0.5 + 0.001
+        case str():
+            return value + "x"
+        case []:
+            return ["pool"]
+        case list():
+            return [other(value[0]), *value[1:]]
+        case dict():
+            return {**value, "embed_dim": value["embed_dim"] * 2}
+    raise AssertionError(value)
+
+
+BASE = experiment()
+
+
+@pytest.mark.parametrize("name", [name for name in settings(BASE) if name not in NOT_VARIED])
+def test_a_setting_changes_the_stages_that_read_it_and_no_others(name):
+    changed = copy.deepcopy(BASE)
+    *groups, last = name.split(".")
+    group = changed
+    for each in groups:
+        group = getattr(group, each)
+    setattr(group, last, CHOSEN.get(name, other(getattr(group, last))))
+    prefix = max((known for known in READ_BY if f"{name}.".startswith(f"{known}.")), key=len)
+    before, after = steps(BASE), keys(changed)
+    assert {each for each in before if before[each].key != after[each]} == built_on(READ_BY[prefix], before)
+
+
+def test_the_seed_of_fine_tuning_repeats_nothing_else():
+    one, two = keys(experiment("finetune.seed=0")), keys(experiment("finetune.seed=1"))
+    assert {name for name in one if one[name] != two[name]} == {"finetune"}
+
+
+def test_random_and_sept_share_the_pool_and_differ_from_the_selection_on():
+    sept, random = keys(experiment("init=sept")), keys(experiment("init=random"))
+    assert {name for name in random if random[name] == sept[name]} == {"pool", "task"}
+    assert random.keys() == {"pool", "selection", "subset", "pretrain", "task", "finetune"}
+
+
+def test_random_initialisation_needs_no_pool():
+    assert keys(experiment("init=rand_init", "pool=folder", "pool.path=/nowhere")).keys() == {"task", "finetune"}
+
+
+def test_where_things_lie_is_not_in_a_key(tmp_path):
+    for name in ("here", "there"):
+        for n in range(20):
+            path = tmp_path / name / f"{n % 2}" / f"{n}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"%d" % n)
+    folders = "pool=folder pool.path={0} task=imagefolder task.path={0} budget.images=16 shot.per_class=2"
+    here, there = (
+        keys(experiment(*folders.format(tmp_path / name).split(), f"store.root={name}")) for name in ("here", "there")
+    )
+    assert here == there
+    (tmp_path / "there" / "0" / "0.jpg").write_bytes(b"x")
+    changed = keys(experiment(*folders.format(tmp_path / "there").split()))
+    assert {name for name in here if here[name] != changed[name]} == set(here)
+
+
+def test_flops_that_pay_for_as_many_epochs_are_the_same_pre_training():
+    epochs = steps(experiment("compute.epochs=3"))["pretrain"]
+    flops = epochs.estimate["flops"]
+    assert steps(experiment("compute.epochs=null", f"compute.flops={flops * 1.1}"))["pretrain"].key == epochs.key
+    with pytest.raises(ConfigError, match="does not pay for one epoch"):
+        steps(experiment("compute.epochs=null", f"compute.flops={flops / 4}"))
+
+
+def test_a_weights_file_is_known_by_its_content(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"a")
+    (tmp_path / "b.pth").write_bytes(b"a")
+    (tmp_path / "c.pth").write_bytes(b"c")
+    a, b, c = (keys(experiment(f"retriever.weights={tmp_path}/{name}.pth"))["retriever"] for name in "abc")
+    assert a == b != c
+    assert "curated selection" not in keys(experiment(f"retriever.weights={tmp_path}/a.pth"))
+
+
+def test_golden_keys():
+    """Keys of settings that are spelt out here: they change with a VERSION or with what a stage reads, not otherwise."""
+    e = Experiment()
+    e.task.kind, e.task.domain, e.task.train_per_class, e.task.test_per_class, e.task.side = (
+        "patterns",
+        "glyphs",
+        5,
+        3,
+        32,
+    )
+    e.pool.kind, e.pool.images, e.pool.side = "patterns", 400, 32
+    e.init.name = "rand_init"
+    e.pretrain.model = Model("swin_tiny_patch4_window7_224", {})
+    pipeline = Pipeline(e, Machine())
+    assert {step.stage: step.key[:16] for step in (pipeline.task(), pipeline.pool(), pipeline.run())} == GOLDEN
+
+
+GOLDEN = {"task": "", "pool": "", "finetune": ""}
+
+
+def selected(artefact: Artefact) -> np.ndarray:
+    return pq.read_table(artefact.path / SELECTION)["row"].to_numpy()
+
+
+@pytest.mark.parametrize("init", ["random", "sept"])
+def test_a_smaller_budget_selects_the_first_of_a_larger_one(init, tiny):
+    whole = Store(tiny.store).make(steps(experiment(f"init={init}"))["selection"])
+    part = Store(tiny.store).make(steps(experiment(f"init={init}", "budget.images=20"))["selection"])
+    assert (len(selected(part)), len(selected(whole))) == (20, 32)
+    assert np.array_equal(selected(part), selected(whole)[:20])
+
+
+def test_too_few_images_are_refused_before_any_work(tmp_path):
+    for n in range(20):
+        path: Path = tmp_path / f"{n % 2}" / f"{n}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"%d" % n)
+    with pytest.raises(ConfigError, match=r"budget\.images=32 but the pool holds only 20 images"):
+        steps(experiment("pool=folder", f"pool.path={tmp_path}"))
+    with pytest.raises(DataError, match="class '0' has 8 training images but shot.per_class=9"):
+        steps(experiment("init=rand_init", "task=imagefolder", f"task.path={tmp_path}", "shot.per_class=9"))
