@@ -8,6 +8,7 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sept.config import Experiment
 from sept.errors import SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.results import CELL, row
+from sept.results import CELL, choices, row
 from sept.store import Store
 
 PAPER = Path(__file__).resolve().parent / "paper" / "tables.csv"
@@ -31,22 +32,23 @@ TITLES = {"mean": "top-1", "std": "±", "frozen_mean": "frozen", "frozen_std": "
 
 def rows(cells: Iterable[Experiment]) -> list[dict[str, Any]]:
     """A row for each comparison, in the order of the sweep: mean and deviation over the seeds that are finished."""
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple[tuple, str], dict[str, dict[str, Any]]] = {}
     for e in cells:
-        step = Pipeline(e, resolve(e.hardware)).run()
-        done = row(e, step, Store(e.store.root, mode="read-only"))
-        key = _comparison(e)
-        groups.setdefault(key, [])
+        done = row(e, Pipeline(e, resolve(e.hardware)).run(), Store(e.store.root, mode="read-only"))
+        group = groups.setdefault(_comparison(e), {})
         if done is not None:
-            groups[key].append(done)
-    return [dict(zip(CELL, key, strict=True)) | _summary(done) | {"paper": _paper(key)} for key, done in groups.items()]
+            group[done["key"]] = done  # once, though a sweep may name it often: rand_init at every budget
+    return [
+        dict(zip(CELL, named, strict=True)) | _summary([*group.values()]) | {"paper": _paper(named)}
+        for (named, _), group in groups.items()
+    ]
 
 
-def _comparison(e: Experiment) -> tuple:
-    from sept.results import choices
-
+def _comparison(e: Experiment) -> tuple[tuple, str]:
+    """What a row is for: its first columns, and the key without seeds, which tells apart what no column shows."""
+    unseeded = replace(e, seed=0, finetune=replace(e.finetune, seed=0))
     chosen = choices(e)
-    return tuple(chosen[name] for name in CELL)
+    return tuple(chosen[name] for name in CELL), Pipeline(unseeded, resolve(e.hardware)).run().key
 
 
 def _summary(done: list[dict[str, Any]]) -> dict[str, Any]:

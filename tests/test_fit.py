@@ -27,6 +27,7 @@ from sept.learners.classifier import Classifier
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.machine import Machine
+from sept.signals import raising
 from sept.store import CHECKPOINTS, Step, Store
 
 IMAGES, BATCH, EPOCHS, CLASSES = 24, 8, 2, 3
@@ -233,6 +234,14 @@ def test_a_signal_saves_and_interrupts_after_the_running_step(number, folder):
     assert signal.getsignal(number) == handler
     assert Checkpoint(folder / CHECKPOINTS).load()["step"] == 3
     assert_same(train(folder, machine(), moby).state_dict(), train(folder / "whole", machine(), moby).state_dict())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_outside_a_training_a_signal_interrupts_at_once(number):
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"stopped by {number.name}; the same command"), raising():
+        kill(number)
+    assert signal.getsignal(number) == handler
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:999] + b"\0" + data[1000:]])

@@ -70,7 +70,7 @@ def _places(layout: str, size: float, gap: float, rng: np.random.Generator) -> N
 def figure(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> Float32Array:
     """How much figure each pixel shows, (side, side) in [0, 1]."""
     layout = look.layouts[rng.integers(len(look.layouts))]
-    size = look.size * rng.uniform(0.82, 1.2)
+    size = look.size * rng.uniform(0.9, 1.12)
     turn = rng.normal(0.0, 0.03)
     mirror = rng.choice((-1.0, 1.0))
     points, strokes = _outline(domain, label)
@@ -109,7 +109,7 @@ def paint(domain: str, label: int, side: int, look: Look, rng: np.random.Generat
     front, back = np.array(look.colours[rng.integers(len(look.colours))], np.float32)
     shift = rng.normal(0.0, look.stray, (2, 3)).astype(np.float32)
     texture = look.grounds[rng.integers(len(look.grounds))]
-    shown = figure(domain, label, side, look, rng)[..., None] * np.float32(rng.uniform(0.5, 1.0))
+    shown = figure(domain, label, side, look, rng)[..., None]
     shade = 1 + ground(texture, side, rng)[..., None]
     picture = (back + shift[1]) * shade * (1 - shown) + (front + shift[0]) * shown
     return finish(picture, rng)
@@ -120,6 +120,6 @@ def finish(picture: Float32Array, rng: np.random.Generator) -> UInt8Array:
     side = picture.shape[0]
     across = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     slope = rng.normal(0.0, 0.1, 2).astype(np.float32)
-    light = np.float32(rng.uniform(0.72, 1.2)) * (1 + slope[0] * across[:, None] + slope[1] * across[None])
+    light = np.float32(rng.uniform(0.82, 1.15)) * (1 + slope[0] * across[:, None] + slope[1] * across[None])
     noise = rng.standard_normal(picture.shape, np.float32) * np.float32(4.0)
     return (picture * light[..., None] + noise).clip(0, 255).astype(np.uint8)
