@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sept import compose, config, console
@@ -24,11 +23,11 @@ from sept.store import Store
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
-    search(compose.load(cfg), Path(HydraConfig.get().runtime.output_dir))
+    search(compose.load(cfg))
 
 
-def search(e: config.Experiment, folder: Path) -> None:
-    """Make the selection, or embed the pool and look the query up; write what was found into `folder`."""
+def search(e: config.Experiment) -> None:
+    """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with raising():
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
@@ -38,7 +37,7 @@ def search(e: config.Experiment, folder: Path) -> None:
         from sept import show  # brings torch
 
         tell = show.show_selection if e.query.path is None else show.show_matches
-        print(tell(e, pipeline, store, folder))
+        print(tell(e, pipeline, store, Path("outputs")))
 
 
 def rewritten(arguments: list[str]) -> list[str]:

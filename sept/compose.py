@@ -34,8 +34,17 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
         typed = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.to_container(cfg, resolve=True))
         experiment = OmegaConf.to_object(typed)
     assert isinstance(experiment, Experiment)
+    _expand_home(experiment)
     check(experiment)
     return experiment
+
+
+def _expand_home(e: Experiment) -> None:
+    """`~` in settings that are paths: Hydra's grammar takes it only in quotes, where no shell sees it."""
+    paths = ((e.pool, "path"), (e.task, "path"), (e.query, "path"), (e.store, "root"))
+    for spec, name in (*paths, (e.init, "weights"), (e.retriever, "weights")):
+        value = getattr(spec, name)
+        setattr(spec, name, value and str(Path(value).expanduser()))
 
 
 def check(e: Experiment) -> None:

@@ -30,8 +30,9 @@ PNG, HTML = "gallery.png", "gallery.html"
 
 
 def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
-    """Copy selection.parquet into `folder`, draw the gallery beside it, and say what was selected."""
+    """Copy selection.parquet below `folder`, draw the gallery beside it, and say what was selected."""
     selection = store.make(pipeline.selection())
+    folder = folder / selection.path.name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(selection.path / SELECTION, folder / SELECTION)
     if e.init.name == "random":
@@ -61,6 +62,7 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     vectors, _ = encoder(reader(examples), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
+    folder = folder / f"matches-{Path(e.query.path).stem}"
     folder.mkdir(parents=True, exist_ok=True)
     _draw(folder, f"{e.query.path} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
     lines = []

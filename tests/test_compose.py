@@ -139,3 +139,8 @@ def test_every_known_name_is_a_setting():
     names = known_names()
     assert {"seed", "pool", "pool.path", "retriever.train.lr", "hardware.threads"} <= set(names)
     assert len(names) == len(set(names))
+
+
+def test_a_home_folder_in_quotes_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load(composed("pool=folder", "pool.path='~/photos'")).pool.path == "/home/ada/photos"
