@@ -6,13 +6,12 @@ from typing import Any
 
 from sept import cost
 from sept.config import Model, Pretrain
-from sept.data.loading import StepSampler, loader, steps_per_epoch
+from sept.data.loading import steps_per_epoch
 from sept.data.subset import Subset
-from sept.data.views import CroppedSubset
-from sept.fit import fit
 from sept.learners.moby import MoBy
 from sept.machine import Machine
 from sept.models.weights import save_backbone
+from sept.stages.selfsupervised import fit_views
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
 
@@ -22,15 +21,7 @@ def build(folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any],
     subset = Subset.open(inputs["subset"].path)
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
     learner = MoBy(recipe, seed=spec["seed"], epochs=spec["epochs"], steps_per_epoch=per_epoch)
-    dataset = CroppedSubset(subset, learner.views)
-
-    def batches(first: int) -> Any:
-        sampler = StepSampler(
-            seed=spec["seed"], samples=len(subset), batch_size=recipe.batch_size, first=first, last=learner.steps
-        )
-        return loader(dataset, sampler, machine.workers)
-
-    fit(learner, batches, folder, machine, what="pre-train", loggers=machine.loggers(folder.name, spec))
+    fit_views(learner, subset, recipe.batch_size, spec, folder, machine, "pre-train")
     facts = {
         "images": len(subset),
         "images_seen": learner.steps * recipe.batch_size,

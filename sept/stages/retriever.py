@@ -6,14 +6,13 @@ from typing import Any
 
 from sept import cost
 from sept.config import IBotRecipe, Model
-from sept.data.loading import StepSampler, loader, steps_per_epoch
+from sept.data.loading import steps_per_epoch
 from sept.data.subset import Subset
-from sept.data.views import CroppedSubset
-from sept.fit import fit
 from sept.learners.ibot import IBot
 from sept.machine import Machine
 from sept.models.weights import save_backbone
 from sept.stages import weights
+from sept.stages.selfsupervised import fit_views
 from sept.store import Artefact
 
 
@@ -32,15 +31,7 @@ def build(
     subset = Subset.open(inputs["subset"].path)
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
     learner = IBot(recipe, model, seed=spec["seed"], steps_per_epoch=per_epoch)
-    dataset = CroppedSubset(subset, learner.views)
-
-    def batches(first: int) -> Any:
-        sampler = StepSampler(
-            seed=spec["seed"], samples=len(subset), batch_size=recipe.batch_size, first=first, last=learner.steps
-        )
-        return loader(dataset, sampler, machine.workers)
-
-    fit(learner, batches, folder, machine, what="train the retriever", loggers=machine.loggers(folder.name, spec))
+    fit_views(learner, subset, recipe.batch_size, spec, folder, machine, "train the retriever")
     seen = learner.steps * min(recipe.batch_size, len(subset))
     facts = {
         "images_seen": seen,
