@@ -199,3 +199,10 @@ def test_finetune_views_leave_the_global_generators_alone(finetune_view):
 def test_finetune_transform_can_be_sent_to_a_worker(finetune_view):
     image = photo(64, 80)
     assert torch.equal(pickle.loads(pickle.dumps(finetune_view))(image, 4), finetune_view(image, 4))
+
+
+def test_finetune_views_survive_the_full_magnitude_of_posterize():
+    transform = FinetuneTransform(32, (0.5, 1.0), 0.5, "rand-m10-mstd0.5-inc1", 0.4)
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for sample in range(200):
+        assert transform(image, 0, "shot", 0, sample).shape == (3, 32, 32)

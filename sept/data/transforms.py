@@ -6,7 +6,8 @@ A box is (top, left, height, width) in pixels.
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ class FinetuneTransform:
         for augment in self._transform.transforms:
             for operation in getattr(augment, "ops", []):
                 if operation.name.startswith("Posterize"):
-                    operation.level_fn = _at_least_one_bit(operation.level_fn)
+                    operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
 
     def __call__(self, image: np.ndarray, seed: int, *parts: int | str) -> Tensor:
         """uint8 (3, side, side) of a uint8 (H, W, 3) image: a function of (seed, *parts), say an epoch and a sample."""
@@ -168,6 +169,6 @@ class FinetuneTransform:
             return self._transform(Image.fromarray(image))
 
 
-def _at_least_one_bit(level_fn: Callable[..., tuple[int]]) -> Callable[..., tuple[int]]:
-    """timm asks Pillow to keep 0 bits at full magnitude, a black image once and an error since Pillow 13."""
-    return lambda *level: (max(1, level_fn(*level)[0]),)
+def _at_least_one_bit(level_fn: Callable[..., tuple[int]], *level: Any) -> tuple[int]:
+    """timm asks Pillow to keep 0 bits at full magnitude: a black image once, an error since Pillow 13."""
+    return (max(1, level_fn(*level)[0]),)
