@@ -1,7 +1,7 @@
 """How much of a selection comes from the target's domain, at budget = (target-domain images in the pool) / 2; and how
 well a linear probe on the pool's features names an image's domain.
 
-    python benchmarks/purity.py [overrides, e.g. retriever=ibot_micro_train seed=0]
+    python benchmarks/retriever.py [overrides, e.g. retriever=ibot_micro_train seed=0]
 
 The domain labels that this needs are written beside the drawn pool and read here alone, never by the pipeline.
 """

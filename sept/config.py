@@ -51,7 +51,7 @@ class Preprocess:
 
 @dataclass
 class IBotRecipe:
-    """How a retriever is trained (iBOT). Fractions of an epoch are allowed in none of the fields."""
+    """How a retriever is trained (iBOT)."""
 
     epochs: int = 800
     batch_size: int = 1024
