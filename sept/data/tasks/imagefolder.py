@@ -1,40 +1,16 @@
-"""A labelled task read from disk: classes, training and test images. `shots` then draws the few labelled images."""
+"""Class folders as a task, with a test split of their own or split here."""
 
-import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from sept.data.sources import Entry, head_and_tail, list_folder
+from sept.data.sources import Entry, list_folder
+from sept.data.tasks.task import Example, Task, lot
 from sept.errors import ConfigError, DataError
 
 TRAIN = "train"
 TESTS = ("test", "val")
 """Names of the folder of test images; where both exist, "test" is it."""
-
-
-class Example(NamedTuple):
-    """One labelled image. `id` is its posix path relative to the task's root; `label` its place in the classes."""
-
-    id: str
-    path: Path
-    label: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """Classes sorted by the bytes of their names; the images of a split by class, then by the bytes of their ids."""
-
-    classes: list[str]
-    train: list[Example]
-    test: list[Example]
-
-
-def lot(seed: int, class_name: str, example_id: str) -> bytes:
-    """The random number of an image: whatever else the task holds, images are drawn in the order of their lots."""
-    return hashlib.blake2b(f"{seed}|{class_name}|{example_id}".encode(), digest_size=16).digest()
 
 
 def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
@@ -106,14 +82,3 @@ def _split(found: dict[str, list[Entry]], root: Path, test_fraction: float, seed
         task.test.extend(example for example in examples if example in drawn)
         task.train.extend(example for example in examples if example not in drawn)
     return task
-
-
-def digest(task: Task) -> str:
-    """sha256 that identifies a task by content, wherever it lies: classes, splits, ids, labels, sizes, file ends."""
-    total = hashlib.sha256(repr(task.classes).encode())
-    for split, examples in ((TRAIN, task.train), (TESTS[0], task.test)):
-        total.update(f"|{split} {len(examples)}".encode())
-        for example in examples:
-            size = os.stat(example.path).st_size
-            total.update(repr((example.id, example.label, size)).encode() + head_and_tail(example.path, 0, size))
-    return total.hexdigest()

@@ -1,0 +1,42 @@
+"""A labelled task: classes, training and test images. `shots` then draws the few labelled images."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sept.data.sources import head_and_tail
+
+
+class Example(NamedTuple):
+    """One labelled image. `id` is its posix path relative to the task's root; `label` its place in the classes."""
+
+    id: str
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Classes sorted by the bytes of their names; the images of a split by class, then by the bytes of their ids."""
+
+    classes: list[str]
+    train: list[Example]
+    test: list[Example]
+
+
+def lot(seed: int, class_name: str, example_id: str) -> bytes:
+    """The random number of an image: whatever else the task holds, images are drawn in the order of their lots."""
+    return hashlib.blake2b(f"{seed}|{class_name}|{example_id}".encode(), digest_size=16).digest()
+
+
+def digest(task: Task) -> str:
+    """sha256 that identifies a task by content, wherever it lies: classes, splits, ids, labels, sizes, file ends."""
+    total = hashlib.sha256(repr(task.classes).encode())
+    for split, examples in (("train", task.train), ("test", task.test)):
+        total.update(f"|{split} {len(examples)}".encode())
+        for example in examples:
+            size = os.stat(example.path).st_size
+            total.update(repr((example.id, example.label, size)).encode() + head_and_tail(example.path, 0, size))
+    return total.hexdigest()
