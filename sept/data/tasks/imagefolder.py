@@ -1,7 +1,7 @@
 """Class folders as a task, with a test split of their own or split here."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sept.data.sources import Entry, list_folder
@@ -28,7 +28,9 @@ def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
         return _read_splits(root, test)
     if names and names <= {TRAIN, *TESTS}:  # beside other folders, "train" is a class: a vehicle
         raise DataError(f"{root}: has only {sorted(names)}; it needs train and test (or val), or class folders")
-    return _split(_read_classes(root), root, test_fraction, seed)
+    classes = _read_classes(root).items()
+    found = {name: _examples(root, name, entries, label) for label, (name, entries) in enumerate(classes)}
+    return draw_split(found, root, test_fraction, seed)
 
 
 def _folders(root: Path) -> list[str]:
@@ -69,14 +71,18 @@ def _read_splits(root: Path, test: str) -> Task:
     return Task(classes, train, tested)
 
 
-def _split(found: dict[str, list[Entry]], root: Path, test_fraction: float, seed: int) -> Task:
+def draw_split(found: Mapping[str, list[Example]], where: Path, test_fraction: float, seed: int) -> Task:
+    """Splits the examples of each class: those of the smallest lots are the test images, the others train.
+
+    `found` has the classes in order; `where` is named in errors. Raises ConfigError for a share that is none, DataError
+    for a class of one image.
+    """
     if not 0 < test_fraction < 1:
         raise ConfigError(f"task.test_fraction={test_fraction}: a share of each class between 0 and 1 is needed")
     task = Task(list(found), [], [])
-    for label, (name, entries) in enumerate(found.items()):
-        if len(entries) < 2:
-            raise DataError(f"{root}: class {name!r} has one image; a split needs one to train on and one to test on")
-        examples = _examples(root, name, entries, label)
+    for name, examples in found.items():
+        if len(examples) < 2:
+            raise DataError(f"{where}: class {name!r} has one image; a split needs one to train on and one to test on")
         count = min(max(1, round(test_fraction * len(examples))), len(examples) - 1)
         drawn = set(sorted(examples, key=lambda example: lot(seed, name, example.id))[:count])
         task.test.extend(example for example in examples if example in drawn)
