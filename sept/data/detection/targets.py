@@ -1,0 +1,51 @@
+"""Annotated images as torchvision's detectors and torchmetrics' mean average precision take them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sept.data.detection.boxes import Boxed
+from sept.data.images import ImageError, Pixels, decode
+from sept.errors import DataError
+
+
+def to_target(image: Boxed) -> dict[str, Any]:
+    """boxes float32 (n, 4), left, top, right, bottom; labels int64 (n,) from 1, as 0 is torchvision's background;
+    iscrowd int64 (n,), 1 for boxes to be ignored; image_id, the image's id."""
+    return {
+        "boxes": torch.from_numpy(image.boxes.copy()),
+        "labels": torch.from_numpy(image.labels + 1),
+        "iscrowd": torch.from_numpy(image.ignore.astype("int64")),
+        "image_id": image.id,
+    }
+
+
+def without_ignored(image: Boxed) -> Boxed:
+    """The boxes a detector learns from: torchvision's take every box they are given for a real one."""
+    kept = ~image.ignore
+    return image._replace(boxes=image.boxes[kept], labels=image.labels[kept], ignore=image.ignore[kept])
+
+
+def read_pixels(image: Boxed) -> Pixels:
+    """uint8 (H, W, 3); DataError naming the file when it cannot be used."""
+    try:
+        return decode(image.path.read_bytes())
+    except (ImageError, OSError) as error:
+        raise DataError(f"{image.path}: {error}; replace it: an annotated image is never skipped") from None
+
+
+class DetectionImages(Dataset):
+    """Gives (uint8 (3, H, W), target), for training without the boxes to be ignored."""
+
+    def __init__(self, images: Sequence[Boxed], training: bool) -> None:
+        self.images = [without_ignored(image) for image in images] if training else list(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, dict[str, Any]]:
+        image = self.images[place]
+        return torch.from_numpy(read_pixels(image)).permute(2, 0, 1).contiguous(), to_target(image)
