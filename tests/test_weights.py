@@ -3,42 +3,72 @@
 import argparse
 import json
 import os
+import re
 import sys
+import tempfile
 import types
 from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from micro import SIDE, SWIN, VIT
+from reference_models import swin_feature, vit_tokens
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from timm.models import swin_transformer, vision_transformer
 
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.models.backbones import build
+from sept.models.backbones import build, sized_args
+from sept.models.formats import INERT, read_state
 from sept.models.heads import IBotHead, moby_mlp
-from sept.models.weights import INERT, load_backbone, read_state, save_backbone
+from sept.models.saved import facts_of, header_of
+from sept.models.weights import load_backbone, save_backbone
+
+SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 
 
-def swin(seed=0):
+def randomised(model, seed):
+    """Every tensor different from what it is at the start: biases, norms and tables matter too."""
+    for i, parameter in enumerate(model.parameters()):
+        scale = 0.02 if parameter.ndim in (2, 4) else 0.1
+        parameter.data.add_(scale * torch.randn(parameter.shape, generator=generator(seed, i)))
+    return model.eval()
+
+
+def swin(seed=0, **args):
     torch.manual_seed(seed)
-    return build(SWIN.name, SWIN.args).eval()
+    return randomised(build(SWIN.name, SWIN.args | args), seed)
 
 
 def vit(seed=0):
     torch.manual_seed(seed)
-    model = build(VIT.name, VIT.args).eval()
-    nn.init.normal_(model.cls_token)
-    return model
+    return randomised(build(VIT.name, VIT.args), seed)
 
 
-def pixels():
-    return torch.randn(2, 3, SIDE, SIDE, generator=generator(0))
+def pixels(count=2, side=SIDE):
+    return torch.randn(count, 3, side, side, generator=generator(0))
 
 
 def same_features(model, other):
     return torch.equal(model(pixels()), other(pixels()))
+
+
+def doubles(state):
+    return {key: value.double() for key, value in state.items()}
+
+
+def assert_features(model, expected, images):
+    """Of the model in float32, and of the reference, a float64 tensor: equal to 1e-5."""
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).double(), expected, rtol=0, atol=1e-5)
 
 
 def prefixed(prefix, state):
@@ -58,8 +88,17 @@ def official_swin(model):
     return state
 
 
-def moby_state(online, target):
-    """`model` of a released MoBY file."""
+def detection_swin(model):
+    """An official detection trunk: a norm at each output, the last stage's where the classifier has its only one."""
+    state, last = official_swin(model), len(model.layers) - 1
+    for part in ("weight", "bias"):
+        state[f"norm{last}.{part}"] = state.pop(f"norm.{part}")
+        state |= {f"norm{stage}.{part}": torch.rand(16 * 2**stage) for stage in range(last)}
+    return state
+
+
+def moby_state(online):
+    """`model` of a released MoBY file, around an encoder's state."""
     heads = {}
     for name, sizes in (("projector", (32, 8, 4)), ("projector_k", (32, 8, 4)), ("predictor", (4, 8, 4))):
         first, norm, _, last = moby_mlp(*sizes)
@@ -67,7 +106,7 @@ def moby_state(online, target):
         for part, module in parts.items():
             heads |= prefixed(f"{name}.{part}.", module.state_dict())
     queues = {"queue1": torch.randn(4, 8), "queue2": torch.randn(4, 8), "queue_ptr": torch.zeros(1, dtype=torch.long)}
-    encoders = prefixed("encoder.", official_swin(online)) | prefixed("encoder_k.", official_swin(target))
+    encoders = prefixed("encoder.", online) | prefixed("encoder_k.", official_swin(swin(2)))
     return OrderedDict(encoders | heads | queues)
 
 
@@ -94,32 +133,34 @@ def forget_yacs():
         sys.modules.pop(name, None)
 
 
-def moby_file(path, CfgNode, online, target):
-    optimizer = torch.optim.AdamW(online.parameters())
+def moby_file(path, state, node):
     torch.save(
         {
-            "model": moby_state(online, target),
-            "optimizer": optimizer.state_dict(),
+            "model": moby_state(state),
+            "optimizer": torch.optim.AdamW(swin(1).parameters()).state_dict(),
             "lr_scheduler": {"base_values": [1e-3, 1e-3], "t_initial": 300},
             "max_accuracy": 0.0,
             "epoch": 299,
-            "config": CfgNode({"MODEL": {"TYPE": "moby", "SWIN": {"DEPTHS": [2, 2, 6, 2]}}, "BASE": [""], "SEED": 0}),
+            "config": node({"MODEL": {"TYPE": "moby", "SWIN": {"DEPTHS": [2, 2, 6, 2]}}, "BASE": [""], "SEED": 0}),
             "amp": OrderedDict(loss_scaler0={"loss_scale": 65536.0, "unskipped": 1}),
         },
         path,
     )
 
 
+def bare_moby_file(path, state, node):
+    torch.save({"model": moby_state(state)}, path)
+
+
 def ibot_file(path, student, teacher):
-    head = IBotHead(32, 8, 4, 6).state_dict()
-    mask = {"masked_embed": torch.zeros(1, 32)}
+    """A training checkpoint of iBOT: the student wrapped for DDP, the teacher not."""
+    head = prefixed("head.", IBotHead(32, 8, 4, 6).state_dict())
+    mask = {"backbone.masked_embed": torch.zeros(1, 32)}
     torch.save(
         {
-            "student": prefixed(
-                "module.", prefixed("backbone.", student.state_dict() | mask) | prefixed("head.", head)
-            ),
-            "teacher": prefixed("backbone.", teacher.state_dict()) | prefixed("head.", head),
-            "optimizer": torch.optim.AdamW(student.parameters()).state_dict(),
+            "student": prefixed("module.", prefixed("backbone.", student) | mask | head),
+            "teacher": prefixed("backbone.", teacher) | head,
+            "optimizer": torch.optim.AdamW(vit().parameters()).state_dict(),
             "epoch": 800,
             "args": argparse.Namespace(arch="vit_small", pred_ratio=[0.0, 0.3], global_crops_scale=(0.25, 1.0)),
             "ibot_loss": OrderedDict(center=torch.zeros(1, 6), center2=torch.zeros(1, 1, 6)),
@@ -129,44 +170,150 @@ def ibot_file(path, student, teacher):
     )
 
 
-def test_ibot_full_file_gives_the_branch_asked_for(tmp_path):
-    path, student, teacher, model = tmp_path / "checkpoint.pth", vit(1), vit(2), vit(3)
-    ibot_file(path, student, teacher)
-    load_backbone(model, path)
-    assert same_features(model, teacher)
-    load_backbone(model, path, branch="student")
-    assert same_features(model, student)
+def ibot_teacher(path, state, node):
+    ibot_file(path, vit(5).state_dict(), state)
 
 
-def test_ibot_backbone_file_loads(tmp_path):
-    path, teacher, model = tmp_path / "checkpoint_teacher.pth", vit(1), vit(2)
-    torch.save({"state_dict": teacher.state_dict() | {"masked_embed": torch.zeros(1, 32)}}, path)
-    load_backbone(model, path)
-    assert same_features(model, teacher)
+def ibot_student(path, state, node):
+    ibot_file(path, state, vit(5).state_dict())
 
 
-def test_moby_file_gives_the_online_encoder_without_yacs(tmp_path, yacs):
-    path, online, model = tmp_path / "moby_swin_t_300ep_pretrained.pth", swin(1), swin(3)
-    moby_file(path, yacs, online, swin(2))
+def ibot_backbone(path, state, node):
+    torch.save({"state_dict": state | {"masked_embed": torch.zeros(1, 32)}}, path)
+
+
+def supervised_swin(path, state, node):
+    torch.save({"model": state | {"head.weight": torch.randn(10, 32), "head.bias": torch.randn(10)}}, path)
+
+
+def detection_file(path, state, node, **meta):
+    """What mmcv's runner writes for mmdet, with an evaluation's best score among its messages."""
+    others = {"neck.fpn_convs.0.conv.weight": torch.randn(2, 2, 3, 3), "rpn_head.rpn_cls.bias": torch.randn(3)}
+    others |= {"roi_head.bbox_head.fc_cls.bias": torch.randn(4), "roi_head.mask_head.convs.0.conv.bias": torch.ones(1)}
+    told = {"env_info": "sys.platform: linux", "config": "model = dict(type='MaskRCNN')", "seed": None, "epoch": 36}
+    told |= {"CLASSES": ("person", "car"), "time": "Wed Apr 14 2021", "mmdet_version": "2.11.0+c7b2011", "iter": 263880}
+    told |= {"hook_msgs": {"best_score": np.float64(0.437), "last_ckpt": "epoch_36.pth", "best": np.float32(0.4)}}
+    optimizer = torch.optim.AdamW(swin(1).parameters()).state_dict()
+    content = {"meta": told | meta, "state_dict": OrderedDict(prefixed("backbone.", state) | others)}
+    torch.save({**content, "optimizer": optimizer, "amp": OrderedDict(loss_scaler0={"loss_scale": 1.0})}, path)
+
+
+def timm_file(path, state, node):
+    torch.save(state | {"head.fc.weight": torch.randn(10, 32), "head.fc.bias": torch.randn(10)}, path)
+
+
+def own_file(path, state, node):
+    save_file(state, path, {"format": "pt", "recipe": "MoBy"})
+
+
+@dataclass
+class Format:
+    """A published file: how it is written around a backbone's state, and what the state is under its own names."""
+
+    write: object
+    fresh: object  # a model, by seed
+    names: object  # its state
+    suffix: str = "pth"
+    branch: str = "teacher"
+
+
+def timm_names(model):
+    return dict(model.state_dict())
+
+
+FORMATS = {
+    "ibot_teacher": Format(ibot_teacher, vit, timm_names),
+    "ibot_student": Format(ibot_student, vit, timm_names, branch="student"),
+    "ibot_backbone": Format(ibot_backbone, vit, timm_names),
+    "moby": Format(moby_file, swin, official_swin),
+    "moby_without_config": Format(bare_moby_file, swin, official_swin),
+    "swin_supervised": Format(supervised_swin, swin, official_swin),
+    "swin_detection": Format(detection_file, swin, detection_swin),
+    "timm_swin": Format(timm_file, swin, timm_names),
+    "timm_vit": Format(timm_file, vit, timm_names),
+    "own_swin": Format(own_file, swin, timm_names, suffix="safetensors"),
+    "own_vit": Format(own_file, vit, timm_names, suffix="safetensors"),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def published(request):
+    return FORMATS[request.param]
+
+
+def reference(form, state, images):
+    """Features by hand, of the state under the names in the file."""
+    state = doubles(state)
+    if form.fresh is vit:
+        return vit_tokens(state, images.double(), VIT_HEADS)[:, 0]
+    if form.names is timm_names:
+        state = {re.sub(r"layers\.1\.downsample", "layers.0.downsample", key): v for key, v in state.items()}
+    elif form.names is detection_swin:
+        state = {re.sub(r"^norm1\.", "norm.", key): value for key, value in state.items()}
+    return swin_feature(state, images.double(), SWIN_HEADS, SWIN_WINDOW)
+
+
+def test_published_weights_give_the_features_of_an_independent_forward(tmp_path, yacs, published):
+    path, model = tmp_path / f"file.{published.suffix}", published.fresh(3)
+    state = published.names(published.fresh(1))
+    published.write(path, state, yacs)
     forget_yacs()
-    load_backbone(model, path)
+    load_backbone(model, path, published.branch)
     assert "yacs.config" not in sys.modules
-    assert same_features(model, online)
+    assert_features(model, reference(published, state, pixels()), pixels())
+    assert same_features(model, published.fresh(1))
 
 
-def test_moby_file_without_its_configuration_loads(tmp_path):
-    path, online, model = tmp_path / "moby.pth", swin(1), swin(3)
-    torch.save({"model": moby_state(online, swin(2))}, path)
+KEYS_APART = 5  # of a backbone's tensors, every how manieth is renamed in turn
+
+
+def test_published_weights_with_one_key_renamed_are_refused_naming_it(tmp_path, yacs, published):
+    path, model = tmp_path / f"file.{published.suffix}", published.fresh(3)
+    state, before = published.names(published.fresh(1)), timm_names(published.fresh(3))
+    keys = [key for key in state if not key.endswith(("relative_position_index", "attn_mask"))]
+    for key in {*keys[::KEYS_APART], *(k for k in keys if "downsample" in k or k.startswith("norm")), keys[-1]}:
+        published.write(path, {f"{k}_of_old" if k == key else k: v for k, v in state.items()}, yacs)
+        with pytest.raises(ConfigError, match=rf"unexpected 1 \({key}_of_old\)"):
+            load_backbone(model, path, published.branch)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_numbers_of_an_older_numpy_among_weights_are_passed_over(tmp_path):
+    path, state = tmp_path / "epoch_36.pth", detection_swin(swin(1))
+    meta = {"hook_msgs": {"best_score": np.float64(0.5)}}
+    torch.save({"meta": meta, "state_dict": prefixed("backbone.", state)}, path, _use_new_zipfile_serialization=False)
+    written = path.read_bytes()
+    assert b"numpy._core.multiarray\n" in written
+    path.write_bytes(written.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    load_backbone(swin(2), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit_small_patch16_224", lambda state, images: vit_tokens(state, images, 6)[:, 0]),
+        ("swin_tiny_patch4_window7_224", lambda state, images: swin_feature(state, images, (3, 6, 12, 24), 7)),
+    ],
+)
+def test_weights_of_full_size_give_the_features_of_an_independent_forward(tmp_path, name, expected):
+    path, published = tmp_path / "full.pth", randomised(build(name, {}), 1)
+    state = official_swin(published) if name.startswith("swin") else timm_names(published)
+    torch.save({"model": state}, path)
+    model = build(name, {}).eval()
     load_backbone(model, path)
-    assert same_features(model, online)
+    images = pixels(count=1, side=224)
+    assert_features(model, expected(doubles(state), images.double()), images)
 
 
-def test_official_supervised_swin_loads_without_its_head(tmp_path):
-    path, published, model = tmp_path / "swin_tiny_patch4_window7_224.pth", swin(1), swin(2)
-    head = {"head.weight": torch.randn(10, 32), "head.bias": torch.randn(10)}
-    torch.save({"model": official_swin(published) | head}, path)
-    load_backbone(model, path)
-    assert same_features(model, published)
+def test_detection_weights_give_the_trunks_features_where_windows_fit_and_every_stage_shifts(tmp_path):
+    path, state = tmp_path / "mask_rcnn.pth", detection_swin(swin(1, depths=[2, 2]))
+    detection_file(path, state, None)
+    always, plain = swin(2, depths=[2, 2], always_partition=True), swin(2, depths=[2, 2])
+    for model in (always, plain):
+        load_backbone(model, path)
+    trunk = swin_feature(doubles(state), pixels().double(), SWIN_HEADS, SWIN_WINDOW, trunk=True)
+    assert_features(always, trunk, pixels())
+    assert (plain(pixels()) - trunk).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("spec", [SWIN, VIT])
@@ -186,19 +333,6 @@ def test_half_precision_weights_are_widened(tmp_path):
     torch.save({key: value.half() for key, value in published.state_dict().items()}, path)
     load_backbone(model, path)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-
-
-def test_one_renamed_key_is_refused_naming_it(tmp_path):
-    path, state, model = tmp_path / "typo.pth", vit(1).state_dict(), vit(2)
-    state["blocks.1.mlp.fc9.weight"] = state.pop("blocks.1.mlp.fc1.weight")
-    torch.save({"state_dict": state}, path)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ConfigError) as refusal:
-        load_backbone(model, path)
-    assert "missing 1 (blocks.1.mlp.fc1.weight)" in str(refusal.value)
-    assert "unexpected 1 (blocks.1.mlp.fc9.weight)" in str(refusal.value)
-    assert str(path) in str(refusal.value)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("change", "told"), [("drop", "missing 1 "), ("add", "unexpected 1 ")])
@@ -284,6 +418,25 @@ def test_weights_that_hide_a_call_in_the_options_are_refused(tmp_path):
     assert not proof.exists()
 
 
+class Number:
+    """Pickles as one of NumPy's, made from `argument`."""
+
+    def __init__(self, argument):
+        self.argument = argument
+
+    def __reduce__(self):
+        return np.float64(1).__reduce__()[0], (self.argument,)
+
+
+@pytest.mark.parametrize("hidden", [lambda harm: harm, lambda harm: {"best_score": Number(harm)}])
+def test_detection_weights_that_hide_a_call_among_their_records_are_refused(tmp_path, hidden):
+    path, proof = tmp_path / "harmful.pth", tmp_path / "proof"
+    detection_file(path, detection_swin(swin()), None, hook_msgs=hidden(Harm(os.system, f"touch {proof}")))
+    with pytest.raises(ConfigError, match=r"without running code from it: it refers to posix\.system"):
+        read_state(path)
+    assert not proof.exists()
+
+
 def test_weights_with_unknown_classes_are_refused_naming_the_class(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"model": vit().state_dict(), "config": types.SimpleNamespace(a=1)}, path)
@@ -293,12 +446,20 @@ def test_weights_with_unknown_classes_are_refused_naming_the_class(tmp_path):
 
 def test_reading_weights_leaves_torchs_own_loader_as_strict_as_it_was(tmp_path):
     path = tmp_path / "checkpoint.pth"
-    ibot_file(path, vit(1), vit(2))
+    ibot_file(path, vit(1).state_dict(), vit(2).state_dict())
     read_state(path)
     assert not set(INERT) & set(torch.serialization.get_safe_globals())
 
 
-FACTS = {"recipe": "MoBy", "images": 12}
+FACTS = {
+    "method": "MoBy",
+    "recipe": {"side": 32, "lr": 1e-3, "blur": [1.0, 0.1], "weights": None},
+    "selection": "0123456789",  # a key that reads as a number
+    "pool": "5e10",
+    "images": 12345,
+    "flops": 1.5e12,
+    "collapsed": False,
+}
 
 
 @pytest.mark.parametrize(("spec", "fresh"), [(SWIN, swin), (VIT, vit)])
@@ -329,12 +490,148 @@ def test_saved_backbone_weights_round_trip_through_our_reader(tmp_path):
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
 
 
-def test_saved_backbone_weights_come_with_a_card_and_a_config(tmp_path):
+def test_saved_backbone_weights_carry_their_facts_in_their_own_header(tmp_path):
     save_backbone(swin(), tmp_path, SWIN.name, SWIN.args, FACTS)
+    assert facts_of(tmp_path / "model.safetensors") == FACTS
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        header = file.metadata()
+    assert header["format"] == "pt"
+    assert header["method"] == "MoBy"
+    assert json.loads(header["recipe"]) == FACTS["recipe"]
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists)))
+def test_facts_of_any_kind_come_back_from_the_header(facts):
+    facts.pop("format", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file({"w": torch.ones(1)}, path, header_of(facts))
+        assert facts_of(path) == facts
+
+
+def test_facts_of_cut_weights_are_refused(tmp_path):
+    save_backbone(swin(), tmp_path, SWIN.name, SWIN.args, FACTS)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    for file in (path, tmp_path / "absent.safetensors"):
+        with pytest.raises(ConfigError, match=f"{file} is not a readable safetensors file"):
+            facts_of(file)
+
+
+def test_saved_backbone_weights_come_with_a_config_of_ours_alone(tmp_path):
+    save_backbone(vit(), tmp_path, VIT.name, VIT.args, FACTS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["architecture"] == SWIN.name
-    assert config["model_args"].items() >= (SWIN.args | {"img_size": [SIDE, SIDE]}).items()
-    card = (tmp_path / "README.md").read_text()
-    assert "timm.create_model(" in card
-    assert "- images: 12" in card
+    assert config["architecture"] == VIT.name
+    assert config["model_args"].items() >= (VIT.args | {"img_size": [SIDE, SIDE]}).items()
+    told = config["pretrained_cfg"]
+    assert (told["mean"], told["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # timm's ViT has 0.5
+    assert not told.keys() & {"license", "tag", "origin_url", "hf_hub_id", "url"}  # of other weights
+
+
+def test_saved_backbone_weights_come_with_a_card_whose_lines_load_them(tmp_path, monkeypatch):
+    model = vit(1)
+    save_backbone(model, tmp_path / "FOLDER", VIT.name, VIT.args, FACTS)
+    _, header, text = (tmp_path / "FOLDER" / "README.md").read_text().split("---\n", 2)
+    tags = ["image-feature-extraction", "timm", "sept"]
+    assert yaml.safe_load(header) == {"library_name": "timm", "pipeline_tag": tags[0], "tags": tags}
+    lines = [line for line in text.splitlines() if line.startswith("model = ")]
+    assert len(lines) == 2
+    monkeypatch.chdir(tmp_path)
+    loaded = {}
+    for line in lines:
+        exec(f"import timm\n{line}", loaded)
+        loaded["model"].reset_classifier(0)
+        assert same_features(loaded["model"].eval(), model)
+    for fact in ("- method: MoBy", "- selection: 0123456789", "- images: 12,345", "- flops: 1.5e+12", '"lr": 0.001'):
+        assert fact in text
+
+
+# Sides
+
+
+@pytest.mark.parametrize("side", [16, 48, 64, 96])
+@pytest.mark.parametrize(("spec", "fresh"), [(SWIN, swin), (VIT, vit)])
+def test_weights_of_one_side_load_at_another_and_are_saved_for_it(tmp_path, spec, fresh, side):
+    path, published = tmp_path / "file.pth", fresh(1)
+    torch.save({"model": official_swin(published) if fresh is swin else timm_names(published)}, path)
+    model = build(spec.name, spec.args, side=side).eval()
+    load_backbone(model, path)
+    expected = model(pixels(side=side))
+    save_backbone(model, tmp_path / "saved", spec.name, sized_args(spec.name, spec.args, side), FACTS)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True, num_classes=0).eval()
+    assert torch.equal(loaded(pixels(side=side)), expected)
+    back = fresh(2)
+    load_backbone(back, tmp_path / "saved" / "model.safetensors")
+    assert same_features(back, published)
+
+
+@pytest.mark.parametrize("side", [64, 96])
+@pytest.mark.parametrize(("spec", "fresh"), [(SWIN, swin), (VIT, vit)])
+def test_weights_at_another_side_give_the_features_of_a_timm_model_of_that_side(tmp_path, spec, fresh, side):
+    path, published = tmp_path / "file.safetensors", fresh(1)
+    save_file(published.state_dict(), path)
+    model = build(spec.name, spec.args, side=side).eval()
+    load_backbone(model, path)
+    theirs = timm.create_model(spec.name, num_classes=0, **spec.args | {"img_size": side}).eval()
+    theirs.load_state_dict(filters[fresh](published.state_dict(), theirs))
+    torch.testing.assert_close(model(pixels(side=side)), theirs(pixels(side=side)), rtol=0, atol=1e-6)
+
+
+filters = {swin: swin_transformer.checkpoint_filter_fn, vit: vision_transformer.checkpoint_filter_fn}
+
+
+def test_swin_weights_of_full_size_load_at_smaller_and_larger_sides(tmp_path):
+    path, name = tmp_path / "file.pth", "swin_tiny_patch4_window7_224"
+    torch.save({"model": official_swin(build(name, {}))}, path)
+    for side in (128, 256):
+        model = build(name, {}, side=side).eval()
+        load_backbone(model, path)
+        with torch.no_grad():
+            assert model(pixels(count=1, side=side)).isfinite().all()
+
+
+@pytest.mark.parametrize("spec", [SWIN, VIT])
+@pytest.mark.parametrize("side", [None, SIDE])
+def test_the_own_side_changes_nothing(spec, side):
+    assert sized_args(spec.name, spec.args, side) == spec.args
+    torch.manual_seed(3)
+    model = build(spec.name, spec.args, side=side)
+    torch.manual_seed(3)
+    plain = timm.create_model(spec.name, num_classes=0, **spec.args)
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("spec", [SWIN, VIT])
+def test_a_side_draws_the_weights_that_the_own_side_draws(spec):
+    torch.manual_seed(3)
+    model = build(spec.name, spec.args, side=64).state_dict()
+    torch.manual_seed(3)
+    plain = build(spec.name, spec.args).state_dict()
+    assert all(torch.equal(value, plain[key]) for key, value in model.items())
+
+
+def test_convolutional_networks_take_any_side_as_they_are():
+    assert sized_args("resnet18", {}, 96) == sized_args("convnext_atto", {}, 96) == {}
+    assert build("resnet18", {}, side=96).eval()(pixels(side=96)).shape == (2, 512)
+
+
+def test_weights_of_another_side_are_refused_where_the_model_cannot_change_sides(tmp_path):
+    path = tmp_path / "coatnet.pth"
+    torch.save(build("test_coatnet", {}).state_dict(), path)
+    model = build("test_coatnet", {}, side=96).eval()
+    assert model(pixels(side=96)).shape == (2, model.num_features)
+    with pytest.raises(ConfigError, match=r"missing none; unexpected none; other shape \d \(stages\S*rel_pos"):
+        load_backbone(model, path)
+
+
+@pytest.mark.parametrize(("spec", "patch"), [(SWIN, 4), (VIT, 8)])
+def test_a_side_that_cuts_a_patch_is_refused(spec, patch):
+    with pytest.raises(ConfigError, match=f"side=50: {spec.name} takes sides .* of its patches of {patch} pixels"):
+        build(spec.name, spec.args, side=50)
+
+
+def test_a_side_does_not_hide_arguments_that_do_not_fit():
+    with pytest.raises(ConfigError, match=r"model\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
+        build("vit_small_patch16_224", {"depht": 3}, side=96)

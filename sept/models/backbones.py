@@ -8,23 +8,61 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import to_2tuple
+from timm.models import swin_transformer
 from torch import Tensor, nn
 
 from sept.errors import ConfigError
 
 
-def build(name: str, args: dict[str, Any], *, drop_path_rate: float = 0.0, num_classes: int = 0) -> nn.Module:
+def build(
+    name: str, args: dict[str, Any], *, drop_path_rate: float = 0.0, num_classes: int = 0, side: int | None = None
+) -> nn.Module:
     """A timm model with fresh weights and a head of `num_classes` (0: none, it gives pooled features (B, D)).
 
-    Raises ConfigError for a name timm does not have or arguments it does not take.
+    `side`: pixels of the square images that it is to take, None for the model's own size; see `sized_args`.
+    Raises ConfigError for a name timm does not have, arguments it does not take or a side that it cannot have.
     """
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
-        raise ConfigError(f"model.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}")
+    args = sized_args(name, args, side)
     try:
         return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(f"model.args={args} do not fit {name}: {error}") from error
+
+
+def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, Any]:
+    """`args`, and what makes the model take images of `side` pixels and weights of its own size all the same.
+
+    Swin keeps its windows, and so its bias tables, where a stage is smaller than one: it pads. A ViT interpolates its
+    position embedding in every forward pass (timm's way, which differs a little from iBOT's). Convolutional networks
+    take any size. Of other models, those that can only be built for one size refuse weights of another.
+    Raises ConfigError for a name timm does not have, or a side that is no multiple of the model's patches.
+    """
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
+        raise ConfigError(f"model.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}")
+    config = timm.get_pretrained_cfg(name)
+    if side is None or config is None or not config.fixed_input_size:
+        return dict(args)
+    if to_2tuple(args.get("img_size", config.input_size[-1])) == (side, side):
+        return dict(args)
+    ways: list[dict[str, Any]] = [{"dynamic_img_size": True, **args}, {**args, "img_size": side}]
+    if timm.model_entrypoint(name).__module__ == swin_transformer.__name__:
+        ways = [{"always_partition": True, **args, "img_size": side}]
+    return next((way for way in ways if _takes(name, way, side)), dict(args))
+
+
+def _takes(name: str, args: dict[str, Any], side: int) -> bool:
+    """Whether timm builds the model with these arguments, tried without memory or random draws."""
+    try:
+        with torch.device("meta"):
+            model: Any = timm.create_model(name, pretrained=False, num_classes=0, **args)
+    except (TypeError, AssertionError, ValueError):
+        return False
+    patch = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
+    if side % patch[0] or side % patch[1]:
+        raise ConfigError(f"side={side}: {name} takes sides that are multiples of its patches of {max(patch)} pixels")
+    return True
 
 
 def width(model: nn.Module) -> int:

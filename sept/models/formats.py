@@ -1,0 +1,120 @@
+"""Published checkpoint formats, each read to a plain state dict under timm's names.
+
+A weights file is never executed: pickles are read with torch's weights-only loader, our own files are safetensors.
+"""
+
+import argparse
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sept.errors import ConfigError
+
+
+class Unread:
+    """Takes the place of a value that is no tensor and of no use here, whatever it is made from; keeps nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# What published files hold beside tensors, each read as plain data or not at all: iBOT's options, MoBY's
+# configuration, and the NumPy numbers among a training loop's records (the best score in mmcv's `meta`, say).
+INERT: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode"), (Unread, "numpy.dtype")] + [
+    (Unread, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
+]
+
+
+def read_state(path: Path, branch: str = "teacher") -> dict[str, Tensor]:
+    """The backbone's tensors of a published or own file, under timm's names, without the wrappers around them.
+
+    Understands iBOT (full: `branch`; backbone only), MoBY (online encoder), official Swin (supervised, detection),
+    timm and our files. Raises ConfigError when the file is not one of these, or cannot be read without running
+    code from it.
+    """
+    content = _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
+    for wrapper in (branch, "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"{path} holds no state dict of tensors (looked under {branch}, model and state_dict)")
+    state = _unwrap({str(key): value for key, value in content.items()})
+    return _timm_swin(_classifier_norm(state))
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def _pickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(INERT):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise half a dozen kinds
+        raise ConfigError(f"{path} cannot be read as tensors without running code from it: {_reason(error)}") from None
+
+
+def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Strip `module.`, then `backbone.` (iBOT, mmdet) or `encoder.` (MoBY's online branch), dropping all beside it."""
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    for prefix in ("backbone.", "encoder."):
+        if any(key.startswith(prefix) for key in state):
+            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def _classifier_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a detection trunk's norms, one an output, the last stage's stands where a classifier has its `norm`.
+
+    Those of the earlier stages (norm0 to norm2 of four) have no counterpart and are left out. With these weights
+    timm's forward is the detection trunk's where each stage's side is a multiple of the window (224 pixels) and
+    the model has always_partition=True: elsewhere the trunk pads before it shifts, timm after, and timm by default
+    does not shift a stage that one window covers.
+    """
+    stages = {int(key.split(".")[1]) for key in state if re.match(r"layers\.\d+\.", key)}
+    last = max(stages, default=0)
+    if not any(key in state for key in _norm(last)):
+        return state
+    names = dict(zip(_norm(last), ("norm.weight", "norm.bias"), strict=True))
+    others = {key for stage in range(last) for key in _norm(stage)}
+    return {names.get(key, key): value for key, value in state.items() if key not in others}
+
+
+def _norm(stage: int) -> tuple[str, str]:
+    return f"norm{stage}.weight", f"norm{stage}.bias"
+
+
+def _timm_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Official Swin names to timm's: a stage's downsample moves to the stage it opens. timm's stage 0 has none.
+
+    Keys that are not of a downsample as published keep their names, so that a message has them as in the file.
+    """
+    if not any(key.startswith("layers.0.downsample.") for key in state):
+        return state
+    known = re.compile(r"layers\.(\d+)\.(downsample\.(?:norm\.weight|norm\.bias|reduction\.weight))")
+    matches = {key: known.fullmatch(key) for key in state}
+    return {
+        f"layers.{int(match[1]) + 1}.{match[2]}" if (match := matches[key]) else key: value
+        for key, value in state.items()
+    }
+
+
+def _reason(error: Exception) -> str:
+    """What a person can use of torch's long message: the class or function in the file, or else the first line."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it refers to {foreign[1]}"
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
