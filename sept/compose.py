@@ -62,6 +62,12 @@ def check(e: Experiment) -> None:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
         )
+    training = {"pretrain.batch_size": e.pretrain.batch_size}
+    if e.retriever.weights is None:
+        training["retriever.train.batch_size"] = e.retriever.train.batch_size
+    for key, batch in training.items():
+        if batch % e.hardware.devices:
+            raise ConfigError(f"{key}={batch} does not split over hardware.devices={e.hardware.devices}")
     drawn, wanted = e.task.train_per_class, e.shot.per_class
     if e.task.kind == "patterns" and drawn is not None and wanted is not None and wanted > drawn:
         raise ConfigError(f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images")

@@ -275,6 +275,7 @@ class Hardware:
     """Where and how the work runs; never part of a result's identity, except `precision`."""
 
     accelerator: str = "auto"
+    devices: int = 1  # that share a self-supervised training: GPUs, or processes on CPUs
     workers: int = 0  # of data loaders; 0 reads in the training process
     threads: int | None = None  # of torch; null: as many as cores
     precision: str = "auto"  # auto: bf16-mixed on GPUs, 32 on CPUs
@@ -283,6 +284,7 @@ class Hardware:
     def check(self) -> None:
         _one_of("hardware.accelerator", self.accelerator, ("auto", "cpu", "cuda"))
         _one_of("hardware.precision", self.precision, ("auto", "32", "bf16-mixed"))
+        _positive("hardware.devices", self.devices)
 
 
 @dataclass
@@ -292,9 +294,12 @@ class Logger:
     name: str = "csv"
     project: str = "sept"
     mode: str = "auto"  # wandb: auto is online when there is a key, else offline
+    knn_every: int | None = None  # epochs of a pre-training between k-NN tests on the task's few shots; null: none
 
     def check(self) -> None:
         _one_of("logger.name", self.name, ("csv", "wandb"))
+        if self.knn_every is not None:
+            _positive("logger.knn_every", self.knn_every)
         _one_of("logger.mode", self.mode, ("auto", "online", "offline"))
 
 

@@ -115,7 +115,7 @@ def _swin(shape: dict[str, Any], side: int) -> float:
             grid = (grid + 1) // 2  # an odd grid is padded
             total += 2 * grid**2 * 4 * dim * 2 * dim
             dim *= 2
-        window = min(shape["window_size"], grid)
+        window = min(shape["window_size"], grid) if side == shape["img_size"] else shape["window_size"]  # `sized_args`
         padded = -(-grid // window) * window
         total += depth * (_attention(padded**2, window**2, dim) + _mlp(grid**2, dim))
     return total
@@ -134,13 +134,13 @@ def _mlp(tokens: int, dim: int) -> int:
     return 2 * 2 * tokens * dim * MLP_RATIO * dim
 
 
-def _built(model: Model) -> Any:
+def _built(model: Model, side: int | None = None) -> Any:
     import torch
 
     from sept.models.backbones import build
 
     with torch.device("meta"):
-        return build(model.name, model.args)
+        return build(model.name, model.args, side=side)
 
 
 def _measured(model: Model, side: int) -> float:
@@ -148,5 +148,5 @@ def _measured(model: Model, side: int) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _built(model).eval()(torch.empty(1, 3, side, side, device="meta"))
+        _built(model, side).eval()(torch.empty(1, 3, side, side, device="meta"))
     return float(counter.get_total_flops())

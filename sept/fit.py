@@ -9,15 +9,19 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
+from sept.data.loading import Batches
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.learners.base import Learner
 from sept.machine import Machine
@@ -32,42 +36,42 @@ CURVES = "curves"
 
 def fit(
     learner: Learner,
-    batches: Callable[[int], DataLoader],
+    batches: Batches,
     folder: Path,
     machine: Machine,
     *,
     what: str,
-    loggers: list,
-    tests: DataLoader | None = None,
-    test_every: int | None = None,
+    loggers: Callable[[], list] = list,
+    watchers: Sequence[L.Callback] = (),
 ) -> None:
-    """Train `learner` to `learner.steps`, resuming from `folder`/checkpoints when there is something.
+    """Train `learner` to `learner.steps`, resuming from `folder`/checkpoints, where its last state is left.
 
-    batches(first) gives the loader that starts at step `first`; tests is run every `test_every` steps and at the
-    end. Raises Interrupted after saving when a signal arrives, NonFiniteError when the loss or a weight is not finite.
+    With `machine.devices` over 1 this is one of the processes that `sept.distributed.run` started. `loggers` makes
+    Lightning loggers beside the CSV file. Raises Interrupted after saving when a signal arrives, NonFiniteError when
+    the loss or a weight is not finite.
     """
     machine.use_threads()
+    first_rank = machine.rank == 0
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
     if state is not None:
         learner.load_state_dict(state["learner"])
         learner.first_step = state["step"]
     attempt = len(list((folder / CURVES).glob("*"))) if (folder / CURVES).exists() else 0
-    with remembered() as flag, progress(what, learner.steps) as advance, warnings.catch_warnings():
+    bar = progress(what, learner.steps) if first_rank else nullcontext(lambda steps: None)
+    with remembered() as flag, bar as advance, warnings.catch_warnings():
         _quiet()
         advance(learner.first_step)
-        callbacks: list[L.Callback] = [Bar(advance)]
-        if tests is not None and test_every is not None:
-            callbacks.append(Tester(tests, test_every))
-        callbacks.append(Saver(checkpoint, state, machine.checkpoint_every_s, flag))  # last: it may raise
+        further = loggers() if first_rank else []
+        saver = Saver(checkpoint, state, machine.checkpoint_every_s, flag)  # last: it may raise
         trainer = L.Trainer(
             accelerator="gpu" if machine.accelerator == "cuda" else "cpu",
-            devices=1,
+            **_processes(machine),
             precision=machine.precision,  # type: ignore[arg-type]
             max_steps=learner.steps - learner.first_step,
             max_epochs=1,
-            logger=[CSVLogger(folder / CURVES, name="", version=f"attempt-{attempt}"), *loggers],
-            callbacks=callbacks,
+            logger=[CSVLogger(folder / CURVES, name="", version=f"attempt-{attempt}"), *further],
+            callbacks=[Bar(advance), *watchers, saver],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -78,8 +82,19 @@ def fit(
             use_distributed_sampler=False,
         )
         if learner.first_step < learner.steps:
-            _run(trainer, learner, batches(learner.first_step), flag)
+            steps = (learner.first_step, learner.steps)
+            _run(trainer, learner, batches.between(*steps, machine.workers, machine.rank, machine.devices), flag)
     require_finite(learner)
+
+
+def _processes(machine: Machine) -> dict[str, Any]:
+    """How the trainer joins the processes of a shared training, whose buffers are equal by computation."""
+    if machine.devices == 1:
+        return {"devices": 1, "plugins": [LightningEnvironment()]}  # whatever a scheduler's variables say
+    strategy = DDPStrategy(
+        cluster_environment=TorchElasticEnvironment(), broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+    return {"devices": machine.devices, "strategy": strategy}
 
 
 def _run(trainer: L.Trainer, learner: Learner, batches: DataLoader, flag: Flag) -> None:
@@ -94,7 +109,7 @@ def _run(trainer: L.Trainer, learner: Learner, batches: DataLoader, flag: Flag) 
 
 def _interrupted(flag: Flag, learner: Learner) -> Interrupted:
     return Interrupted(
-        f"stopped by {flag.received} after step {learner.step} of {learner.steps}, saved; "
+        f"stopped by {flag.received or 'a signal'} after step {learner.step} of {learner.steps}, saved; "
         "the same command goes on from here"
     )
 
@@ -107,46 +122,35 @@ class Saver(L.Callback):
         self.saved = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        self.flag.listen()  # Lightning's own handler of SIGTERM waits for the other processes, and they for this one
         if self.state is not None:
             trainer.optimizers[0].load_state_dict(self.state["optimizer"])
             self.state = None
 
     def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.flag.received or time.monotonic() - self.saved >= self.every_s:
+        stop = self._agreed(trainer)
+        if stop or learner.step == learner.steps or time.monotonic() - self.saved >= self.every_s:
             self._save(trainer, learner)
-        if self.flag.received:
+        if stop:
+            trainer.strategy.barrier()  # the first process to end would end the others, one of which is saving
             raise _interrupted(self.flag, learner)
+
+    def _agreed(self, trainer: L.Trainer) -> bool:
+        """Whether a signal reached any of the processes: they all stop after the same step."""
+        received = self.flag.received is not None
+        return received if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(received, all=False)
 
     def on_exception(self, trainer: L.Trainer, learner: Any, exception: BaseException) -> None:
         steps = trainer.fit_loop.epoch_loop.batch_progress.current
-        if self.flag.received and steps.ready == steps.completed:  # between two steps: a batch did not come
+        between_steps = steps.ready == steps.completed  # a batch did not come
+        if self.flag.received and trainer.world_size == 1 and between_steps:
             self._save(trainer, learner)
 
     def _save(self, trainer: L.Trainer, learner: Any) -> None:
-        require_finite(learner)
         if trainer.is_global_zero:
+            require_finite(learner)
             self.checkpoint.save(learner, trainer.optimizers[0])
         self.saved = time.monotonic()
-
-
-class Tester(L.Callback):
-    """Runs the test set every `every` steps and after the last one."""
-
-    def __init__(self, tests: DataLoader, every: int) -> None:
-        self.tests, self.every = tests, every
-
-    @torch.no_grad()
-    def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if learner.step % self.every and learner.step != learner.steps:
-            return
-        learner.eval()
-        for examples in self.tests:
-            with trainer.precision_plugin.val_step_context():
-                learner.test_batch(learner.transfer_batch_to_device(examples, learner.device, 0))
-        accuracy = learner.test_end()
-        for logger in trainer.loggers:  # not by `log`, which writes at some steps only
-            logger.log_metrics(accuracy, learner.step)
-        learner.train()
 
 
 class Bar(L.Callback):
@@ -214,7 +218,9 @@ def _sha256(path: Path) -> str:
 
 
 def _quiet() -> None:
-    """Silence Lightning's greetings, its advice on settings that are meant, and a deprecation in its own code."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*LeafSpec.*"):
+    """Silence Lightning's greetings, its advice on settings that are meant, and deprecations in its own code."""
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)
+    settings = (".*does not have many workers.*", ".*is smaller than the logging interval.*")
+    for message in (*settings, ".*LeafSpec.*", ".*broadcast_buffers.*", ".*all_gather is deprecated.*"):
         warnings.filterwarnings("ignore", message=message)

@@ -19,10 +19,12 @@ def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
 
 @dataclass(frozen=True)
 class Machine:
-    """accelerator: cpu or cuda. precision: Lightning's name. loggers: further Lightning loggers, for a
-    stage's name and spec."""
+    """accelerator: cpu or cuda. devices: processes that share a self-supervised training, of which this is the one
+    of `rank`. precision: Lightning's name. loggers: further Lightning loggers, for a stage's name and spec."""
 
     accelerator: str = "cpu"
+    devices: int = 1
+    rank: int = 0
     workers: int = 0
     threads: int = 1
     precision: str = "32-true"
@@ -42,11 +44,14 @@ def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Machine:
     if hardware.accelerator == "cuda" and not gpus:
         raise ConfigError("hardware.accelerator=cuda: the driver reports no CUDA device; use hardware.accelerator=cpu")
     accelerator = "cpu" if hardware.accelerator == "cpu" or not gpus else "cuda"
+    if accelerator == "cuda" and hardware.devices > gpus:
+        raise ConfigError(f"hardware.devices={hardware.devices}: the driver reports {gpus} CUDA devices")
     precision = {"auto": "32-true" if accelerator == "cpu" else "bf16-mixed", "32": "32-true"}.get(
         hardware.precision, hardware.precision
     )
     return Machine(
         accelerator=accelerator,
+        devices=hardware.devices,
         workers=hardware.workers,
         threads=hardware.threads or _cores(),
         precision=precision,

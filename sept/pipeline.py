@@ -32,14 +32,14 @@ from sept.store import Artefact, Step
 VERSIONS = {
     "pool": 1,
     "task": 1,
-    "retriever": 1,
+    "retriever": 2,
     "features": 1,
     "queries": 1,
     "selection": 1,
     "subset": 1,
     "weights": 1,
-    "pretrain": 1,
-    "finetune": 1,
+    "pretrain": 2,
+    "finetune": 2,
 }
 
 
@@ -107,7 +107,9 @@ class Pipeline:
                 "images": images * epochs,
                 "flops": cost.moby_flops(recipe, epochs * (images // recipe.batch_size)),
             },
+            watched={"task": self.task()} if e.logger.knn_every else {},
             machine=self.machine,
+            knn={"every": e.logger.knn_every, "path": e.task.path, "per_class": e.shot.per_class, "seed": e.seed},
         )
 
     def published(self) -> Step:
@@ -312,6 +314,7 @@ class Pipeline:
         inputs: Mapping[str, Step] | None = None,
         slug: str,
         estimate: Mapping[str, float] | None = None,
+        watched: Mapping[str, Step] | None = None,
         **given: Any,
     ) -> Step:
         """given: what the work needs to know and the result does not depend on."""
@@ -320,7 +323,7 @@ class Pipeline:
             stages = import_module(f"sept.stages.{stage}")
             return stages.build(folder, artefacts, spec, **given)
 
-        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {})
+        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
 
 
 def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:

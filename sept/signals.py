@@ -18,6 +18,15 @@ class Flag:
 
     received: str | None = None
 
+    def listen(self) -> None:
+        """Set the flag at each signal from now on, whatever was to be done at it. For the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
 
 @contextmanager
 def raising() -> Iterator[None]:
@@ -34,11 +43,7 @@ def raising() -> Iterator[None]:
 def remembered() -> Iterator[Flag]:
     """Inside, a signal sets the flag that is given, for a loop that stops at a good moment."""
     flag = Flag()
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        flag.received = signal.Signals(number).name
-
-    with _handled_by(handler):
+    with _handled_by(flag._receive):
         yield flag
 
 

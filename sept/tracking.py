@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sept.config import Logger
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def loggers(spec: Logger) -> Loggers:
     """What `Machine.loggers` is for this choice of logger."""
-    return no_loggers if spec.name == "csv" else lambda name, config: _wandb(spec, name, config)
+    return no_loggers if spec.name == "csv" else partial(_wandb, spec)
 
 
 def _wandb(spec: Logger, name: str, config: Mapping[str, Any]) -> list:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sept.config import Finetune, IBotRecipe, Model, Pretrain
-from sept.data.loading import StepSampler, loader
+from sept.data.loading import Batches
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
 from sept.data.views import CroppedSubset
@@ -59,12 +59,7 @@ def subset(folder: Path, count: int) -> Subset:
 
 def cropped(learner, packed: Subset, batch_size: int, seed: int = 0):
     """What `fit` reads a self-supervised learner's batches with."""
-
-    def batches(first):
-        sampler = StepSampler(seed=seed, samples=len(packed), batch_size=batch_size, first=first, last=learner.steps)
-        return loader(CroppedSubset(packed, learner.views), sampler, 0)
-
-    return batches
+    return Batches(CroppedSubset(packed, learner.views), len(packed), batch_size, seed)
 
 
 class Labelled(Dataset):
@@ -80,17 +75,12 @@ class Labelled(Dataset):
 
 def labelled(learner, count: int, classes: int, batch_size: int):
     """What `fit` reads a classifier's batches with."""
-
-    def batches(first):
-        sampler = StepSampler(seed=0, samples=count, batch_size=batch_size, first=first, last=learner.steps)
-        return loader(Labelled(count, classes), sampler, 0)
-
-    return batches
+    return Batches(Labelled(count, classes), count, batch_size, 0)
 
 
 def run(learner, batches, folder: Path, machine: Machine = MACHINE):
     """Train to the last step."""
-    fit(learner, batches, folder, machine, what="test", loggers=[])
+    fit(learner, batches, folder, machine, what="test")
     return learner
 
 

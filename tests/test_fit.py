@@ -15,9 +15,9 @@ import micro
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from sept.data.loading import StepSampler, loader, steps_per_epoch
+from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.subset import Subset
 from sept.data.views import CroppedSubset
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
@@ -29,6 +29,7 @@ from sept.learners.moby import MoBy
 from sept.machine import Machine
 from sept.signals import raising
 from sept.store import CHECKPOINTS, Step, Store
+from sept.watch import Accuracy
 
 IMAGES, BATCH, EPOCHS, CLASSES = 24, 8, 2, 3
 PER_EPOCH = steps_per_epoch(IMAGES, BATCH)
@@ -82,12 +83,8 @@ def train(
     subset = Subset.open(images or next(each for each in folder.parents if (each / "pixels.bin").exists()))
     dataset = Labelled(folder) if labelled else CroppedSubset(subset, learner.views)
     tests = loader(Labelled(folder), [list(range(BATCH))], machine.workers) if labelled else None
-
-    def batches(first: int) -> DataLoader:
-        sampler = StepSampler(seed=3, samples=IMAGES, batch_size=BATCH, first=first, last=learner.steps)
-        return loader(dataset, sampler, machine.workers)
-
-    fit(learner, batches, folder, machine, what="train", loggers=[], tests=tests, test_every=test_every)
+    watchers = [Accuracy(tests, test_every)] if tests is not None else []
+    fit(learner, Batches(dataset, IMAGES, BATCH, 3), folder, machine, what="train", watchers=watchers)
     return learner
 
 

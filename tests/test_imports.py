@@ -8,20 +8,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors", "config", "compose", "store", "results"],
-    ["models", "losses", "optim", "cost", "machine", "signals", "progress"],
+    ["models", "losses", "optim", "cost", "machine", "signals", "progress", "distributed"],
     ["data"],
     ["retrieval"],
-    ["learners", "fit"],
+    ["learners", "fit", "watch"],
     ["stages"],
     ["pipeline"],
-    ["console", "show", "tables", "tracking"],
+    ["console", "show", "tables", "tracking", "hub"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 LEVEL |= {"train": len(ORDER), "search": len(ORDER)}
 ALLOWED = {
     "hydra": {"compose", "train", "search"},
     "omegaconf": {"compose", "train", "search"},
-    "lightning": {"learners", "fit", "tracking"},
+    "lightning": {"learners", "fit", "watch", "tracking"},
     "wandb": {"tracking"},
     "faiss": {"retrieval"},
 }
@@ -35,6 +35,7 @@ TORCHLESS = [
     "console.py",
     "tables.py",
     "machine.py",
+    "hub.py",
 ]
 
 

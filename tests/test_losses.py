@@ -1,4 +1,4 @@
-"""Losses against float64 loops written from the formulas."""
+"""Losses against float64 loops written from the formulas: equal to 1e-6 in float32, to 1e-10 in float64."""
 
 import math
 
@@ -15,6 +15,9 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed, *shape))
 
 
+PRECISION = pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
+
+
 def unit(*shape, seed=0):
     return F.normalize(randn(*shape, seed=seed), dim=1)
 
@@ -29,11 +32,14 @@ def slow_info_nce(query, key, queue, temperature):
     return total / len(query)
 
 
+@PRECISION
 @pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
-def test_moby_info_nce_equals_a_slow_loop(temperature):
-    query, key, queue = unit(5, 8), unit(5, 8, seed=1), unit(8, 12)
+def test_moby_info_nce_equals_a_slow_loop(temperature, dtype, within):
+    query, key, queue = unit(5, 8).to(dtype), unit(5, 8, seed=1).to(dtype), unit(8, 12).to(dtype)
     expected = slow_info_nce(query.double(), key.double(), queue.double(), temperature)
-    assert info_nce(query, key, queue, temperature).item() == pytest.approx(expected, rel=1e-6)
+    loss = info_nce(query, key, queue, temperature)
+    assert loss.dtype == dtype
+    assert loss.item() == pytest.approx(expected, rel=within)
 
 
 def test_moby_info_nce_sends_gradient_to_queries_alone():
@@ -66,20 +72,24 @@ def slow_cross_entropy(target, logits, temperature):
     return -sum(p * (z / temperature - norm) for p, z in zip(target, logits, strict=True))
 
 
-def test_ibot_sharpen_is_the_centred_softmax_without_gradient():
-    teacher, center = randn(3, 5).requires_grad_(), randn(1, 5, seed=1)
-    target = sharpen(teacher, center, 0.04)
+@PRECISION
+@pytest.mark.parametrize("temperature", [0.04, 0.07])
+def test_ibot_sharpen_is_the_centred_softmax_without_gradient(temperature, dtype, within):
+    teacher, center = randn(3, 5).to(dtype).requires_grad_(), randn(1, 5, seed=1).to(dtype)
+    target = sharpen(teacher, center, temperature)
     assert not target.requires_grad
-    for row, given in zip(target.tolist(), (teacher - center).tolist(), strict=True):
-        weights = [math.exp(z / 0.04 - max(given) / 0.04) for z in given]
-        assert row == pytest.approx([w / sum(weights) for w in weights], abs=1e-5)
+    assert target.dtype == dtype
+    for row, given in zip(target.tolist(), (teacher.double() - center.double()).tolist(), strict=True):
+        weights = [math.exp((z - max(given)) / temperature) for z in given]
+        assert row == pytest.approx([w / sum(weights) for w in weights], abs=within)
 
 
+@PRECISION
 @pytest.mark.parametrize("local_crops", [0, 3])
-def test_ibot_cls_loss_equals_a_slow_loop(local_crops):
+def test_ibot_cls_loss_equals_a_slow_loop(local_crops, dtype, within):
     batch, prototypes = 4, 7
-    student = [randn(batch, prototypes, seed=v) for v in range(2 + local_crops)]
-    teacher = [randn(batch, prototypes, seed=10 + q).softmax(dim=1) for q in range(2)]
+    student = [randn(batch, prototypes, seed=v).to(dtype) for v in range(2 + local_crops)]
+    teacher = [randn(batch, prototypes, seed=10 + q).to(dtype).softmax(dim=1) for q in range(2)]
     terms = []
     for q in range(2):
         for v in range(2 + local_crops):
@@ -87,12 +97,13 @@ def test_ibot_cls_loss_equals_a_slow_loop(local_crops):
                 pairs = zip(teacher[q].double().tolist(), student[v].double().tolist(), strict=True)
                 terms.append(sum(slow_cross_entropy(p, z, 0.1) for p, z in pairs) / batch)
     assert len(terms) == 2 * (1 + local_crops)
-    assert cls_loss(student, teacher, 0.1).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert cls_loss(student, teacher, 0.1).dtype == dtype
+    assert cls_loss(student, teacher, 0.1).item() == pytest.approx(sum(terms) / len(terms), rel=within)
 
 
-def patches(batch=3, length=6, prototypes=5):
-    student = [randn(batch, length, prototypes, seed=v) for v in range(2)]
-    teacher = [randn(batch, length, prototypes, seed=10 + v).softmax(dim=-1) for v in range(2)]
+def patches(batch=3, length=6, prototypes=5, dtype=torch.float32):
+    student = [randn(batch, length, prototypes, seed=v).to(dtype) for v in range(2)]
+    teacher = [randn(batch, length, prototypes, seed=10 + v).to(dtype).softmax(dim=-1) for v in range(2)]
     return student, teacher
 
 
@@ -108,14 +119,16 @@ def slow_patch_loss(student, teacher, masks, temperature):
     return sum(views) / len(views)
 
 
-def test_ibot_patch_loss_equals_a_slow_loop_in_which_unmasked_images_count_as_zero():
-    student, teacher = patches()
+@PRECISION
+def test_ibot_patch_loss_equals_a_slow_loop_in_which_unmasked_images_count_as_zero(dtype, within):
+    student, teacher = patches(dtype=dtype)
     masks = [randn(3, 6, seed=20 + v) > 0 for v in range(2)]
     masks[0][1] = False
     masks[1][2] = True
     doubles = [[t.double() for t in side] for side in (student, teacher)]
     expected = slow_patch_loss(*doubles, masks, 0.1)
-    assert patch_loss(student, teacher, masks, 0.1).item() == pytest.approx(expected, rel=1e-5)
+    assert patch_loss(student, teacher, masks, 0.1).dtype == dtype
+    assert patch_loss(student, teacher, masks, 0.1).item() == pytest.approx(expected, rel=within)
 
 
 def test_ibot_patch_loss_without_any_mask_is_zero_and_so_is_its_gradient():
@@ -142,3 +155,13 @@ def test_ibot_losses_are_at_chance_when_the_student_is_indifferent():
     targets = [randn(4, prototypes, seed=q).softmax(dim=1) for q in range(2)]
     flat = [torch.zeros(4, prototypes)] * 4
     assert cls_loss(flat, targets, 0.1).item() == pytest.approx(math.log(prototypes), rel=1e-6)
+
+
+def test_losses_of_half_precision_are_summed_in_float32():
+    logits, targets = [randn(4, 7, seed=v).bfloat16() for v in range(2)], [randn(4, 7).softmax(dim=1)] * 2
+    assert cls_loss(logits, targets, 0.1).dtype == sharpen(logits[0], randn(1, 7), 0.04).dtype == torch.float32
+    assert (
+        patch_loss([z[:, None] for z in logits], [p[:, None] for p in targets], [torch.ones(4, 1) > 0] * 2, 0.1).dtype
+        == torch.float32
+    )
+    assert info_nce(logits[0], logits[1], randn(7, 6).bfloat16(), 0.2).dtype == torch.float32

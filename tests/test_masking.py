@@ -1,5 +1,7 @@
 """iBOT's masks: their distribution as published, their bounds, and that a seed fixes them."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +18,43 @@ def crops(count, grid=14):
         rng = numpy_rng(0, "mask", sample)
         ratio = mask_ratio(rng, RATIOS, VARIANCES)
         yield ratio, block_mask(rng, grid, grid, ratio)
+
+
+def slow_block_mask(rng, height, width, ratio):
+    """iBOT's `block` as described, cell by cell over a set, from the same draws: area, aspect, top, left."""
+    masked, target, low = set(), ratio * height * width, (min(height, width) // 3) ** 2
+    while len(masked) < target:
+        left_over, before = target - len(masked), len(masked)
+        for _ in range(10):
+            area = rng.random() * (left_over - low) + low
+            aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+            h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+            if h < 1 or w < 1 or h >= height or w >= width:
+                continue
+            top, left = rng.integers(0, height - h, endpoint=True), rng.integers(0, width - w, endpoint=True)
+            block = {(top + y, left + x) for y in range(h) for x in range(w)}
+            if 1 <= len(block - masked) <= left_over:
+                masked |= block
+                break
+        if len(masked) == before:
+            break
+    return [[(y, x) in masked for x in range(width)] for y in range(height)]
+
+
+@given(st.integers(3, 16), st.integers(3, 16), st.floats(0, 1), st.integers(0, 2**32))
+def test_ibot_masks_equal_a_slow_sampler_of_the_published_description(height, width, ratio, seed):
+    assert block_mask(numpy_rng(seed), height, width, ratio).tolist() == slow_block_mask(
+        numpy_rng(seed), height, width, ratio
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=4), st.integers(0, 2**32))
+def test_ibot_ratios_are_the_published_draws(pairs, seed):
+    ratios, variances = [list(column) for column in zip(*pairs, strict=True)]
+    rng = numpy_rng(seed)
+    ratio, variance = pairs[rng.integers(len(pairs))]
+    expected = rng.uniform(ratio - variance, ratio + variance) if variance else ratio
+    assert mask_ratio(numpy_rng(seed), ratios, variances) == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
 def test_ibot_masks_half_the_crops_and_about_15_percent_of_all_patches():

@@ -25,6 +25,8 @@ from sept.optim import (
     warmup_cosine,
 )
 
+EXACT = 1e-10  # schedules are float64
+
 
 def timm_rates(steps, warmup, peak, first, last):
     """Rates that the published loops run at: the scheduler is told the step's number after the step."""
@@ -53,12 +55,13 @@ def test_moby_warms_up_from_the_first_rate_twice_and_dips_where_the_cosine_takes
         return warmup_cosine(step, steps, warmup, 1e-3, 5e-7, 5e-6)
 
     assert rate(0) == rate(1) == 5e-7
-    assert rate(2) == pytest.approx(5e-7 + (1e-3 - 5e-7) / warmup)
+    assert rate(2) == pytest.approx(5e-7 + (1e-3 - 5e-7) / warmup, rel=EXACT)
     highest = max(range(steps), key=rate)
     assert highest == warmup + 1
-    assert rate(highest) == pytest.approx(9.993e-4, abs=5e-8)
-    assert rate(warmup) == pytest.approx(1e-3 - (1e-3 - 5e-7) / warmup)
-    assert rate(steps) == pytest.approx(5e-6, rel=1e-3)
+    assert rate(highest) == pytest.approx(5e-6 + (1e-3 - 5e-6) * (1 + math.cos(math.pi / 60)) / 2, rel=EXACT)
+    assert rate(highest) == pytest.approx(9.993e-4, abs=5e-8)  # as published, rounded
+    assert rate(warmup) == pytest.approx(1e-3 - (1e-3 - 5e-7) / warmup, rel=EXACT)
+    assert rate(steps + 1) == pytest.approx(5e-6, rel=EXACT)
 
 
 def test_warmup_constant_stays_at_the_peak():
@@ -92,8 +95,16 @@ def test_cosine_goes_from_start_to_end_without_leaving_them(steps, start, end):
     low, high = min(start, end) - 1e-9, max(start, end) + 1e-9
     values = [cosine(step, steps, start, end) for step in (0, steps // 3, steps // 2, steps, steps + 7)]
     assert all(low <= value <= high for value in values)
-    assert values[0] == pytest.approx(start)
-    assert values[-2] == values[-1] == pytest.approx(end)
+    assert values[0] == pytest.approx(start, rel=EXACT, abs=EXACT)
+    assert values[-2] == values[-1] == pytest.approx(end, rel=EXACT, abs=EXACT)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.996, 1.0), (0.04, 0.4)])
+def test_ibot_momentum_and_weight_decay_are_half_a_cosine(start, end):
+    steps = 800 * 1251  # ImageNet-1k in batches of 1024
+    for step in (0, 1, 12_510, steps // 3, steps - 1, steps):
+        reference = end - (end - start) * (1 + math.cos(math.pi * step / steps)) / 2
+        assert cosine(step, steps, start, end) == pytest.approx(reference, rel=EXACT)
 
 
 def test_moby_momentum_has_the_published_closed_form():
@@ -153,9 +164,9 @@ def test_layer_decay_of_swin_tiny_has_28_groups_with_each_parameter_once():
     assert len(groups) == 28
     assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in model.parameters())
     found = by_name(model, groups)
-    assert found["patch_embed.proj.weight"]["scale"] == pytest.approx(0.254, abs=5e-4)
+    assert found["patch_embed.proj.weight"]["scale"] == pytest.approx(0.9**13, rel=EXACT)
     assert found["head.fc.weight"]["scale"] == found["norm.weight"]["scale"] == 1.0
-    assert found["layers.2.blocks.3.mlp.fc1.weight"]["scale"] == pytest.approx(0.9 ** (13 - 8))
+    assert found["layers.2.blocks.3.mlp.fc1.weight"]["scale"] == pytest.approx(0.9 ** (13 - 8), rel=EXACT)
 
 
 def test_layer_decay_leaves_biases_norms_and_bias_tables_undecayed():

@@ -199,7 +199,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task(), pipeline.pool(), pipeline.run())} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "a1639e2dbd44cc33"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "d5a13a53f24dfcbe"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

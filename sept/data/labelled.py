@@ -12,6 +12,8 @@ from sept.data.tasks import Example
 from sept.data.transforms import FinetuneTransform, eval_view
 from sept.errors import DataError
 
+TEST_BATCH = 256
+
 
 def read_image(example: Example) -> Pixels:
     """uint8 (H, W, 3) of a labelled image; DataError naming the file when it cannot be used."""
@@ -51,3 +53,8 @@ class Tests(Dataset):
     def __getitem__(self, place: int) -> dict[str, Any]:
         example = self.examples[place]
         return {"images": eval_view(read_image(example), self.side), "labels": example.label}
+
+
+def in_order(examples: int) -> list[list[int]]:
+    """Batches of places that cover all examples once."""
+    return [list(range(start, min(start + TEST_BATCH, examples))) for start in range(0, examples, TEST_BATCH)]

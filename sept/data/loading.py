@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sept.data.rng import permutation
+from sept.errors import ConfigError
 
 Place = tuple[int, int]  # (epoch, sample)
 
@@ -18,14 +20,15 @@ class StepSampler(Sampler[list[Place]]):
     """The batches of steps `first` to `last` - 1, each the (epoch, sample) pairs of this rank's share.
 
     Every epoch visits a permutation of the samples drawn from (seed, epoch) and drops the incomplete last batch;
-    with fewer samples than a batch holds, the batch is all of them.
+    with fewer samples than a batch holds, the batch is all of them. Raises ConfigError for a batch that does not split.
     """
 
     def __init__(
         self, *, seed: int, samples: int, batch_size: int, first: int, last: int, rank: int = 0, world: int = 1
     ) -> None:
         self.batch = min(batch_size, samples)
-        assert self.batch % world == 0, f"a batch of {self.batch} does not split over {world} processes"
+        if self.batch % world:
+            raise ConfigError(f"a batch of {self.batch} images does not split over hardware.devices={world}")
         self.seed, self.samples, self.first, self.last = seed, samples, first, last
         self.rank, self.world = rank, world
 
@@ -46,6 +49,29 @@ class StepSampler(Sampler[list[Place]]):
 def steps_per_epoch(samples: int, batch_size: int) -> int:
     """Whole batches in an epoch; one, of all samples, when there are fewer than a batch."""
     return samples // min(batch_size, samples)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a training reads: batches of `batch_size` of the dataset's samples, in the order that `seed` draws."""
+
+    dataset: Dataset
+    samples: int
+    batch_size: int
+    seed: int
+
+    def between(self, first: int, last: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
+        """The batches of steps `first` to `last` - 1, or of each the share of a rank."""
+        sampler = StepSampler(
+            seed=self.seed,
+            samples=self.samples,
+            batch_size=self.batch_size,
+            first=first,
+            last=last,
+            rank=rank,
+            world=world,
+        )
+        return loader(self.dataset, sampler, workers)
 
 
 def loader(dataset: Dataset, batches: Sampler | Sequence, workers: int) -> DataLoader:

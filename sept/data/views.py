@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,6 +15,7 @@ from sept.data.masking import block_mask, mask_ratio
 from sept.data.rng import generator, numpy_rng
 from sept.data.subset import Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
+from sept.distributed import place
 
 CROP_RATIO = (3 / 4, 4 / 3)
 FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
@@ -56,7 +56,7 @@ class Views:
 
     def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
         """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = place()
         views = []
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
             draws = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)

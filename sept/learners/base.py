@@ -15,8 +15,9 @@ from sept.errors import NonFiniteError
 class Learner(L.LightningModule):
     """A LightningModule whose step t is a pure function of (weights, optimiser state, seed, t).
 
-    `first_step` is where a resumed run starts; the trainer counts from there. Drop path and dropout draw from torch's
-    global generator, which is seeded anew at every step (reliability rule R7), so nothing has to be restored.
+    `first_step` is where a resumed run starts; the trainer counts from there. Drop path draws from torch's global
+    generator, which is seeded anew at every step (reliability rule R7), alike in every process: nothing has to be
+    restored, and several processes draw for the batch they share (`sept.models.drop_path`).
     """
 
     def __init__(self, *, seed: int, steps: int) -> None:
@@ -37,7 +38,7 @@ class Learner(L.LightningModule):
         return None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(fold(self.seed, "step", self.step, self.global_rank))
+        torch.manual_seed(fold(self.seed, "step", self.step))
         decay = self.weight_decay(self.step)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.lr(self.step, group["scale"])

@@ -36,7 +36,7 @@ class Classifier(Learner):
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
         self.recipe, self.classes, self.warmup = recipe, classes, recipe.warmup_epochs * steps_per_epoch
         with seeded_weights(seed, "classifier"):
-            self.model = build(model.name, model.args, drop_path_rate=recipe.drop_path_rate)
+            self.model = build(model.name, model.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             self.model.reset_classifier(classes)  # type: ignore[operator]
@@ -67,7 +67,7 @@ class Classifier(Learner):
         return self.finite(loss)
 
     def test_batch(self, batch: Any) -> None:
-        """Count the right answers of one test batch; `sept.fit.Tester` calls it in eval mode."""
+        """Count the right answers of one test batch; `sept.fit.Accuracy` calls it in eval mode."""
         self.accuracy.update(self.model(normalise(batch["images"])), batch["labels"])
 
     def test_end(self) -> dict[str, float]:

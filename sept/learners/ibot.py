@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from sept.config import IBotRecipe, Model
 from sept.data.views import MultiCrop
-from sept.learners.base import Learner, clip_each, seeded_weights
+from sept.learners.base import clip_each, seeded_weights
+from sept.learners.selfsupervised import SelfSupervised, apart, together
 from sept.losses.ibot import cls_loss, patch_loss, sharpen
 from sept.models.backbones import build, width
+from sept.models.drop_path import share_drop_path
 from sept.models.heads import IBotHead
 from sept.models.momentum import ema_update, momentum_copy
 from sept.optim import cosine, decay_groups, ibot_lr, linear_epochs
@@ -19,13 +21,14 @@ GLOBAL_CROPS = 2
 LR_BATCH = 256  # images that the published base rate is for
 
 
-class IBot(Learner):
+class IBot(SelfSupervised):
     """Student and teacher ViT with a shared head; the teacher is the student's moving average.
 
     A step (released code): teacher on unmasked global crops, student on masked global and plain local ones, loss with
     the previous centres, centres, backward, clipping per tensor, optimiser, and then the EMA (unlike MoBy).
     """
 
+    views: MultiCrop
     cls_center: Tensor
     patch_center: Tensor
 
@@ -34,10 +37,10 @@ class IBot(Learner):
         self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
         args = {**model.args, "dynamic_img_size": True}
         with seeded_weights(seed, "ibot"):
-            encoder = build(model.name, args, drop_path_rate=recipe.drop_path_rate)
+            encoder = build(model.name, args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
             head = IBotHead(width(encoder), recipe.head_hidden_dim, recipe.head_bottleneck_dim, recipe.out_dim)
-            teacher = build(model.name, args)
-        self.student = nn.ModuleDict({"backbone": encoder, "head": head})
+            teacher = build(model.name, args, side=recipe.side)
+        self.student = nn.ModuleDict({"backbone": share_drop_path(encoder), "head": head})
         self.mask_token = nn.Parameter(torch.zeros(1, width(encoder)))
         teacher.load_state_dict(encoder.state_dict())
         self.teacher = nn.ModuleDict({"backbone": teacher, "head": momentum_copy(head)}).requires_grad_(False)
@@ -62,6 +65,10 @@ class IBot(Learner):
     def weight_decay(self, step: int) -> float:
         return cosine(step, self.steps, self.recipe.weight_decay, self.recipe.weight_decay_end)
 
+    def momentum(self, step: int) -> float:
+        """From recipe.momentum at step 0 to 1, half a cosine."""
+        return cosine(step, self.steps, self.recipe.momentum, 1.0)
+
     def temperature(self) -> float:
         """Of the teacher, for [CLS] and patches alike."""
         r = self.recipe
@@ -71,44 +78,52 @@ class IBot(Learner):
         crops, masks = self.views(batch, self.step)
         globals_, locals_ = crops[:GLOBAL_CROPS], crops[GLOBAL_CROPS:]
         with torch.no_grad():
-            teacher_cls, teacher_patch = self._forward(self.teacher, torch.cat(globals_), None)
-        student_cls, student_patch = self._forward(self.student, torch.cat(globals_), torch.cat(masks))
-        all_cls = list(student_cls.chunk(GLOBAL_CROPS))
+            features, teacher_cls, teacher_patch = self._forward(self.teacher, together(globals_), None)
+        _, student_cls, student_patch = self._forward(self.student, together(globals_), together(masks))
+        all_cls = apart(student_cls, GLOBAL_CROPS)
         if locals_:
-            local_cls, _ = self._forward(self.student, torch.cat(locals_), None, patches=False)
-            all_cls += list(local_cls.chunk(len(locals_)))
+            _, local_cls, _ = self._forward(self.student, together(locals_), None, patches=False)
+            all_cls += apart(local_cls, len(locals_))
         temperature, t = self.temperature(), self.recipe.student_temp
         target_cls = sharpen(teacher_cls, self.cls_center, temperature)
         target_patch = sharpen(teacher_patch, self.patch_center, temperature)
-        loss_cls = cls_loss(all_cls, list(target_cls.chunk(GLOBAL_CROPS)), t)
-        loss_patch = patch_loss(
-            list(student_patch.chunk(GLOBAL_CROPS)), list(target_patch.chunk(GLOBAL_CROPS)), masks, t
-        )
+        loss_cls = cls_loss(all_cls, apart(target_cls, GLOBAL_CROPS), t)
+        loss_patch = patch_loss(apart(student_patch, GLOBAL_CROPS), apart(target_patch, GLOBAL_CROPS), masks, t)
         self._update_centers(teacher_cls, teacher_patch)
         loss = loss_cls + loss_patch
         entropy = -(target_cls * target_cls.clamp(min=1e-12).log()).sum(dim=-1).mean()
+        self._watch(loss_cls, loss_patch, masks, features)
         self.log_dict(
             {
-                "loss": loss.detach(),
-                "loss_cls": loss_cls.detach(),
-                "loss_patch": loss_patch.detach(),
                 "teacher_entropy_over_uniform": entropy / math.log(self.recipe.out_dim),
                 "teacher_temp": temperature,
+                "momentum": self.momentum(self.step),
+                "weight_decay": self.weight_decay(self.step),
             }
         )
         return self.finite(loss)
 
+    def _watch(self, loss_cls: Tensor, loss_patch: Tensor, masks: list[Tensor], features: Tensor) -> None:
+        """A crop without a mask adds nothing to the patch loss, nor to its level by chance."""
+        masked = torch.cat(masks).any(dim=1).float().mean()
+        cls, patch, masked = self.averaged(torch.stack([loss_cls, loss_patch, masked])).unbind()
+        self.watch(cls + patch, math.log(self.recipe.out_dim) * (1 + masked), self.gathered(features.detach()))
+        self.log_dict({"loss_cls": cls, "loss_patch": patch})
+
     def _forward(
         self, net: nn.Module, images: Tensor, mask: Tensor | None, patches: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Head outputs of [CLS] (B, C) and patches (B, L, C); masked patches enter as the mask token."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Feature of [CLS] (B, D), head outputs of [CLS] (B, C) and of patches (B, L, C).
+
+        mask (B, L): patches that enter as the mask token.
+        """
         vit, head = net["backbone"], net["head"]  # type: ignore[index]
         x = vit.patch_embed(images)  # (B, H, W, D): dynamic image size keeps the grid
         if mask is not None:
             x = torch.where(mask.unflatten(1, x.shape[1:3]).unsqueeze(-1), self.mask_token.to(x.dtype), x)
         x = vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(x))))
         cls = head(x[:, 0])
-        return cls, head(x[:, vit.num_prefix_tokens :]) if patches else cls
+        return x[:, 0], cls, head(x[:, vit.num_prefix_tokens :]) if patches else cls
 
     @torch.no_grad()
     def _update_centers(self, cls: Tensor, patch: Tensor) -> None:
@@ -136,4 +151,4 @@ class IBot(Learner):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The student's step, then the teacher's: a callback that saves comes after both."""
         super().optimizer_step(*args, **kwargs)
-        ema_update(self.student, self.teacher, cosine(self.step, self.steps, self.recipe.momentum, 1.0))
+        ema_update(self.student, self.teacher, self.momentum(self.step))

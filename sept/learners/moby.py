@@ -5,33 +5,41 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from sept.config import Pretrain
 from sept.data.rng import generator
 from sept.data.views import TwoViews
-from sept.learners.base import Learner, seeded_weights
+from sept.learners.base import seeded_weights
+from sept.learners.selfsupervised import SelfSupervised, apart, together
 from sept.losses.contrastive import info_nce
 from sept.models.backbones import build, width
+from sept.models.drop_path import share_drop_path
 from sept.models.heads import moby_mlp
 from sept.models.momentum import ema_update, momentum_copy
 from sept.models.queue import KeyQueue
 from sept.optim import SCHEDULES, cosine, decay_groups, undecayed
 
 
-class MoBy(Learner):
+class MoBy(SelfSupervised):
     """Online encoder, projector and predictor; target encoder and projector; two queues of keys.
 
     A step (released code): both online forwards, EMA update, both target forwards without gradient, loss,
     enqueue, optimiser. The target runs in train mode, with BatchNorm statistics of its own and no drop path.
+    Processes sharing a batch gather its features before the heads: BatchNorm, keys, queues and loss are those of one.
     """
+
+    views: TwoViews
 
     def __init__(self, recipe: Pretrain, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
         super().__init__(seed=seed, steps=epochs * steps_per_epoch)
         self.recipe, self.warmup = recipe, recipe.warmup_epochs * steps_per_epoch
         with seeded_weights(seed, "moby"):
-            encoder = build(recipe.model.name, recipe.model.args, drop_path_rate=recipe.drop_path_rate)
-            self.online = _branch(encoder, recipe)
+            encoder = build(
+                recipe.model.name, recipe.model.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side
+            )
+            self.online = _branch(share_drop_path(encoder), recipe)
             self.predictor = moby_mlp(recipe.out_dim, recipe.hidden_dim, recipe.out_dim)
         self.target = momentum_copy(self.online)
         _disable_drop_path(self.target)
@@ -40,7 +48,7 @@ class MoBy(Learner):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone that is handed on."""
+        """The backbone that is handed on: the online one."""
         return self.online["encoder"]  # type: ignore[index]
 
     def lr(self, step: int, scale: float = 1.0) -> float:
@@ -55,24 +63,28 @@ class MoBy(Learner):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images = self.views(batch, self.step)
-        predictions = [F.normalize(self.predictor(z), dim=1) for z in _project(self.online, images)]
+        features = self._features(self.online, images)
+        predictions = [F.normalize(self.predictor(z), dim=1) for z in _project(self.online, features)]
         momentum = self.momentum(self.step)
         with torch.no_grad():
             ema_update(self.online, self.target, momentum)
-            keys = [F.normalize(z, dim=1) for z in _project(self.target, images)]
+            target = self._features(self.target, images)
+            keys = [F.normalize(z, dim=1) for z in _project(self.target, target)]
         queue1, queue2 = self.queue.keys.clone().unbind(0)
         t = self.recipe.temperature
         loss = info_nce(predictions[0], keys[1], queue2, t) + info_nce(predictions[1], keys[0], queue1, t)
         self.queue.enqueue(keys[0], keys[1])
-        self.log_dict(
-            {
-                "loss": loss.detach(),
-                "loss_over_chance": loss.detach() / (2 * math.log(self.recipe.queue + 1)),
-                "momentum": momentum,
-                "prediction_std": predictions[0].detach().std(dim=0).mean() * self.recipe.out_dim**0.5,
-            }
-        )
+        self.watch(loss, 2 * math.log(self.recipe.queue + 1), features[0])
+        self.log_dict({"momentum": momentum, "queue_age": self.queue_age(self.step, len(keys[0]))})
         return self.finite(loss)
+
+    def queue_age(self, step: int, batch: int) -> float:
+        """Steps since the oldest key of the queue was made; the random ones it starts with count from step 0."""
+        return float(min(step, math.ceil(self.recipe.queue / batch)))
+
+    def _features(self, branch: Any, views: list[Tensor]) -> list[Tensor]:
+        """Encoder features (B, D) of each view, of the whole batch."""
+        return apart(self.gathered(branch["encoder"](together(views))), len(views))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         def skip(name: str, parameter: Tensor) -> bool:
@@ -89,13 +101,12 @@ def _branch(encoder: nn.Module, recipe: Pretrain) -> nn.ModuleDict:
     return nn.ModuleDict({"encoder": encoder, "projector": moby_mlp(width(encoder), recipe.hidden_dim, recipe.out_dim)})
 
 
-def _project(branch: nn.Module, views: list[Tensor]) -> list[Tensor]:
-    """Projections of each view. One encoder pass serves both; the projector has batch statistics, of each view."""
-    features = branch["encoder"](torch.cat(views)).chunk(len(views))  # type: ignore[index]
-    return [branch["projector"](feature) for feature in features]  # type: ignore[index]
+def _project(branch: Any, features: list[Tensor]) -> list[Tensor]:
+    """Projections of each view: the projector has batch statistics, of each view for itself."""
+    return [branch["projector"](x) for x in features]
 
 
 def _disable_drop_path(model: nn.Module) -> None:
     for module in model.modules():
-        if type(module).__name__ == "DropPath":
-            module.drop_prob = 0.0  # type: ignore[assignment]
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sept.losses.precision import at_least_single
+
 
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Mean cross-entropy of telling each query's key from the queue: a scalar.
@@ -14,4 +16,4 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
     """
     positive = (query * key.detach()).sum(dim=1, keepdim=True)  # (B, 1)
     logits = torch.cat([positive, query @ queue.detach()], dim=1) / temperature  # (B, 1 + M)
-    return F.cross_entropy(logits.float(), torch.zeros(len(query), dtype=torch.long, device=query.device))
+    return F.cross_entropy(at_least_single(logits), torch.zeros(len(query), dtype=torch.long, device=query.device))

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sept.losses.precision import at_least_single
+
 
 def sharpen(teacher: Tensor, center: Tensor, temperature: float) -> Tensor:
     """softmax((teacher - center) / temperature): the target distribution, without gradient."""
-    return F.softmax((teacher.detach().float() - center) / temperature, dim=-1)
+    return F.softmax((at_least_single(teacher.detach()) - center) / temperature, dim=-1)
 
 
 def cls_loss(student: list[Tensor], teacher: list[Tensor], student_temp: float) -> Tensor:
@@ -19,7 +21,7 @@ def cls_loss(student: list[Tensor], teacher: list[Tensor], student_temp: float) 
     student: (B, C) logits of all crops, global ones first; teacher: (B, C) probabilities of the global ones.
     Mean over the batch, then over the pairs (22 with 2 global and 10 local crops).
     """
-    logs = [F.log_softmax(crop.float() / student_temp, dim=-1) for crop in student]
+    logs = [F.log_softmax(at_least_single(crop) / student_temp, dim=-1) for crop in student]
     terms = [
         -(target * log).sum(dim=-1).mean() for q, target in enumerate(teacher) for v, log in enumerate(logs) if v != q
     ]
@@ -34,7 +36,7 @@ def patch_loss(student: list[Tensor], teacher: list[Tensor], masks: list[Tensor]
     """
     terms = []
     for crop, target, mask in zip(student, teacher, masks, strict=True):
-        entropy = -(target * F.log_softmax(crop.float() / student_temp, dim=-1)).sum(dim=-1)  # (B, L)
-        weight = mask.float()
+        entropy = -(target * F.log_softmax(at_least_single(crop) / student_temp, dim=-1)).sum(dim=-1)  # (B, L)
+        weight = mask.to(entropy.dtype)
         terms.append(((entropy * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)).mean())
     return torch.stack(terms).mean()

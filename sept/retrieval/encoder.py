@@ -42,7 +42,7 @@ class Encoder:
     ) -> None:
         self.preprocess, self.machine, self.batch_size = preprocess, machine, batch_size
         self.device = torch.device(machine.accelerator)
-        self.vit = build(model.name, model.args).eval().requires_grad_(False)
+        self.vit = build(model.name, model.args, side=preprocess.crop).eval().requires_grad_(False)
         load_backbone(self.vit, retriever / WEIGHTS)
         self.vit.to(self.device)
         machine.use_threads()

@@ -1,6 +1,8 @@
 """Fine-tuning on the few shots, and accuracy on the task's test set."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from sept import cost
 from sept.config import Finetune, Model
-from sept.data.labelled import Shots, Tests
-from sept.data.loading import StepSampler, loader, steps_per_epoch
+from sept.data.labelled import Shots, Tests, in_order
+from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
 from sept.data.shots import draw
 from sept.data.transforms import FinetuneTransform, normalise
@@ -21,9 +23,9 @@ from sept.machine import Machine
 from sept.stages.task import open_task
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
+from sept.watch import Accuracy
 
 FLIP, COLOR_JITTER = 0.5, 0.4  # SimMIM
-TEST_BATCH = 256
 CLASSIFIER = "classifier.safetensors"
 
 
@@ -40,24 +42,17 @@ def build(
     transform = FinetuneTransform(
         recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]), FLIP, recipe.rand_augment, COLOR_JITTER
     )
-    tests = loader(Tests(task.test, recipe.side), _in_order(len(task.test)), machine.workers)
+    tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), machine.workers)
     frozen_top1 = _frozen(learner, Tests(shots, recipe.side), tests, machine)
-
-    def batches(first: int) -> Any:
-        sampler = StepSampler(
-            seed=seed, samples=len(shots), batch_size=recipe.batch_size, first=first, last=learner.steps
-        )
-        return loader(Shots(shots, transform, seed), sampler, machine.workers)
 
     fit(
         learner,
-        batches,
+        Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed),
         folder,
-        machine,
+        replace(machine, devices=1),  # few labels: what several devices would save is little
         what="fine-tune",
-        loggers=machine.loggers(folder.name, spec),
-        tests=tests,
-        test_every=recipe.test_every * per_epoch,
+        loggers=partial(machine.loggers, folder.name, spec),
+        watchers=[Accuracy(tests, recipe.test_every * per_epoch)],
     )
     save_file({name: value.contiguous() for name, value in learner.model.state_dict().items()}, folder / CLASSIFIER)
     seen = learner.steps * min(recipe.batch_size, len(shots))
@@ -71,10 +66,6 @@ def build(
         "images_seen": seen,
         "flops": cost.finetune_flops(recipe, model, len(task.classes), seen),
     }
-
-
-def _in_order(examples: int) -> list[list[int]]:
-    return [list(range(start, min(start + TEST_BATCH, examples))) for start in range(0, examples, TEST_BATCH)]
 
 
 @torch.inference_mode()
@@ -94,6 +85,6 @@ def _frozen(learner: Classifier, shots: Tests, tests: Any, machine: Machine) -> 
         ]
         return torch.cat([f.float().cpu() for f, _ in found]), torch.cat([labels for _, labels in found])
 
-    result = nearest_class_mean(*features(loader(shots, _in_order(len(shots.examples)), 0)), *features(tests))
+    result = nearest_class_mean(*features(loader(shots, in_order(len(shots.examples)), 0)), *features(tests))
     learner.train()
     return result

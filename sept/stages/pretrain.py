@@ -1,33 +1,63 @@
 """MoBy on the selected images; leaves a backbone that timm loads in one line."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sept import cost
 from sept.config import Model, Pretrain
-from sept.data.loading import steps_per_epoch
+from sept.data.labelled import Tests, in_order
+from sept.data.loading import loader, steps_per_epoch
+from sept.data.shots import draw
 from sept.data.subset import Subset
 from sept.learners.moby import MoBy
 from sept.machine import Machine
+from sept.models.backbones import sized_args
 from sept.models.weights import save_backbone
-from sept.stages.selfsupervised import fit_views
+from sept.stages.selfsupervised import ViewTraining
+from sept.stages.task import open_task
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
+from sept.watch import Neighbours
 
 
-def build(folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine) -> dict[str, Any]:
+def build(
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    spec: Mapping[str, Any],
+    *,
+    machine: Machine,
+    knn: Mapping[str, Any],
+) -> dict[str, Any]:
     recipe = Pretrain(**{**spec["recipe"], "model": Model(**spec["recipe"]["model"])})
     subset = Subset.open(inputs["subset"].path)
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
-    learner = MoBy(recipe, seed=spec["seed"], epochs=spec["epochs"], steps_per_epoch=per_epoch)
-    fit_views(learner, subset, recipe.batch_size, spec, folder, machine, "pre-train")
+    make = partial(MoBy, recipe, seed=spec["seed"], epochs=spec["epochs"], steps_per_epoch=per_epoch)
+    watchers = partial(_neighbours, inputs["task"], knn, recipe.side, per_epoch) if "task" in inputs else list
+    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "pre-train", watchers).run(machine)
     facts = {
         "images": len(subset),
         "images_seen": learner.steps * recipe.batch_size,
         "steps": learner.steps,
         "flops": cost.moby_flops(recipe, learner.steps),
+        **learner.health(),
     }
-    card = {"recipe": "MoBy", "selection": inputs["subset"].manifest["inputs"]["selection"]["key"], **facts}
-    save_backbone(learner.encoder, folder / BACKBONE, recipe.model.name, recipe.model.args, card)
+    origin = inputs["subset"].manifest["inputs"]
+    card = {
+        "method": "MoBy",
+        "recipe": dict(spec),
+        "selection": origin["selection"]["key"],
+        "pool": origin["pool"]["key"],
+        **facts,
+    }
+    args = sized_args(recipe.model.name, recipe.model.args, recipe.side)
+    save_backbone(learner.encoder, folder / BACKBONE, recipe.model.name, args, card)
     return facts
+
+
+def _neighbours(task: Artefact, knn: Mapping[str, Any], side: int, per_epoch: int) -> list[Neighbours]:
+    """The k-NN test on the few shots of the task."""
+    labelled = open_task(task, knn["path"])
+    shots = draw(labelled.train, knn["per_class"], knn["seed"], labelled.classes)
+    return [Neighbours(loader(Tests(shots, side), in_order(len(shots)), 0), knn["every"] * per_epoch)]

@@ -1,6 +1,7 @@
 """The retrieval encoder: read from a file, or trained with iBOT on the curated part of the pool."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from sept.data.loading import steps_per_epoch
 from sept.data.subset import Subset
 from sept.learners.ibot import IBot
 from sept.machine import Machine
+from sept.models.backbones import sized_args
 from sept.models.weights import save_backbone
 from sept.stages import weights
-from sept.stages.selfsupervised import fit_views
+from sept.stages.selfsupervised import ViewTraining
 from sept.store import Artefact
 
 
@@ -30,14 +32,23 @@ def build(
     recipe, model = IBotRecipe(**spec["recipe"]), Model(**spec["model"])
     subset = Subset.open(inputs["subset"].path)
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
-    learner = IBot(recipe, model, seed=spec["seed"], steps_per_epoch=per_epoch)
-    fit_views(learner, subset, recipe.batch_size, spec, folder, machine, "train the retriever")
+    make = partial(IBot, recipe, model, seed=spec["seed"], steps_per_epoch=per_epoch)
+    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "train the retriever").run(machine)
     seen = learner.steps * min(recipe.batch_size, len(subset))
     facts = {
         "images_seen": seen,
         "steps": learner.steps,
         "flops": cost.ibot_flops(recipe, model, 1) / recipe.batch_size * seen,
+        **learner.health(),
     }
-    card = {"recipe": "iBOT", "pool": inputs["subset"].key, **facts}
-    save_backbone(learner.encoder, folder / weights.BACKBONE, model.name, model.args, card)
+    origin = inputs["subset"].manifest["inputs"]
+    card = {
+        "method": "iBOT",
+        "recipe": dict(spec),
+        "selection": origin["selection"]["key"],
+        "pool": origin["pool"]["key"],
+        **facts,
+    }
+    args = sized_args(model.name, model.args, recipe.side)
+    save_backbone(learner.encoder, folder / weights.BACKBONE, model.name, args, card)
     return facts

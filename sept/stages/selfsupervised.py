@@ -1,36 +1,70 @@
 """What the retriever and the pre-training share: a learner fitted to views of a locally stored selection."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
-from sept.data.loading import StepSampler, loader
+from sept import distributed
+from sept.data.loading import Batches
 from sept.data.subset import Subset
 from sept.data.views import CroppedSubset
-from sept.fit import fit
+from sept.fit import Checkpoint, fit
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.machine import Machine
+from sept.store import CHECKPOINTS
+
+COLLAPSED_RANK, INDIFFERENT = 2.0, 0.98
+log = logging.getLogger(__name__)
 
 
-def fit_views(
-    learner: MoBy | IBot,
-    subset: Subset,
-    batch_size: int,
-    spec: Mapping[str, Any],
-    folder: Path,
-    machine: Machine,
-    what: str,
-) -> None:
-    """Train `learner` on its own views of `subset` to its last step, in the order that spec["seed"] draws."""
-    dataset = CroppedSubset(subset, learner.views)
+@dataclass(frozen=True)
+class ViewTraining:
+    """Trains what `make` makes on its own views of a subset, on one device or several. Picklable."""
 
-    def batches(first: int) -> DataLoader:
-        sampler = StepSampler(
-            seed=spec["seed"], samples=len(subset), batch_size=batch_size, first=first, last=learner.steps
+    make: Callable[[], MoBy | IBot]
+    subset: Subset
+    batch_size: int
+    spec: Mapping[str, Any]
+    folder: Path
+    what: str
+    watchers: Callable[[], Sequence] = list
+
+    def run(self, machine: Machine) -> MoBy | IBot:
+        """The learner at its last step; warns when it learned nothing."""
+        if machine.devices == 1:
+            learner = self.fit(machine)
+        else:
+            distributed.run(self.fit, machine)
+            learner, state = self.make(), Checkpoint(self.folder / CHECKPOINTS).load()
+            assert state is not None, "the first process leaves the last state"
+            learner.load_state_dict(state["learner"])
+        _warn(self.what, learner.health())
+        return learner
+
+    def fit(self, machine: Machine) -> MoBy | IBot:
+        """The part of one process."""
+        learner = self.make()
+        dataset = CroppedSubset(self.subset, learner.views)
+        batches = Batches(dataset, len(self.subset), self.batch_size, self.spec["seed"])
+        fit(
+            learner,
+            batches,
+            self.folder,
+            machine,
+            what=self.what,
+            loggers=partial(machine.loggers, self.folder.name, self.spec),
+            watchers=self.watchers(),
         )
-        return loader(dataset, sampler, machine.workers)
+        return learner
 
-    fit(learner, batches, folder, machine, what=what, loggers=machine.loggers(folder.name, spec))
+
+def _warn(what: str, health: Mapping[str, float]) -> None:
+    rank, chance = health["effective_rank"], health["loss_over_chance"]
+    if rank < COLLAPSED_RANK:
+        log.warning("%s: the features have collapsed (effective rank %.2f); lower the learning rate", what, rank)
+    elif chance > INDIFFERENT:
+        log.warning("%s: nothing was learned (the loss is %.2f of that by chance); train longer", what, chance)

@@ -105,8 +105,8 @@ def _seal(
         facts = plain(facts, f"{step.stage}.facts")
     except ConfigError as error:  # a setting is not at fault: something computed is
         raise NonFiniteError(str(error)) from None
-    for artefact in inputs.values():
-        _refuse_changed(artefact, step)
+    for name in step.inputs:
+        _refuse_changed(inputs[name], step)
     with storage_errors(folder):
         manifest = {
             **described(step),

@@ -23,7 +23,8 @@ class Step:
 
     stage: its kind, and the folder it is kept in. version: bump it when the stage's output changes.
     spec: nested plain data or dataclass instances; every field counts in the key, defaults and
-    ClassVars included. inputs: the steps it reads; their keys count.
+    ClassVars included. inputs: the steps it reads; their keys count. watched: steps whose artefacts it is given
+    too, to report on and never to compute with; their keys do not count.
     build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
     accuracies); interrupted, it is called again on the same folder and finds what it left there.
     slug (readable part of the folder's name) and estimate (what the plan shows: images, flops) do not count.
@@ -36,6 +37,7 @@ class Step:
     build: Callable[[Path, Mapping[str, Artefact]], Mapping[str, Any]]
     slug: str = ""
     estimate: Mapping[str, float] = field(default_factory=dict)
+    watched: Mapping[str, "Step"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.stage), f"stage {self.stage!r} is no folder name"
@@ -56,6 +58,11 @@ class Step:
         return digest(self.identity)
 
     @property
+    def needs(self) -> dict[str, "Step"]:
+        """What must be there before it is built."""
+        return {**self.inputs, **self.watched}
+
+    @property
     def folder_name(self) -> str:
         """`<slug>-<start of the key>`, the slug reduced to characters that are safe in a path and a shell."""
         slug = re.sub(r"[^A-Za-z0-9._=+]+", "-", self.slug)[:MAX_SLUG_CHARS].strip("-.")
@@ -67,7 +74,7 @@ class Step:
 
         def visit(step: Step) -> None:
             if step.key not in seen:
-                for upstream in step.inputs.values():
+                for upstream in step.needs.values():
                     visit(upstream)
                 seen[step.key] = step
 

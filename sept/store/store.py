@@ -73,7 +73,7 @@ class Store:
 
         def visit(wanted: Step) -> None:
             if wanted.key not in todo and not self._reusable(wanted):
-                for upstream in wanted.inputs.values():
+                for upstream in wanted.needs.values():
                     visit(upstream)
                 todo[wanted.key] = wanted
 
@@ -138,7 +138,7 @@ class Store:
                 self._settle(step)
             if self._reusable(step):
                 return
-            inputs = {name: self._get(upstream) for name, upstream in step.inputs.items()}
+            inputs = {name: self._get(upstream) for name, upstream in step.needs.items()}
             with storage_errors(self.root):
                 self._drop_distrusted_work(step)
             complete(step, self.work_folder(step), inputs, self._is_forced(step))

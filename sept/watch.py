@@ -1,0 +1,52 @@
+"""What looks at a training every so many steps, and changes nothing of it."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from sept.data.transforms import normalise
+from sept.learners.collapse import knn_accuracy
+
+
+class Accuracy(L.Callback):
+    """Runs the test set every `every` steps and after the last one."""
+
+    def __init__(self, tests: DataLoader, every: int) -> None:
+        self.tests, self.every = tests, every
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if learner.step % self.every and learner.step != learner.steps:
+            return
+        learner.eval()
+        for examples in self.tests:
+            with trainer.precision_plugin.val_step_context():
+                learner.test_batch(learner.transfer_batch_to_device(examples, learner.device, 0))
+        accuracy = learner.test_end()
+        for logger in trainer.loggers:  # not by `log`, which writes at some steps only
+            logger.log_metrics(accuracy, learner.step)
+        learner.train()
+
+
+class Neighbours(L.Callback):
+    """Logs the k-NN accuracy of the encoder on labelled images every `every` steps and after the last one."""
+
+    def __init__(self, examples: DataLoader, every: int) -> None:
+        self.examples, self.every = examples, every
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not trainer.is_global_zero or (learner.step % self.every and learner.step != learner.steps):
+            return
+        encoder, features, labels = learner.encoder.eval(), [], []
+        for examples in self.examples:
+            images = normalise(examples["images"].to(learner.device))
+            with trainer.precision_plugin.val_step_context():
+                features.append(encoder.forward_head(encoder.forward_features(images), pre_logits=True).float())
+            labels.append(examples["labels"].to(learner.device))
+        accuracy = knn_accuracy(torch.cat(features), torch.cat(labels))
+        for logger in trainer.loggers:
+            logger.log_metrics({"knn_top1": accuracy}, learner.step)
+        encoder.train()

@@ -1,0 +1,148 @@
+"""Two processes that share every batch train as one does, and end as one does when something happens."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import micro
+import pytest
+import torch
+
+from sept import distributed
+from sept.errors import ConfigError, Interrupted, NonFiniteError
+from sept.fit import Checkpoint
+from sept.learners.ibot import IBot
+from sept.learners.moby import MoBy
+from sept.machine import Machine
+from sept.stages.selfsupervised import ViewTraining
+from sept.store import CHECKPOINTS
+
+IMAGES, BATCH, STEPS = 24, 8, 6
+ONE, TWO = Machine(threads=1, checkpoint_every_s=0), Machine(threads=2, devices=2, checkpoint_every_s=0)
+SMALL_RATE = 1e-4  # float32 sums differ in their last digits, which AdamW's first steps blow up to the rate
+
+
+MACHINES = [("one", ONE), ("two", TWO)]
+PLACES = [("one", 0), ("two", 0), ("two", 1)]
+
+
+def moby(**changes):
+    recipe = micro.moby(batch_size=BATCH, queue=5 * BATCH // 2, drop_path_rate=0.3, lr=SMALL_RATE, **changes)
+    return partial(MoBy, recipe, seed=3, epochs=STEPS, steps_per_epoch=1)
+
+
+def ibot():
+    recipe = micro.ibot(epochs=STEPS, batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=2)
+    return partial(IBot, recipe, micro.VIT, seed=3, steps_per_epoch=1)
+
+
+class Recorder(L.Callback):
+    """Leaves the mean loss of every step, and the buffers after it, in a file of each rank."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, learner, outputs, batch, batch_idx):
+        buffers = {name: value.clone() for name, value in learner.named_buffers()}
+        loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
+        torch.save({"loss": loss, **buffers}, self.folder / f"{trainer.global_rank}-{learner.step}.pt")
+
+
+def recorders(folder: Path) -> list[L.Callback]:
+    return [Recorder(folder)]
+
+
+def training(make, folder: Path) -> ViewTraining:
+    packed = micro.subset(folder.parent / "images", IMAGES)
+    folder.mkdir(exist_ok=True)
+    return ViewTraining(make, packed, BATCH, {"seed": 3}, folder, "train", partial(recorders, folder))
+
+
+def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"{rank}-{step}.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder, and the states in which one process and two ended, by learner."""
+    done = {}
+    for name, make in (("moby", moby()), ("ibot", ibot())):
+        folder = tmp_path_factory.mktemp(name)
+        ends = [training(make, folder / places).run(machine).state_dict() for places, machine in MACHINES]
+        done[name] = (folder, *ends)
+    return done
+
+
+@pytest.mark.parametrize("name", ["moby", "ibot"])
+def test_two_processes_equal_one(name, trained):
+    folder, one, two = trained[name]
+    for step in range(1, STEPS + 1):
+        alone, first, second = (recorded(folder / places, rank, step) for places, rank in PLACES)
+        assert first["loss"].item() == pytest.approx(alone["loss"].item(), rel=1e-6 if step == 1 else 1e-4)
+        assert first.keys() == alone.keys()
+        for buffer, value in alone.items():
+            close = {"rtol": 1e-5, "atol": 1e-6} if step == 1 else {"rtol": 1e-3, "atol": 1e-3}
+            torch.testing.assert_close(first[buffer], value, **close, msg=lambda text, name=buffer: f"{name}: {text}")
+            torch.testing.assert_close(second[buffer], first[buffer], **close)
+    assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=2e-3)] == []
+
+
+def fail_on_second(machine: Machine) -> None:
+    if machine.rank == 1:
+        raise NonFiniteError("the second one failed")
+    time.sleep(600)
+
+
+def die_on_second(machine: Machine) -> None:
+    if machine.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def interrupt_parent(machine: Machine) -> None:
+    if machine.rank == 1:
+        os.kill(os.getppid(), signal.SIGUSR1)
+    time.sleep(600)
+
+
+def test_what_one_process_raises_ends_all_and_is_raised():
+    with pytest.raises(NonFiniteError, match="the second one failed"):
+        distributed.run(fail_on_second, TWO)
+
+
+def test_a_process_that_is_killed_ends_all():
+    with pytest.raises(Interrupted, match="the end of one of its processes, SIGKILL"):
+        distributed.run(die_on_second, TWO)
+
+
+def test_a_signal_is_handed_on():
+    with pytest.raises(Interrupted, match="SIGUSR1"):
+        distributed.run(interrupt_parent, TWO)
+
+
+class Signal(L.Callback):
+    """Signals the second process alone, in the middle."""
+
+    def on_train_batch_start(self, trainer, learner, batch, batch_idx):
+        if trainer.global_rank == 1 and learner.step == STEPS // 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_on(trained, tmp_path):
+    make, expected = moby(), trained["moby"][2]
+    stopped = training(make, tmp_path / "stopped")
+    with pytest.raises(Interrupted, match=f"after step {STEPS // 2 + 1} of {STEPS}, saved"):
+        replace(stopped, watchers=partial(list, [Signal()])).run(TWO)
+    state = Checkpoint(tmp_path / "stopped" / CHECKPOINTS).load()
+    assert state["step"] == STEPS // 2 + 1
+    found = stopped.run(TWO).state_dict()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def test_a_batch_that_does_not_split_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="a batch of 8 images does not split"):
+        training(moby(), tmp_path / "odd").run(replace(TWO, devices=3))
