@@ -1,5 +1,6 @@
 """The whole program: a row from nothing, the same row after any kill, and one line with an exit code for bad input."""
 
+import csv
 import io
 import json
 import os
@@ -47,6 +48,30 @@ def test_the_same_command_again_computes_nothing(tiny: Tiny):
     assert before == {path: path.stat().st_mtime_ns for path in tiny.store.rglob("*") if path.is_file()}
 
 
+def copied(tiny: Tiny, store: Path) -> Path:
+    """A store with what takes long to make."""
+    for name in (*COPIED, "store.json"):
+        copy = shutil.copytree if (tiny.store / name).is_dir() else shutil.copy
+        store.mkdir(exist_ok=True)
+        copy(tiny.store / name, store / name)
+    return store
+
+
+def test_two_devices_and_a_watch_on_the_shots_change_no_key_and_hardly_the_result(tiny: Tiny, tmp_path):
+    store = copied(tiny, tmp_path / "store")
+    done = run("init=random", "hardware.devices=2", "logger.knn_every=1", store=store)
+    assert done.returncode == 0, done.stderr
+    [one], [two] = (list((root / "pretrain").glob("patterns-random*")) for root in (tiny.store, store))
+    assert one.name == two.name
+    facts = [json.loads((folder / "manifest.json").read_text())["facts"] for folder in (one, two)]
+    for name in ("loss_over_chance", "feature_std", "effective_rank"):
+        assert facts[1][name] == pytest.approx(facts[0][name], rel=0.05)
+    [curves] = (two / "curves").glob("*/metrics.csv")
+    rows = list(csv.DictReader(curves.read_text().splitlines()))
+    assert [float(row["step"]) for row in rows if row["knn_top1"]] == [2, 4]  # after each of two epochs
+    assert all(row[name] for name in ("queue_age", "momentum", "lr") for row in rows if row["loss"])
+
+
 def stopped(store: Path, sign: str, number: int) -> int:
     """Run the command, send it the signal once `sign` is in the unfinished folder, and give its exit status."""
     with open(store.parent / "log", "a") as log:
@@ -80,10 +105,7 @@ def payload(store: Path, stage: str) -> dict[str, dict[str, bytes]]:
 
 def test_killed_in_every_stage_the_same_command_gives_the_same_files(tiny: Tiny, tmp_path):
     store = tmp_path / "store"
-    for name in (*COPIED, "store.json"):
-        copy = shutil.copytree if (tiny.store / name).is_dir() else shutil.copy
-        store.mkdir(exist_ok=True)
-        copy(tiny.store / name, store / name)
+    copied(tiny, store)
     assert stopped(store, "features-*/work.json", signal.SIGKILL) == -signal.SIGKILL
     assert stopped(store, "pretrain-*/checkpoints/*.pt", signal.SIGTERM) == 75
     assert stopped(store, "pretrain-*/checkpoints/*.pt", signal.SIGKILL) == -signal.SIGKILL

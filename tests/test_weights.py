@@ -548,6 +548,15 @@ def test_saved_backbone_weights_come_with_a_card_whose_lines_load_them(tmp_path,
         assert fact in text
 
 
+def test_equal_weights_with_equal_facts_are_saved_as_equal_files(tmp_path):
+    facts = {**FACTS, **{f"fact {i}": i for i in range(20)}}  # more than chance would leave in order
+    for name in ("a", "b"):
+        save_backbone(vit(1), tmp_path / name, VIT.name, VIT.args, facts)
+    for file in ("model.safetensors", "config.json", "README.md"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert facts_of(tmp_path / "a" / "model.safetensors") == facts
+
+
 # Sides
 
 

@@ -15,6 +15,7 @@ from sept.models.saved import CARD, CONFIG, WEIGHTS, card, header_of
 IGNORED = ("masked_embed", "head.", "fc_norm.")  # of a published file: heads and iBOT's mask token
 DERIVED = ("attn_mask", "relative_position_index")  # buffers that a model computes itself
 LISTED = 8  # keys of each kind in a message
+LENGTH_BYTES = 8  # of a safetensors file: the length of its header, little-endian, and its alignment
 
 # Of timm's description of a model: what it says of the published weights, which are not ours.
 FOREIGN = ("tag", "url", "hf_hub_id", "license", "origin_url", "paper_ids", "paper_name", "notes", "license_url")
@@ -57,7 +58,20 @@ def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / WEIGHTS, header_of(facts))
+    _order_header(folder / WEIGHTS)
     (folder / CARD).write_text(card(name, config.get("model_args", args), facts))
+
+
+def _order_header(path: Path) -> None:
+    """Write the facts in a safetensors file sorted: the library leaves them in an order of chance, and equal weights
+    with equal facts would be different files."""
+    content = path.read_bytes()
+    start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)  # tensors stay aligned
+    path.write_bytes(len(text).to_bytes(LENGTH_BYTES, "little") + text + content[start:])
 
 
 def _some(keys: list[str]) -> str:

@@ -1,0 +1,68 @@
+"""One step of the published recipes at their published size, on four images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from micro import cropped, recorded, run
+
+from sept import compose
+from sept.data.subset import Subset, write_subset
+from sept.learners.ibot import IBot
+from sept.learners.moby import MoBy
+from sept.machine import Machine
+
+BATCH = 4
+
+
+def experiment(*choices):
+    compose.register()
+    with initialize_config_dir(str(compose.CONF), version_base="1.3"):
+        return compose.load(hydra_compose("config", list(choices)))
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Subset:
+    """Images as a selection holds them: 256 px at their shorter side."""
+    (tmp_path / "images").mkdir()
+    images = (np.random.default_rng(i).integers(0, 256, (256, 300, 3), dtype=np.uint8) for i in range(BATCH))
+    write_subset(tmp_path / "images", enumerate(images), 256)
+    return Subset.open(tmp_path / "images")
+
+
+def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path):
+    recipe = experiment("pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}").pretrain
+    learner = recorded(MoBy)(recipe, seed=0, epochs=1, steps_per_epoch=1)
+    run(learner, cropped(learner, photographs, BATCH), tmp_path, Machine(threads=2))
+    assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == 33_835_898
+    assert learner.batches[0]["crops"][0].shape == (BATCH, 3, 224, 224)
+    assert learner.health()["loss_over_chance"] == pytest.approx(1, abs=0.1)
+
+
+def test_a_full_size_ibot_step_runs_from_the_default_yaml(photographs, tmp_path):
+    retriever = experiment("retriever=ibot_vit_s16", f"retriever.train.batch_size={BATCH}").retriever
+    recipe = replace(retriever.train, epochs=1)
+    learner = recorded(IBot)(recipe, retriever.model, seed=0, steps_per_epoch=1)
+    run(learner, cropped(learner, photographs, BATCH), tmp_path, Machine(threads=2))
+    sides = [crop.shape[-1] for crop in learner.batches[0]["crops"]]
+    assert sides == [224] * 2 + [96] * 10
+    assert learner.health()["loss_over_chance"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "branch"),
+    [
+        ("ibot_vit_s16", "vit_small_patch16_224", "teacher"),
+        ("ibot_vit_b16", "vit_base_patch16_224", "teacher"),
+        ("ibot_vit_l16", "vit_large_patch16_224", "teacher"),
+        ("ibot_vit_b16_in22k", "vit_base_patch16_224", "student"),
+        ("ibot_vit_l16_in22k", "vit_large_patch16_224", "student"),
+    ],
+)
+def test_the_papers_retrievers_differ_from_the_first_in_model_branch_and_epochs_alone(name, model, branch):
+    first, found = experiment("retriever=ibot_vit_s16").retriever, experiment(f"retriever={name}").retriever
+    assert (found.model.name, found.branch) == (model, branch)
+    expected = replace(first, name=name, model=found.model, branch=branch)
+    assert found == replace(expected, train=replace(first.train, epochs=found.train.epochs))
