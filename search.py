@@ -31,9 +31,9 @@ def search(e: config.Experiment) -> None:
     with raising():
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
-        step = pipeline.selection() if e.query.path is None else pipeline.features()
-        console.tell_plan(step, store)
-        store.make(step)
+        for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
+            console.tell_plan(step, store)
+            store.make(step)
         from sept import show  # brings torch
 
         tell = show.show_selection if e.query.path is None else show.show_matches

@@ -69,9 +69,9 @@ def probe(overrides: list[str]) -> None:
     """Linear classifier on the features of half of the pool, tested on the other half."""
     e = experiment(overrides)
     store, pipeline = Store(e.store.root), Pipeline(e, resolve(e.hardware))
-    pool = open_pool(store.make(pipeline.pool()), e.pool.kind, e.pool.path)
-    features = Features.open(store.make(pipeline.features()).path)
-    domain_of = domains(store.make(pipeline.pool()).path)
+    pool = open_pool({"pool0": store.make(pipeline.pools()[0])}, pipeline.pool_places())
+    features = Features.open(store.make(pipeline.features()[0]).path)
+    domain_of = domains(store.make(pipeline.pools()[0]).path)
     labels = torch.tensor([DOMAINS.index(domain_of[pool.key(row)]) for row in range(len(pool))])
     vectors = torch.from_numpy(features.take(range(len(pool))))
     vectors = (vectors - vectors.mean(0)) / vectors.std(0)

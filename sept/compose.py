@@ -11,10 +11,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sept.config import Experiment
+from sept.config import BOXED, Experiment
 from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
 ADDED = ("experiment", "table")  # groups without a default: `+table=NAME`
 
 
@@ -41,10 +42,12 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
 
 def _expand_home(e: Experiment) -> None:
     """`~` in settings that are paths: Hydra's grammar takes it only in quotes, where no shell sees it."""
-    paths = ((e.pool, "path"), (e.task, "path"), (e.query, "path"), (e.store, "root"))
-    for spec, name in (*paths, (e.init, "weights"), (e.retriever, "weights")):
-        value = getattr(spec, name)
-        setattr(spec, name, value and str(Path(value).expanduser()))
+    holders: list[tuple[Any, str]] = [(e.pool, "path"), (e.task, "path"), (e.task, "class_list"), (e.query, "path")]
+    holders += [(e.store, "root"), (e.init, "weights"), (e.retriever, "weights")]
+    holders += [(source, "path") for source in e.pool.sources.values()]
+    for holder, name in holders:
+        value = getattr(holder, name)
+        setattr(holder, name, value and str(Path(value).expanduser()))
 
 
 def check(e: Experiment) -> None:
@@ -61,6 +64,10 @@ def check(e: Experiment) -> None:
     if e.init.name in ("random", "sept") and e.budget.images < e.pretrain.batch_size:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
+        )
+    if e.query.name == "instance" and e.task.kind not in BOXED:
+        raise ConfigError(
+            f"query=instance needs annotated boxes, and task.kind={e.task.kind} has none: {', '.join(BOXED)}"
         )
     training = {"pretrain.batch_size": e.pretrain.batch_size}
     if e.retriever.weights is None:
@@ -145,7 +152,7 @@ def check_overrides(overrides: list[str]) -> None:
             for choice in value.split(","):
                 if choice not in options:
                     raise ConfigError(f"{key}={choice}: no such option; " + _nearest(choice, options))
-        elif key not in known_names() and ".model.args." not in key:
+        elif key not in known_names() and not any(part in f".{key}." for part in OPEN):
             raise ConfigError(unknown_name(key))
 
 

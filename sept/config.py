@@ -17,27 +17,67 @@ class Model:
     args: dict[str, Any] = field(default_factory=dict)
 
 
+POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
+CLASSIFIED = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
+BOXED = ("voc", "cityscapes", "logodet")  # tasks with annotated boxes
+
+
+@dataclass
+class Source:
+    """One source of a union of pools."""
+
+    kind: str = "folder"
+    path: str | None = None
+
+
 @dataclass
 class Pool:
-    """The unlabelled images that are searched. kind: patterns (drawn), folder or webdataset (on disk)."""
+    """The unlabelled images that are searched. kind: patterns (drawn), one of POOL_KINDS (on disk), or union."""
 
     name: str = ""
     kind: str = "folder"
-    path: str | None = None  # of a folder, or of tar shards (braces and globs allowed)
+    path: str | None = None  # of a folder or an archive; of several shards with braces and globs
+    sources: dict[str, Any] = field(default_factory=dict)  # union: Source by name, in the order of their rows
+    without: list[str] = field(default_factory=list)  # union: sources to do without
     images: int | None = None  # patterns: how many to draw
     side: int | None = None  # patterns: pixels
     seed: int = 0  # patterns: the world's seed
     curated: str | None = None  # source the retriever is trained on; null: the whole pool
     max_unreadable: float = 0.05  # share of unreadable images above which embedding fails
 
+    def __post_init__(self) -> None:
+        """Sources as such: a typed mapping would take no further one from a command line."""
+        for name, source in self.sources.items():
+            if not isinstance(source, Source):
+                unknown = set(source or {"nothing": 0}) - {"kind", "path"}
+                if unknown:
+                    raise ConfigError(f"pool.sources.{name}: {sorted(unknown)} given, needs kind and path")
+                self.sources[name] = Source(**source)
+
     def check(self) -> None:
-        _one_of("pool.kind", self.kind, ("patterns", "folder", "webdataset"))
+        _one_of("pool.kind", self.kind, ("patterns", "union", *POOL_KINDS))
         if self.kind == "patterns":
             _require("pool", self, ("images", "side"))
+        elif self.kind == "union":
+            self._check_union()
         else:
             _require("pool", self, ("path",))
         if not 0 <= self.max_unreadable < 1:
             raise ConfigError(f"pool.max_unreadable={self.max_unreadable} is a share: it must lie in [0, 1)")
+
+    def _check_union(self) -> None:
+        for name in self.without:
+            _one_of("pool.without", name, tuple(self.sources))
+        for name, source in self.kept().items():
+            _one_of(f"pool.sources.{name}.kind", source.kind, POOL_KINDS)
+            if source.path is None:
+                raise ConfigError(f"pool.sources.{name}.path is not set; set it, or pool.without=[{name}]")
+        if not self.kept():
+            raise ConfigError(f"pool={self.name} has no source left: pool.without={self.without}")
+
+    def kept(self) -> dict[str, Source]:
+        """The sources of a union that are used, in the order of their rows."""
+        return {name: source for name, source in self.sources.items() if name not in self.without}
 
 
 @dataclass
@@ -115,14 +155,14 @@ class Index:
 
 @dataclass
 class Query:
-    """What of the task is looked up in the pool: its whole training images."""
+    """What of the task is looked up in the pool: its whole training images, or the boxes annotated in them."""
 
     name: str = "image"
     path: str | None = None  # search.py: an image or folder to look up instead of the task
     top: int = 20  # search.py: how many matches a looked-up image shows
 
     def check(self) -> None:
-        _one_of("query.name", self.name, ("image",))
+        _one_of("query.name", self.name, ("image", "instance"))
 
 
 @dataclass
@@ -239,35 +279,45 @@ class Finetune:
 
 @dataclass
 class Shot:
-    """How many labelled images a class has: a number, or null for all."""
+    """How many labelled images a class has: a number, a share of what there are, or null and null for all."""
 
     per_class: int | None = 5
+    share: float | None = None
 
     def check(self) -> None:
+        if self.share is not None and (self.per_class is not None or not 0 < self.share <= 1):
+            raise ConfigError(f"shot.share={self.share}: a share in (0, 1], with shot.per_class=null")
         if self.per_class is not None:
             _positive("shot.per_class", self.per_class)
 
 
 @dataclass
 class Task:
-    """The labelled task. kind: patterns (drawn) or imagefolder (on disk)."""
+    """The labelled task. kind: patterns (drawn), or on disk one of CLASSIFIED or BOXED."""
 
     name: str = ""
     kind: str = "imagefolder"
-    path: str | None = None
+    path: str | None = None  # the data set's folder or the one that holds it; csv: the file
     domain: str | None = None  # patterns
     train_per_class: int | None = None  # patterns
     test_per_class: int | None = None  # patterns
     side: int | None = None  # patterns: pixels
-    test_fraction: float = 0.2  # imagefolder without train/ and test/: share of each class held out
-    seed: int = 0  # of the drawing or of the split
+    test_fraction: float = 0.2  # imagefolder or csv without a test split: share of each class held out
+    subset: str | None = None  # inat2017: plantae, insecta or all13, whose species are drawn from
+    class_list: str | None = None  # inat2017: a file of species instead of the draw, one a line
+    images: int | None = None  # voc, cityscapes, logodet: training images that are drawn
+    seed: int = 0  # of the drawing, of the split or of the draw of classes
 
     def check(self) -> None:
-        _one_of("task.kind", self.kind, ("patterns", "imagefolder"))
+        _one_of("task.kind", self.kind, ("patterns", *CLASSIFIED, *BOXED))
         if self.kind == "patterns":
             _require("task", self, ("domain", "train_per_class", "test_per_class", "side"))
         else:
             _require("task", self, ("path",))
+        if self.kind == "inat2017" and self.class_list is None:
+            _require("task", self, ("subset",))
+        if self.kind in BOXED:
+            _require("task", self, ("images",))
 
 
 @dataclass

@@ -13,15 +13,16 @@ start.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sept import cost
-from sept.config import Experiment
+from sept.config import BOXED, Experiment
 from sept.data import locate, tasks
+from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
+from sept.data.read import OPTIONS, read
 from sept.data.shots import draw
 from sept.errors import ConfigError
 from sept.machine import Machine
@@ -52,6 +53,8 @@ class Pipeline:
     def run(self) -> Step:
         """The fine-tuned classifier and its accuracy: one cell of a table."""
         e, weights = self.e, self.initial_weights()
+        if e.task.kind in BOXED:
+            raise ConfigError(f"task={e.task.name}: there is no detector to fine-tune yet; search.py selects for it")
         task = self.task()
         classes, images = task.estimate["classes"], self._shots(task)
         return self._step(
@@ -70,7 +73,7 @@ class Pipeline:
                 "flops": cost.finetune_flops(e.finetune, e.pretrain.model, int(classes), images * e.finetune.epochs),
             },
             machine=self.machine,
-            path=self.e.task.path,
+            place=self.task_place(),
         )
 
     def initial_weights(self) -> Step | None:
@@ -109,7 +112,12 @@ class Pipeline:
             },
             watched={"task": self.task()} if e.logger.knn_every else {},
             machine=self.machine,
-            knn={"every": e.logger.knn_every, "path": e.task.path, "per_class": e.shot.per_class, "seed": e.seed},
+            knn={
+                "every": e.logger.knn_every,
+                "place": self.task_place(),
+                "shot": asdict(e.shot),
+                "seed": e.seed,
+            },
         )
 
     def published(self) -> Step:
@@ -121,10 +129,10 @@ class Pipeline:
         return self._step(
             "subset",
             spec={"side": side},
-            inputs={"selection": selection, "pool": self.pool()},
+            inputs={"selection": selection} | self._numbered("pool", self.pools()),
             slug=selection.slug,
             estimate={"images": selection.estimate["images"]},
-            **self._pool_place(),
+            places=self.pool_places(),
         )
 
     # Selection
@@ -132,15 +140,16 @@ class Pipeline:
     def algorithm1(self) -> Step:
         """SEPT Alg. 1 on exact ranked lists."""
         e, budget, features, queries = self.e, self._budget(), self.features(), self.queries()
-        rows, n, dim = features.estimate["images"], queries.estimate["images"], 2 * cost.width(e.retriever.model)
+        n, dim = queries.estimate["images"], 2 * cost.width(e.retriever.model)
+        rows = sum(each.estimate["images"] for each in features)
         return self._step(
             "selection",
             spec={"method": "sept", "budget": budget},
-            inputs={"features": features, "queries": queries, "pool": self.pool()},
+            inputs={"queries": queries} | self._numbered("features", features) | self._numbered("pool", self.pools()),
             slug=f"{e.pool.name}-sept-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
             machine=self.machine,
-            **self._pool_place(),
+            places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
         )
 
@@ -149,45 +158,48 @@ class Pipeline:
         return self._step(
             "selection",
             spec={"method": "random", "budget": budget, "seed": self.e.seed},
-            inputs={"pool": self.pool()},
+            inputs=self._numbered("pool", self.pools()),
             slug=f"{self.e.pool.name}-random-{budget}",
             estimate={"images": budget},
             machine=self.machine,
-            **self._pool_place(),
+            places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
         )
 
     def curated(self) -> Step:
         """The images the retriever is trained on: one source of the pool, or all of it."""
-        pool, source = self.pool(), self.e.pool.curated
+        pools, source = self.pools(), self.e.pool.curated
         share = CURATED_SHARE if self.e.pool.kind == "patterns" and source else 1  # otherwise the pool bounds it
         return self._step(
             "selection",
             spec={"method": "source", "source": source},
-            inputs={"pool": pool},
+            inputs=self._numbered("pool", pools),
             slug=f"{self.e.pool.name}-{source or 'whole'}",
-            estimate={"images": int(share * pool.estimate["images"])},
+            estimate={"images": int(share * sum(each.estimate["images"] for each in pools))},
             machine=self.machine,
-            **self._pool_place(),
+            places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
         )
 
     # Retrieval
 
-    def features(self) -> Step:
-        """The pool, embedded: one vector a row."""
-        r, pool = self.e.retriever, self.pool()
+    def features(self) -> list[Step]:
+        """The pool, embedded: one vector a row. Each source by itself, so that a pool can grow."""
+        return [self._features(pool, place) for pool, place in zip(self.pools(), self.pool_places(), strict=True)]
+
+    def _features(self, pool: Step, place: dict[str, Any]) -> Step:
+        r = self.e.retriever
         return self._step(
             "features",
             spec={"preprocess": asdict(r.preprocess)},
             inputs={"pool": pool, "retriever": self.retriever()},
-            slug=f"{self.e.pool.name}-{r.name}",
+            slug=f"{pool.slug}-{r.name}",
             estimate={
                 "images": pool.estimate["images"],
                 "flops": pool.estimate["images"] * cost.forward_flops(r.model, r.preprocess.crop),
             },
             machine=self.machine,
-            **self._pool_place(),
+            place=place,
             batch_size=r.batch_size,
             max_unreadable=self.e.pool.max_unreadable,
         )
@@ -203,7 +215,8 @@ class Pipeline:
                 "query": e.query.name,
                 "shot": asdict(e.shot),
                 "shot_seed": e.seed,
-            },
+            }
+            | ({"images": e.task.images} if e.task.kind in BOXED else {}),
             inputs={"task": task, "retriever": self.retriever()},
             slug=f"{e.task.name}-{e.retriever.name}-seed{e.seed}",
             estimate={
@@ -211,7 +224,7 @@ class Pipeline:
                 "flops": images * cost.forward_flops(e.retriever.model, e.retriever.preprocess.crop),
             },
             machine=self.machine,
-            path=self.e.task.path,
+            place=self.task_place(),
             batch_size=e.retriever.batch_size,
         )
 
@@ -239,65 +252,79 @@ class Pipeline:
 
     # Data
 
-    def pool(self) -> Step:
-        """The table of the pool's images; for `patterns`, the images too."""
+    def pools(self) -> list[Step]:
+        """The tables of the pool's images, one a source; for `patterns`, the images too."""
+        return [self._pool(place) for place in self.pool_places()]
+
+    def _pool(self, place: dict[str, Any]) -> Step:
         p = self.e.pool
-        if p.kind == "patterns":
+        if place["kind"] == "patterns":
             spec: dict[str, Any] = {"kind": p.kind, "images": p.images, "side": p.side, "seed": p.seed}
             images = p.images or 0
         else:
-            listing, images = self._pool_listing
-            spec = {"kind": p.kind, "listing": listing}
-        return self._step(
-            "pool", spec=spec, slug=p.name, estimate={"images": images}, machine=self.machine, **self._pool_place()
-        )
+            listing, images = locate.identify(place["kind"], place["path"])
+            spec = {"kind": place["kind"], "listing": listing}
+        slug = f"{p.name}-{place['name']}" if p.kind == "union" else p.name
+        return self._step("pool", spec=spec, slug=slug, estimate={"images": images}, machine=self.machine, place=place)
 
     def task(self) -> Step:
         """The labelled images: classes, training and test examples; for `patterns`, the images too."""
-        t = self.e.task
+        t, place = self.e.task, self.task_place()
         if t.kind == "patterns":
             assert t.domain is not None
             assert t.train_per_class is not None
-            spec: dict[str, Any] = _without(asdict(t), "name", "path", "test_fraction")
+            names = ("domain", "train_per_class", "test_per_class", "side", "seed")
+            spec = {"kind": t.kind} | {name: getattr(t, name) for name in names}
             estimate = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
         else:
             listed = self._task_listing
-            spec = {"kind": t.kind, "listing": tasks.digest(listed), "test_fraction": t.test_fraction, "seed": t.seed}
+            boxed = isinstance(listed, boxes.DetectionTask)
+            spec = {"kind": t.kind, "listing": boxes.digest(listed) if boxed else tasks.digest(listed)}  # type: ignore
             estimate = {"classes": len(listed.classes), "images": len(listed.train)}
-        return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, path=t.path)
+        return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, place=place)
 
-    @cached_property
-    def _pool_listing(self) -> tuple[str, int]:
-        """Digest and number of images of a pool on disk."""
-        assert self.e.pool.path is not None
-        return locate.identify(self.e.pool.kind, self.e.pool.path)
-
-    @cached_property
-    def _task_listing(self) -> tasks.Task:
+    @property
+    def _task_listing(self) -> tasks.Task | boxes.DetectionTask:
         """Classes and examples of a task on disk."""
-        t = self.e.task
-        assert t.path is not None
-        return tasks.read_imagefolder(Path(t.path), t.test_fraction, t.seed)
+        return read(**self.task_place())
 
-    def _pool_place(self) -> dict[str, Any]:
-        """Where the pool's images lie; never part of a key."""
-        return {"kind": self.e.pool.kind, "path": self.e.pool.path}
+    def task_place(self) -> dict[str, Any]:
+        """Where the task's images lie and how they are read; its content is in the key, not this."""
+        t = self.e.task
+        options = tuple((name, getattr(t, name)) for name in OPTIONS.get(t.kind, ()))
+        return {"kind": t.kind, "path": t.path, "options": options}
+
+    def pool_places(self) -> list[dict[str, Any]]:
+        """Where the images of each source lie, in the order of their rows; never part of a key."""
+        p = self.e.pool
+        sources = p.kept() if p.kind == "union" else {p.kind: p}
+        return [{"name": name, "kind": source.kind, "path": source.path} for name, source in sources.items()]
+
+    def _numbered(self, name: str, steps: list[Step]) -> dict[str, Step]:
+        """One input a source: their order is the order of the pool's rows, and counts in the key."""
+        return {f"{name}{i}": step for i, step in enumerate(steps)}
 
     def _budget(self) -> int:
         """Images that are selected; refused here, before any work, when the pool is known to hold fewer."""
-        budget, held = self.e.budget.images, int(self.pool().estimate["images"])
-        if held and budget > held:
+        counts = [int(pool.estimate["images"]) for pool in self.pools()]
+        budget, held = self.e.budget.images, sum(counts)
+        if all(counts) and budget > held:
             raise ConfigError(f"budget.images={budget:,} but the pool holds only {held:,} images")
         return budget
 
     def _shots(self, task: Step) -> int:
         """Training images that are used; a class with too few is refused here, before any work."""
-        per_class = self.e.shot.per_class
-        if self.e.task.kind != "patterns":
-            listed = self._task_listing
-            return len(draw(listed.train, per_class, self.e.seed, listed.classes))
-        return int(task.estimate["images"] if per_class is None else task.estimate["classes"] * per_class)
+        e, shot = self.e, self.e.shot
+        if e.task.kind == "patterns":
+            share = (shot.share or 1.0) * task.estimate["images"]
+            return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
+        listed = self._task_listing
+        if isinstance(listed, boxes.DetectionTask):
+            assert e.task.images is not None
+            drawn = boxes.draw_images(listed.train, e.task.images, e.seed)
+            return len(boxes.instances(drawn)) if e.query.name == "instance" else len(drawn)
+        return len(draw(listed.train, shot.per_class, e.seed, listed.classes, shot.share or 1.0))
 
     def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
         file = resolve(weights)

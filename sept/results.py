@@ -49,7 +49,7 @@ def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
         "status": "resumed" if any(a.manifest["resumed"] for a in artefacts) else "done",
         "commit": final.manifest["commit"],
         "key": final.key,
-        "keys": {a.stage: a.key for a in artefacts},
+        "keys": {stage: sorted(a.key for a in artefacts if a.stage == stage) for stage in {a.stage for a in artefacts}},
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from sept.config import Experiment
 from sept.data.images import Pixels
 from sept.data.labelled import read_image, reader
-from sept.data.pool import Pool
+from sept.data.pool import Union
 from sept.data.sources import list_folder
 from sept.data.tasks import Example
 from sept.errors import ConfigError
@@ -22,7 +22,6 @@ from sept.stages import queries as query_stage
 from sept.stages.features import open_encoder
 from sept.stages.pool import open_pool
 from sept.stages.selection import SELECTION
-from sept.stages.task import open_task
 from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
@@ -37,12 +36,13 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     shutil.copy(selection.path / SELECTION, folder / SELECTION)
     if e.init.name == "random":
         return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
-    pool, features = _pool(e, pipeline, store), Features.open(store.make(pipeline.features()).path)
+    pool, features = _pool(pipeline, store), _features(pipeline, store)
     vectors, ids = query_stage.load(store.make(pipeline.queries()))
     shown = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
     ranked = search(vectors[shown], features, e.query.top)
-    by_id = {example.id: example for example in open_task(store.make(pipeline.task()), e.task.path).train}
-    rows = _rows([(ids[i], read_image(by_id[ids[i]])) for i in shown], ranked, pool)
+    task, queries = store.make(pipeline.task()), pipeline.queries()
+    _, read, _ = query_stage.images(task, pipeline.task_place(), queries.spec)
+    rows = _rows([(ids[i], read(int(i))) for i in shown], ranked, pool)
     facts = {name: value for name, value in selection.facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
     _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
@@ -55,10 +55,9 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     """Look the images at query.path up in the pool: names, similarities, and the gallery."""
     assert e.query.path is not None
     examples = _looked_up(Path(e.query.path))
-    pool, features = _pool(e, pipeline, store), Features.open(store.make(pipeline.features()).path)
-    preprocess = store.make(pipeline.features()).manifest["spec"]["preprocess"]
+    pool, features = _pool(pipeline, store), _features(pipeline, store)
     retriever = store.make(pipeline.retriever())
-    encoder, _ = open_encoder(retriever, preprocess, pipeline.machine, e.retriever.batch_size)
+    encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.machine, e.retriever.batch_size)
     vectors, _ = encoder(reader(examples), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
@@ -71,8 +70,13 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     return "\n".join([*lines, *(f"  {folder / name}" for name in (PNG, HTML))])
 
 
-def _pool(e: Experiment, pipeline: Pipeline, store: Store) -> Pool:
-    return open_pool(store.make(pipeline.pool()), e.pool.kind, e.pool.path)
+def _pool(pipeline: Pipeline, store: Store) -> Union:
+    made = {f"pool{i}": store.make(step) for i, step in enumerate(pipeline.pools())}
+    return open_pool(made, pipeline.pool_places())
+
+
+def _features(pipeline: Pipeline, store: Store) -> Features:
+    return Features.joined([Features.open(store.make(step).path) for step in pipeline.features()])
 
 
 def _looked_up(path: Path) -> list[Example]:
@@ -83,7 +87,7 @@ def _looked_up(path: Path) -> list[Example]:
     return [Example(path.name, path, 0)]
 
 
-def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Pool) -> list[Row]:
+def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Union) -> list[Row]:
     rows = []
     for (label, image), found, scores in zip(queries, ranked.rows, ranked.scores, strict=True):
         pairs = zip(found.tolist(), scores.tolist(), strict=True)

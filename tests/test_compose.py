@@ -15,7 +15,12 @@ NAMED = {"experiment", "table"}
 PATHS = {  # options that need to be told where something is
     "pool=folder": ["pool.path=/somewhere"],
     "pool=webdataset": ["pool.path=/somewhere"],
+    "pool=zip": ["pool.path=/somewhere"],
+    "pool=parquet": ["pool.path=/somewhere"],
+    "pool=list": ["pool.path=/somewhere"],
     "task=imagefolder": ["task.path=/somewhere"],
+    "task=csv": ["task.path=/somewhere"],
+    "query=instance": ["task=voc"],
     "init=in1k_sup": ["init.weights=/file"],
     "init=in1k_ssl": ["init.weights=/file"],
 }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from micro import SIDE, Labelled
 
 from sept.data.loading import StepSampler, collate, loader, steps_per_epoch
+from sept.errors import ConfigError
 
 
 def sampler(samples=23, batch_size=5, first=0, last=12, **where):
@@ -67,7 +68,7 @@ def test_length_is_what_is_left():
 
 
 def test_a_batch_that_does_not_split_over_the_ranks_is_refused():
-    with pytest.raises(AssertionError, match="a batch of 5 does not split over 2 processes"):
+    with pytest.raises(ConfigError, match=r"a batch of 5 images does not split over hardware\.devices=2"):
         sampler(batch_size=5, world=2)
 
 

@@ -11,7 +11,9 @@ from conftest import TINY
 from hydra import compose, initialize_config_dir
 
 from sept.compose import CONF, load, register
-from sept.config import Experiment, Pool, Task
+from sept.config import Experiment, Pool, Source, Task
+from sept.data import locate
+from sept.data.read import read
 from sept.errors import ConfigError, DataError
 from sept.machine import Machine, resolve
 from sept.pipeline import Pipeline
@@ -88,6 +90,8 @@ CHOSEN = {  # where another value of the same type would not be one
     "hardware.threads": 7,
     "pool.curated": None,
     "index.name": "other",
+    "pool.sources": {"more": Source("folder", "/nowhere")},
+    "pool.without": ["more"],
 }
 NOT_VARIED = {
     *("pool.kind", "task.kind", "init.name", "hardware.accelerator"),
@@ -136,7 +140,7 @@ def test_a_setting_changes_the_stages_that_read_it_and_no_others(name):
     group = changed
     for each in groups:
         group = getattr(group, each)
-    setattr(group, last, CHOSEN.get(name, other(getattr(group, last))))
+    setattr(group, last, CHOSEN[name] if name in CHOSEN else other(getattr(group, last)))
     prefix = max((known for known in READ_BY if f"{name}.".startswith(f"{known}.")), key=len)
     before, after = steps(BASE), keys(changed)
     assert {each for each in before if before[each].key != after[each]} == built_on(READ_BY[prefix], before)
@@ -169,6 +173,8 @@ def test_where_things_lie_is_not_in_a_key(tmp_path):
     )
     assert here == there
     (tmp_path / "there" / "0" / "0.jpg").write_bytes(b"x")
+    locate.identify.cache_clear()  # as another process would find it
+    read.cache_clear()
     changed = keys(experiment(*folders.format(tmp_path / "there").split()))
     assert {name for name in here if here[name] != changed[name]} == set(here)
 
@@ -196,10 +202,10 @@ def test_golden_keys():
     e.pool = Pool(kind="patterns", images=400, side=32)
     e.init.name, e.pretrain.model.name = "rand_init", "swin_tiny_patch4_window7_224"
     pipeline = Pipeline(e, Machine())
-    assert {step.stage: step.key[:16] for step in (pipeline.task(), pipeline.pool(), pipeline.run())} == GOLDEN
+    assert {step.stage: step.key[:16] for step in (pipeline.task(), *pipeline.pools(), pipeline.run())} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "d5a13a53f24dfcbe"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "b974a5715d804390"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

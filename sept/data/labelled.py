@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from sept.data.detection.boxes import Instance
+from sept.data.detection.crops import crop_instance
 from sept.data.images import ImageError, Pixels, decode
 from sept.data.loading import Place
 from sept.data.tasks import Example
@@ -30,6 +33,22 @@ def reader(examples: Sequence[Example]) -> Callable[[int], Pixels]:
 
 def _read(examples: Sequence[Example], place: int) -> Pixels:
     return read_image(examples[place])
+
+
+class InstanceReader:
+    """Gives the annotated box at a place of `boxes` as an image (side, side, 3); boxes of one image follow each other,
+    and it is decoded once. Data workers can be given it."""
+
+    def __init__(self, boxes: Sequence[Instance], side: int) -> None:
+        self.boxes, self.side = boxes, side
+        self._path: Path | None = None
+        self._pixels: Pixels | None = None
+
+    def __call__(self, place: int) -> Pixels:
+        instance = self.boxes[place]
+        if self._pixels is None or self._path != instance.path:
+            self._path, self._pixels = instance.path, read_image(Example(instance.id, instance.path, 0))
+        return crop_instance(self._pixels, instance.box, self.side)
 
 
 class Shots(Dataset):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sept.data.sources import Entry, digest_listing, find_tars, list_folder, lis
 FOLDER = "folder"  # the one source of a pool of loose files
 
 
+@lru_cache(maxsize=64)  # a sweep asks for it often
 def identify(kind: str, path: str) -> tuple[str, int]:
     """Digest of what the pool holds, and its number of images (0: not known before the tars are read).
 

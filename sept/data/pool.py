@@ -82,6 +82,11 @@ class Pool:
     def __len__(self) -> int:
         return self._rows
 
+    @property
+    def sources(self) -> list[str]:
+        """Names of its sources."""
+        return sorted(self._roots)
+
     def key(self, row: int) -> str:
         """The image's name for people."""
         return self._value("key", row)
@@ -118,3 +123,50 @@ class Pool:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pool, (self._manifest, self._roots)
+
+
+class Union:
+    """Pools one after the other: its rows are those of the first, then those of the next. Picklable.
+
+    With several, a key begins with the name of the pool it is in. A pool added at the end moves no row of the others.
+    """
+
+    def __init__(self, parts: Mapping[str, Pool]) -> None:
+        self.parts = dict(parts)
+        self._pools = list(self.parts.values())
+        self._starts = np.cumsum([0, *(len(pool) for pool in self._pools)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def key(self, row: int) -> str:
+        """The image's name for people."""
+        part, inside = self._place(row)
+        key = self._pools[part].key(inside)
+        return key if len(self._pools) == 1 else f"{list(self.parts)[part]}/{key}"
+
+    def image(self, row: int) -> Pixels:
+        """uint8 (H, W, 3), RGB. Raises ImageError, naming the image, for one that cannot be used."""
+        part, inside = self._place(row)
+        return self._pools[part].image(inside)
+
+    def rows_of(self, source: str) -> NDArray[np.int64]:
+        """Rows of the pool, or of the source within the pools, of this name. Raises ConfigError where there is none."""
+        if source in self.parts:
+            part = list(self.parts).index(source)
+            return np.arange(self._starts[part], self._starts[part + 1])
+        found = [
+            pool.rows_of(source) + start
+            for pool, start in zip(self._pools, self._starts[:-1], strict=True)
+            if source in pool.sources
+        ]
+        if not found:
+            known = [*self.parts, *(name for pool in self._pools for name in pool.sources)]
+            raise ConfigError(f"the pool has no source {source!r}; it has {sorted(set(known))}")
+        return np.concatenate(found)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a pool of {len(self):,} images")
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return part, row - int(self._starts[part])

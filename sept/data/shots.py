@@ -6,8 +6,10 @@ from sept.data.tasks import Example, lot
 from sept.errors import DataError
 
 
-def draw(train: Sequence[Example], per_class: int | None, seed: int, classes: Sequence[str]) -> list[Example]:
-    """`per_class` images of every class, all of them for None, ordered by class and then by lot.
+def draw(
+    train: Sequence[Example], per_class: int | None, seed: int, classes: Sequence[str], share: float = 1.0
+) -> list[Example]:
+    """`per_class` images of every class, or for None that share of each, ordered by class and then by lot.
 
     A class gives those of its smallest lots, so what is drawn depends on the seed and on the images alone, a smaller
     draw is part of a larger one, and classes do not influence each other. Raises DataError where a class has too few.
@@ -22,4 +24,5 @@ def draw(train: Sequence[Example], per_class: int | None, seed: int, classes: Se
                 "lower it, add images, or leave the class out"
             )
         examples.sort(key=lambda example: lot(seed, name, example.id))
-    return [example for examples in of_class for example in examples[:per_class]]
+    counts = (max(1, round(share * len(examples))) if per_class is None else per_class for examples in of_class)
+    return [example for examples, count in zip(of_class, counts, strict=True) for example in examples[:count]]

@@ -9,15 +9,15 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from sept.errors import DataError, NonFiniteError, StorageError
+from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
 
 ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
 UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11
@@ -100,7 +100,7 @@ def embed(
 class Features:
     """The vectors of a pool, read through memory maps. `skipped` are the rows without a vector, ascending."""
 
-    folder: Path
+    files: tuple[Path, ...]  # of the shards
     rows: int
     dim: int
     skipped: IntArray
@@ -126,7 +126,27 @@ class Features:
                 f"{folder}/features.json: {facts['rows']} rows of which {facts['skipped']} skipped, but the shards "
                 f"hold {expected} and {len(skipped)}; embed the pool again"
             )
-        return cls(folder, facts["rows"], facts["dim"], skipped, shards)
+        files = tuple(_data(folder, index) for index in range(len(shards)))
+        return cls(files, facts["rows"], facts["dim"], skipped, shards)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Features"]) -> "Features":
+        """The vectors of several pools as those of their union. Raises ConfigError where their dimensions differ."""
+        if len({part.dim for part in parts}) > 1:
+            raise ConfigError(f"vectors of {sorted({part.dim for part in parts})} dimensions cannot be one pool")
+        starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+        moved = [
+            replace(
+                shard,
+                first_row=shard.first_row + start,
+                skipped=[replace(skip, row=skip.row + start) for skip in shard.skipped],
+            )
+            for part, start in zip(parts, starts, strict=False)
+            for shard in part.shards
+        ]
+        skipped = np.concatenate([part.skipped + start for part, start in zip(parts, starts, strict=False)])
+        files = tuple(file for part in parts for file in part.files)
+        return cls(files, starts[-1], parts[0].dim, skipped, tuple(moved))
 
     @property
     def embedded(self) -> int:
@@ -144,7 +164,9 @@ class Features:
         """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.rows:
-            raise IndexError(f"rows {wanted.min()}..{wanted.max()} asked for, {self.folder} holds 0..{self.rows - 1}")
+            raise IndexError(
+                f"rows {wanted.min()}..{wanted.max()} asked for, {self.files[0].parent} holds 0..{self.rows - 1}"
+            )
         taken = np.empty((len(wanted), self.dim), dtype=np.float32)
         order = np.argsort(wanted, kind="stable")  # the disk is read forwards
         ordered = wanted[order]
@@ -157,14 +179,12 @@ class Features:
     def verify(self) -> None:
         """Reads everything and raises DataError naming the first shard whose content is not what was written."""
         for index, shard in enumerate(self.shards):
-            if _sha256(_data(self.folder, index)) != shard.sha256:
-                raise DataError(
-                    f"{_data(self.folder, index)}: content differs from its sha256; delete it and embed again"
-                )
+            if _sha256(self.files[index]) != shard.sha256:
+                raise DataError(f"{self.files[index]}: content differs from its sha256; delete it and embed again")
 
     def _vectors(self, index: int) -> np.ndarray:
         if index not in self._maps:
-            path, shard = _data(self.folder, index), self.shards[index]
+            path, shard = self.files[index], self.shards[index]
             try:
                 vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:

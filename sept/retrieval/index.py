@@ -179,7 +179,7 @@ def _full_float32() -> Iterator[None]:
 def _check_queries(queries: np.ndarray, features: Features) -> None:
     if queries.ndim != 2 or queries.shape[1] != features.dim:
         raise ConfigError(
-            f"queries of shape {queries.shape} cannot be searched in {features.folder}, whose vectors have "
+            f"queries of shape {queries.shape} cannot be searched in {features.files[0].parent}, whose vectors have "
             f"{features.dim} dimensions: embed both with the same retriever"
         )
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sept import cost
 from sept.config import Model, Preprocess
-from sept.data.pool import Pool
+from sept.data.pool import Union
 from sept.machine import Machine
 from sept.progress import progress
 from sept.retrieval.encoder import Encoder
@@ -23,14 +23,14 @@ NAMED_SKIPS = 1_000  # in the manifest; all are in the shards' own files
 
 
 def open_encoder(
-    retriever: Artefact, preprocess: Mapping[str, Any], machine: Machine, batch_size: int
+    retriever: Artefact, preprocess: Preprocess, machine: Machine, batch_size: int
 ) -> tuple[Encoder, Model]:
     """The encoder of a retriever artefact."""
     model = Model(**retriever.manifest["spec"]["model"])
-    return Encoder(retriever.path, model, Preprocess(**preprocess), machine, batch_size), model
+    return Encoder(retriever.path, model, preprocess, machine, batch_size), model
 
 
-def skipped(pool: Pool, row: int, reason: str) -> Skip:
+def skipped(pool: Union, row: int, reason: str) -> Skip:
     """reason: the message of an ImageError of the pool, which begins with the key."""
     key = pool.key(row)
     return Skip(row, key, reason.removeprefix(f"{key}: "))
@@ -47,13 +47,12 @@ def build(
     spec: Mapping[str, Any],
     *,
     machine: Machine,
-    kind: str,
-    path: str | None,
+    place: Mapping[str, Any],
     batch_size: int,
     max_unreadable: float,
 ) -> dict[str, Any]:
-    pool = open_pool(inputs["pool"], kind, path)
-    encoder, model = open_encoder(inputs["retriever"], spec["preprocess"], machine, batch_size)
+    pool = open_pool({"pool0": inputs["pool"]}, [place])
+    encoder, model = open_encoder(inputs["retriever"], Preprocess(**spec["preprocess"]), machine, batch_size)
     with progress("embed the pool", len(pool)) as advance:
 
         def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:

@@ -15,12 +15,11 @@ from sept.config import Finetune, Model
 from sept.data.labelled import Shots, Tests, in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.data.shots import draw
 from sept.data.transforms import FinetuneTransform, normalise
 from sept.fit import fit
 from sept.learners.classifier import Classifier, nearest_class_mean
 from sept.machine import Machine
-from sept.stages.task import open_task
+from sept.stages.task import few_shots, open_task
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
 from sept.watch import Accuracy
@@ -30,11 +29,11 @@ CLASSIFIER = "classifier.safetensors"
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, path: str | None
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
 ) -> dict[str, Any]:
     recipe, model = Finetune(**spec["recipe"]), Model(**spec["model"])
-    task = open_task(inputs["task"], path)
-    shots = draw(task.train, spec["shot"]["per_class"], spec["shot_seed"], task.classes)
+    task = open_task(inputs["task"], place)
+    shots = few_shots(inputs["task"], place, spec["shot"], spec["shot_seed"])
     per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
     backbone = inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
     seed = fold(spec["shot_seed"], "finetune", recipe.seed)

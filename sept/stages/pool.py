@@ -1,12 +1,12 @@
-"""The table of the pool's images, and for `patterns` the images themselves, drawn into tar shards."""
+"""The table of the images of one source, and for `patterns` the images themselves, drawn into tar shards."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sept.data import locate
-from sept.data.pool import Pool, write_manifest
+from sept.data.pool import Pool, Union, write_manifest
 from sept.machine import Machine
 from sept.store import Artefact
 
@@ -19,23 +19,26 @@ def build(
     spec: Mapping[str, Any],
     *,
     machine: Machine,
-    kind: str,
-    path: str | None,
+    place: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """place: kind of the source, and path, where it lies now."""
+    kind, path = place["kind"], place["path"]
     if kind == "patterns":
         from sept.data.patterns import draw_pool
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         draw_pool(folder / IMAGES, spec["images"], spec["side"], spec["seed"], machine.threads)
         kind, path = "webdataset", str(folder / IMAGES)
-    assert path is not None
     return write_manifest(folder, locate.entries(kind, path))
 
 
-def open_pool(artefact: Artefact, kind: str, path: str | None) -> Pool:
-    """The images behind a pool artefact; `path` is where they lie now, nothing for `patterns`."""
+def open_pool(inputs: Mapping[str, Artefact], places: Sequence[Mapping[str, Any]]) -> Union:
+    """The images behind the artefacts `pool0`, `pool1`, .. in this order; places: name, kind, path of each."""
+    return Union({place["name"]: _open(inputs[f"pool{i}"], place) for i, place in enumerate(places)})
+
+
+def _open(artefact: Artefact, place: Mapping[str, Any]) -> Pool:
+    kind, path = place["kind"], place["path"]
     if kind == "patterns":
         kind, path = "webdataset", str(artefact.path / IMAGES)
-    assert path is not None
-    root = locate.root(kind, path)
-    return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root))
+    return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], locate.root(kind, path)))

@@ -9,14 +9,13 @@ from sept import cost
 from sept.config import Model, Pretrain
 from sept.data.labelled import Tests, in_order
 from sept.data.loading import loader, steps_per_epoch
-from sept.data.shots import draw
 from sept.data.subset import Subset
 from sept.learners.moby import MoBy
 from sept.machine import Machine
 from sept.models.backbones import sized_args
 from sept.models.weights import save_backbone
 from sept.stages.selfsupervised import ViewTraining
-from sept.stages.task import open_task
+from sept.stages.task import few_shots
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
 from sept.watch import Neighbours
@@ -48,7 +47,7 @@ def build(
         "method": "MoBy",
         "recipe": dict(spec),
         "selection": origin["selection"]["key"],
-        "pool": origin["pool"]["key"],
+        "pool": [each["key"] for name, each in sorted(origin.items()) if name.startswith("pool")],
         **facts,
     }
     args = sized_args(recipe.model.name, recipe.model.args, recipe.side)
@@ -58,6 +57,5 @@ def build(
 
 def _neighbours(task: Artefact, knn: Mapping[str, Any], side: int, per_epoch: int) -> list[Neighbours]:
     """The k-NN test on the few shots of the task."""
-    labelled = open_task(task, knn["path"])
-    shots = draw(labelled.train, knn["per_class"], knn["seed"], labelled.classes)
+    shots = few_shots(task, knn["place"], knn["shot"], knn["seed"])
     return [Neighbours(loader(Tests(shots, side), in_order(len(shots)), 0), knn["every"] * per_epoch)]

@@ -1,6 +1,7 @@
-"""The few shots of the task, embedded as the pool is."""
+"""What of the task is looked up in the pool: its few shots or their annotated boxes, embedded as the pool is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sept import cost
-from sept.data.labelled import reader
-from sept.data.shots import draw
+from sept.config import Preprocess
+from sept.data.detection.boxes import instances
+from sept.data.images import Pixels
+from sept.data.labelled import InstanceReader, reader
+from sept.data.tasks import Example
 from sept.machine import Machine
 from sept.stages.features import open_encoder
-from sept.stages.task import open_task
+from sept.stages.task import drawn_images, few_shots
 from sept.store import Artefact
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
@@ -25,17 +29,36 @@ def build(
     spec: Mapping[str, Any],
     *,
     machine: Machine,
-    path: str | None,
+    place: Mapping[str, Any],
     batch_size: int,
 ) -> dict[str, Any]:
-    task = open_task(inputs["task"], path)
-    shots = draw(task.train, spec["shot"]["per_class"], spec["shot_seed"], task.classes)
-    encoder, model = open_encoder(inputs["retriever"], spec["preprocess"], machine, batch_size)
-    vectors, failures = encoder(reader(shots), range(len(shots)))
+    ids, read, preprocess = images(inputs["task"], place, spec)
+    encoder, model = open_encoder(inputs["retriever"], preprocess, machine, batch_size)
+    vectors, failures = encoder(read, range(len(ids)))
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)
-    pq.write_table(pa.table({"id": [shot.id for shot in shots]}), folder / IDS)
-    return {"images": len(shots), "flops": len(shots) * cost.forward_flops(model, spec["preprocess"]["crop"])}
+    pq.write_table(pa.table({"id": ids}), folder / IDS)
+    return {"images": len(ids), "flops": len(ids) * cost.forward_flops(model, preprocess.crop)}
+
+
+def images(
+    task: Artefact, place: Mapping[str, Any], spec: Mapping[str, Any]
+) -> tuple[list[str], Callable[[int], Pixels], Preprocess]:
+    """Ids of the queries, a reader of each by its number, and what it goes through before the encoder.
+
+    A box is resized straight to the encoder's size ("a fixed size", SEPT), without the crop that whole images get.
+    """
+    preprocess = Preprocess(**spec["preprocess"])
+    if "images" not in spec:
+        shots = few_shots(task, place, spec["shot"], spec["shot_seed"])
+        return [shot.id for shot in shots], reader(shots), preprocess
+    annotated = drawn_images(task, place, spec["images"], spec["shot_seed"])
+    if spec["query"] == "instance":
+        boxes = instances(annotated)
+        straight = replace(preprocess, resize=preprocess.crop, squash=True)
+        return [box.id for box in boxes], InstanceReader(boxes, preprocess.crop), straight
+    whole = [Example(image.id, image.path, 0) for image in annotated]
+    return [image.id for image in whole], reader(whole), preprocess
 
 
 def load(artefact: Artefact) -> tuple[np.ndarray, list[str]]:

@@ -46,7 +46,7 @@ def build(
         "method": "iBOT",
         "recipe": dict(spec),
         "selection": origin["selection"]["key"],
-        "pool": origin["pool"]["key"],
+        "pool": [each["key"] for name, each in sorted(origin.items()) if name.startswith("pool")],
         **facts,
     }
     args = sized_args(model.name, model.args, recipe.side)

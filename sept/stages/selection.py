@@ -1,6 +1,6 @@
 """The pool images to pre-train on: by Algorithm 1, at random, or a whole source of the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from sept import cost
 from sept.data.images import ImageError
-from sept.data.pool import Pool
+from sept.data.pool import Union
 from sept.errors import ConfigError
 from sept.machine import Machine
 from sept.progress import progress
@@ -29,11 +29,10 @@ def build(
     spec: Mapping[str, Any],
     *,
     machine: Machine,
-    kind: str,
-    path: str | None,
+    places: Sequence[Mapping[str, Any]],
     max_unreadable: float,
 ) -> dict[str, Any]:
-    pool = open_pool(inputs["pool"], kind, path)
+    pool = open_pool(inputs, places)
     if spec["method"] == "sept":
         return _algorithm1(folder, inputs, spec["budget"], pool, machine)
     readable = Readable(pool, max_unreadable)
@@ -47,10 +46,12 @@ def build(
 
 
 def _algorithm1(
-    folder: Path, inputs: Mapping[str, Artefact], budget: int, pool: Pool, machine: Machine
+    folder: Path, inputs: Mapping[str, Artefact], budget: int, pool: Union, machine: Machine
 ) -> dict[str, Any]:
-    _require_same_encoder(inputs["features"], inputs["queries"])
-    features = Features.open(inputs["features"].path)
+    parts = numbered(inputs, "features")
+    for part in parts:
+        _require_same_encoder(part, inputs["queries"])
+    features = Features.joined([Features.open(part.path) for part in parts])
     vectors, ids = query_stage.load(inputs["queries"])
     machine.use_threads()
 
@@ -71,6 +72,11 @@ def _algorithm1(
     return {**statistics(found, len(vectors)), "flops": flops}
 
 
+def numbered(inputs: Mapping[str, Artefact], name: str) -> list[Artefact]:
+    """The inputs `name`0, `name`1, .. in this order: one for each source of the pool."""
+    return [inputs[f"{name}{i}"] for i in range(sum(each.startswith(name) for each in inputs))]
+
+
 def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
     """Vectors are comparable only when one encoder and one preprocessing made them (rule R6)."""
     pool, task = (
@@ -84,7 +90,7 @@ def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
 class Readable:
     """Sorts out the images of a pool that cannot be decoded; `skips` are those met so far."""
 
-    def __init__(self, pool: Pool, max_unreadable: float) -> None:
+    def __init__(self, pool: Union, max_unreadable: float) -> None:
         self.pool, self.max_unreadable = pool, max_unreadable
         self.skips: list[Skip] = []
 
@@ -103,7 +109,7 @@ class Readable:
         return rows[keep]
 
 
-def _random(pool: Pool, readable: Readable, budget: int, seed: int) -> np.ndarray:
+def _random(pool: Union, readable: Readable, budget: int, seed: int) -> np.ndarray:
     """The first `budget` images of the pool's random order that can be decoded."""
     chosen, seen, wanted = np.empty(0, dtype=np.int64), 0, budget
     while len(chosen) < budget:

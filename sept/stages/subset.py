@@ -1,6 +1,6 @@
 """The selected images in a compact local form that training reads hundreds of times."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from sept.store import Artefact
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, kind: str, path: str | None
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, places: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    pool = open_pool(inputs["pool"], kind, path)
+    pool = open_pool(inputs, places)
     rows = load_selection(inputs["selection"].path / SELECTION)["row"].to_pylist()
     with progress("copy the selection", len(rows)) as advance:
 

@@ -5,16 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sept.data.tasks import Task, read_imagefolder
+from sept.data.detection.boxes import Boxed, DetectionTask, draw_images
+from sept.data.read import read
+from sept.data.shots import draw
+from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
 from sept.machine import Machine
 from sept.store import Artefact
 
-IMAGES = "images"
+IMAGES, CLASS_LIST = "images", "classes.txt"
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, path: str | None
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """place: kind, path and options of the reader."""
     if spec["kind"] == "patterns":
         from sept.data.patterns import draw_task
 
@@ -28,15 +32,35 @@ def build(
             spec["seed"],
             machine.threads,
         )
-    task = _read(folder, spec, path)
-    return {"classes": task.classes, "train": len(task.train), "test": len(task.test)}
+    task = _read(folder, place)
+    if spec["kind"] == "inat2017":  # the species that were drawn, for task.class_list
+        assert isinstance(task, Task)
+        write_class_list(task, folder / CLASS_LIST)
+    facts = {"classes": task.classes, "train": len(task.train), "test": len(task.test)}
+    return facts | ({"skipped": task.skipped} if isinstance(task, DetectionTask) else {})
 
 
-def open_task(artefact: Artefact, path: str | None) -> Task:
-    """The examples behind a task artefact; `path` is where they lie now, nothing for `patterns`."""
-    return _read(artefact.path, artefact.manifest["spec"], path)
+def open_task(artefact: Artefact, place: Mapping[str, Any]) -> Task:
+    """The labelled images behind a task artefact, where they lie now."""
+    task = _read(artefact.path, place)
+    assert isinstance(task, Task), f"{place['kind']} has boxes"
+    return task
 
 
-def _read(folder: Path, spec: Mapping[str, Any], path: str | None) -> Task:
-    root = folder / IMAGES if path is None else Path(path)
-    return read_imagefolder(root, spec.get("test_fraction", 0.0), spec["seed"])
+def few_shots(artefact: Artefact, place: Mapping[str, Any], shot: Mapping[str, Any], seed: int) -> list[Example]:
+    """The labelled images that are used."""
+    task = open_task(artefact, place)
+    return draw(task.train, shot["per_class"], seed, task.classes, shot["share"] or 1.0)
+
+
+def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Boxed]:
+    """The annotated images that are used."""
+    task = _read(artefact.path, place)
+    assert isinstance(task, DetectionTask), f"{place['kind']} has no boxes"
+    return draw_images(task.train, count, seed)
+
+
+def _read(folder: Path, place: Mapping[str, Any]) -> Task | DetectionTask:
+    if place["kind"] == "patterns":
+        return read_imagefolder(folder / IMAGES, test_fraction=0.0, seed=0)  # drawn with a test split
+    return read(place["kind"], place["path"], place["options"])
