@@ -9,14 +9,14 @@ LINE_EVERY_S = 30.0
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives `advance(n)`; `total` is in the units of n (images, steps, rows)."""
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives `advance(n)`; `total` is in the units of n (images, steps, rows); None when unknown."""
     with _bar(what, total) if sys.stderr.isatty() else _lines(what, total) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,7 +27,7 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _lines(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def _lines(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     start = last = time.monotonic()
     done = 0
 
@@ -35,9 +35,11 @@ def _lines(what: str, total: int) -> Iterator[Callable[[int], None]]:
         nonlocal done, last
         done += n
         now = time.monotonic()
-        if now - last >= LINE_EVERY_S and 0 < done < total:
-            left = (now - start) * (total - done) / done
-            print(f"  {what}: {done:,} of {total:,}, {left:,.0f} s left", file=sys.stderr, flush=True)
-            last = now
+        if now - last < LINE_EVERY_S or not done or done == total:
+            return
+        last, told = now, f"  {what}: {done:,}"
+        if total:
+            told += f" of {total:,}, {(now - start) * (total - done) / done:,.0f} s left"
+        print(told, file=sys.stderr, flush=True)
 
     yield advance

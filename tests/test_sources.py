@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sept.data import sources
 from sept.data.sources import (
     Entry,
     Reader,
@@ -22,6 +21,7 @@ from sept.data.sources import (
     list_folder,
     list_tars,
 )
+from sept.data.sources import reader as sources
 from sept.errors import ConfigError, DataError
 
 
@@ -322,6 +322,14 @@ def test_tars_of_a_source_lie_in_one_folder_and_are_listed_once(tmp_path):
         list_tars([a, b], "s")
     with pytest.raises(DataError, match="listed twice"):
         list_tars([a, a], "s")
+
+
+def test_a_member_named_twice_is_refused(tmp_path):
+    path = make_tar(tmp_path / "s.tar", some_members(2))
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("0001.jpg"), io.BytesIO(b""))
+    with pytest.raises(DataError, match=r"s\.tar: holds the member '0001\.jpg' twice"):
+        list_tars([path], "s")
 
 
 def test_a_tar_is_indexed_as_it_is_read(tmp_path):

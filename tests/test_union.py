@@ -14,6 +14,7 @@ from PIL import Image
 from sept.compose import CONF, check_overrides, load, register
 from sept.data import locate
 from sept.data.pool import Pool, Union, write_manifest
+from sept.data.sources import scan
 from sept.errors import ConfigError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -34,7 +35,7 @@ def images(folder: Path, count: int, seed: int) -> Path:
 
 def pool(root: Path, artefact: Path) -> Pool:
     artefact.mkdir()
-    write_manifest(artefact, locate.entries("folder", str(root)))
+    write_manifest(artefact, scan("folder", str(root), locate.FOLDER))
     return Pool.open(artefact, {locate.FOLDER: root})
 
 

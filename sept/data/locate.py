@@ -1,45 +1,39 @@
-"""Where a pool's images lie and what identifies them, from `pool.kind` and `pool.path`; without torch, for plans."""
+"""Where a source of a pool lies and what identifies it, from its `kind` and `path`; without torch, for plans."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
-from sept.data.sources import Entry, digest_listing, find_tars, list_folder, list_tars
+from sept.data import sources
+from sept.data.sources import Entry
 
-FOLDER = "folder"  # the one source of a pool of loose files
+FOLDER = "folder"
 
 
 @lru_cache(maxsize=64)  # a sweep asks for it often
 def identify(kind: str, path: str) -> tuple[str, int]:
-    """Digest of what the pool holds, and its number of images (0: not known before the tars are read).
+    """Digest of what the source holds, and its number of images (0: not known before it is scanned)."""
+    return sources.identify(kind, path)
 
-    Equal after the images were moved elsewhere, different after one was changed. DataError when nothing is there.
+
+def entries(
+    kind: str,
+    path: str,
+    threads: int,
+    folder: Path,
+    advance: Callable[[int], None],
+    absent: Callable[[str], None],
+) -> Iterator[Entry]:
+    """Every image in the order of its row; a scan that was stopped goes on in `folder`. See `scan_in_parallel`.
+
+    Archives make sources within the source: the shards curated-000.tar, curated-001.tar, .. are `curated`.
     """
-    if kind == "folder":
-        entries = list_folder(Path(path), FOLDER)
-        return digest_listing(entries, Path(path)), len(entries)
-    tars = find_tars(path)
-    whole = [Entry(source_of(tar), tar.name, tar.name, 0, tar.stat().st_size) for tar in tars]
-    return digest_listing(whole, tars[0].parent), 0
+    for entry in sources.scan_in_parallel(kind, path, kind, threads, folder, advance, absent):
+        yield entry._replace(source=source_of(entry.shard)) if kind in ("webdataset", "zip", "parquet") else entry
 
 
-def entries(kind: str, path: str) -> Iterator[Entry]:
-    """Every image in the order of its pool row: sorted by source, shard and place."""
-    if kind == "folder":
-        yield from list_folder(Path(path), FOLDER)
-        return
-    tars = sorted(find_tars(path), key=lambda tar: (source_of(tar), tar.name))
-    for source, shards in groupby(tars, source_of):
-        yield from list_tars(list(shards), source)
-
-
-def root(kind: str, path: str) -> Path:
-    """The folder that shards are relative to."""
-    return Path(path) if kind == "folder" else find_tars(path)[0].parent
-
-
-def source_of(tar: Path) -> str:
-    """The source a shard belongs to: its name without the number, `curated` for curated-000012.tar."""
-    return re.sub(r"[-_.]*\d+$", "", tar.stem) or tar.stem
+def source_of(shard: str) -> str:
+    """The source a shard belongs to: its name without the number."""
+    stem = Path(shard).stem
+    return re.sub(r"[-_.]*\d+$", "", stem) or stem

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sept.data.images import ImageError, Pixels, decode
-from sept.data.sources import Entry, Reader
+from sept.data.sources import Entry, Reader, Root
 from sept.errors import ConfigError, DataError
 
 MANIFEST = "pool.parquet"
@@ -52,7 +52,7 @@ def write_manifest(folder: Path, entries: Iterable[Entry]) -> dict[str, Any]:
 class Pool:
     """The images of a manifest, by row. Columns are loaded when first used; picklable, each worker opens its own."""
 
-    def __init__(self, manifest: Path, roots: Mapping[str, Path]) -> None:
+    def __init__(self, manifest: Path, roots: Mapping[str, Root]) -> None:
         self._manifest = manifest
         self._roots = dict(roots)
         self._columns: dict[str, pa.ChunkedArray] = {}
@@ -60,8 +60,8 @@ class Pool:
         self._rows: int = pq.read_metadata(manifest).num_rows
 
     @classmethod
-    def open(cls, manifest_folder: Path, roots: Mapping[str, Path]) -> "Pool":
-        """The pool of `manifest_folder`, with the folder each of its sources lies in now (a moved one keeps its rows).
+    def open(cls, manifest_folder: Path, roots: Mapping[str, Root]) -> "Pool":
+        """The pool of `manifest_folder`, with the folder or URL each of its sources is at now: moved ones keep their rows.
 
         Raises ConfigError where `roots` and the manifest name different sources, DataError where a folder is missing or
         the manifest damaged.
@@ -75,7 +75,7 @@ class Pool:
         if sources != set(roots):
             raise ConfigError(f"{manifest} has the sources {sorted(sources)}, but roots are given for {sorted(roots)}")
         for source, root in roots.items():
-            if not root.is_dir():
+            if isinstance(root, Path) and not root.is_dir():
                 raise DataError(f"{root}: no such folder, given as the root of pool source {source!r}")
         return pool
 

@@ -7,10 +7,13 @@ from typing import Any
 
 from sept.data import locate
 from sept.data.pool import Pool, Union, write_manifest
+from sept.data.sources import root
 from sept.machine import Machine
+from sept.progress import progress
 from sept.store import Artefact
 
 IMAGES = "images"
+NAMED = 1_000  # of the photos that a list names and the disk does not hold
 
 
 def build(
@@ -29,7 +32,12 @@ def build(
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         draw_pool(folder / IMAGES, spec["images"], spec["side"], spec["seed"], machine.threads)
         kind, path = "webdataset", str(folder / IMAGES)
-    return write_manifest(folder, locate.entries(kind, path))
+    assert path is not None
+    absent: list[str] = []
+    with progress("list the pool", None) as advance:
+        found = locate.entries(kind, path, machine.threads, folder, advance, absent.append)
+        facts = write_manifest(folder, found)
+    return facts | {"absent": len(absent), "named_absent": absent[:NAMED]}
 
 
 def open_pool(inputs: Mapping[str, Artefact], places: Sequence[Mapping[str, Any]]) -> Union:
@@ -41,4 +49,5 @@ def _open(artefact: Artefact, place: Mapping[str, Any]) -> Pool:
     kind, path = place["kind"], place["path"]
     if kind == "patterns":
         kind, path = "webdataset", str(artefact.path / IMAGES)
-    return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], locate.root(kind, path)))
+    assert path is not None
+    return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root(kind, path)))

@@ -1,0 +1,137 @@
+"""Shards as files to read parts of, on the disk or behind a URL."""
+
+import io
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol, cast
+
+from sept.data.sources.remote import RemoteFile
+from sept.errors import DataError
+
+Root = Path | str
+"""The folder shards are relative to: a path, or a URL as a string (a Path would merge its slashes)."""
+SAMPLE_BYTES = 4096
+"""Read at each end of a shard for its digest."""
+BLOCK = 1 << 16
+"""Read ahead from a URL: the headers of small members come many in one request, larger members are leapt over."""
+
+
+class Bytes(Protocol):
+    """What readers need of a file."""
+
+    where: str
+
+    def pread(self, size: int, offset: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class LocalFile:
+    """A file on the disk, held open."""
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """`size` bytes from `offset` on, fewer at the end of the file. Raises OSError."""
+        return os.pread(self._descriptor, size, offset)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Stream(io.RawIOBase):
+    """A remote file for the libraries that walk through one: seek and read, with one block read ahead."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self._place = self._start = 0
+        self._block = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._file.size}[whence]
+        if self._place < 0:
+            raise OSError("a place before the start of the file")
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._at(len(view))
+        view[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def _at(self, size: int) -> bytes:
+        """`size` bytes from the current place on, fewer at the end."""
+        first = self._place - self._start
+        if not 0 <= first <= first + size <= len(self._block):
+            if size >= BLOCK:
+                return self._file.pread(size, self._place)
+            self._start, first = self._place, 0
+            self._block = self._file.pread(BLOCK, self._place)
+        return self._block[first : first + size]
+
+
+def is_url(path: Root) -> bool:
+    return isinstance(path, str) and "://" in path
+
+
+def within(root: Root, shard: str) -> Root:
+    """The file `shard` of the source at `root`."""
+    return root / shard if isinstance(root, Path) else f"{root.rstrip('/')}/{shard}"
+
+
+def stem_of(path: Root) -> str:
+    return PurePosixPath(path).stem
+
+
+def name_of(path: Root) -> str:
+    return PurePosixPath(path).name
+
+
+def open_bytes(path: Root) -> Bytes:
+    """The file at `path`, to read parts of. Raises OSError or DataError where there is none."""
+    return LocalFile(path) if isinstance(path, Path) else RemoteFile(path)
+
+
+def open_stream(path: Root) -> BinaryIO:
+    """The file at `path`, to walk through. Raises OSError or DataError where there is none."""
+    return open(path, "rb") if isinstance(path, Path) else cast(BinaryIO, _Stream(RemoteFile(path)))
+
+
+def size_of(path: Root) -> int:
+    return path.stat().st_size if isinstance(path, Path) else RemoteFile(path).size
+
+
+def read_exactly(file: Bytes, offset: int, size: int) -> bytes:
+    """The `size` bytes at `offset`. Raises DataError where the file ends too early."""
+    data = file.pread(size, offset)
+    if len(data) != size:
+        raise DataError(
+            f"{file.where}: {len(data):,} of {size:,} bytes at offset {offset:,}; "
+            "the file changed since it was listed: list the source again"
+        )
+    return data
+
+
+def head_and_tail(path: Root, first: int, last: int) -> bytes:
+    """Up to `SAMPLE_BYTES` from byte `first` on, and up to `SAMPLE_BYTES` before byte `last`. Raises DataError."""
+    count = min(SAMPLE_BYTES, last - first)
+    try:
+        file = open_bytes(path)
+        try:
+            return file.pread(count, first) + file.pread(count, last - count)
+        finally:
+            file.close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error

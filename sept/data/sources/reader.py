@@ -1,0 +1,85 @@
+"""Reads the images of a source by their places, whatever its layout."""
+
+from collections import OrderedDict
+from typing import Protocol
+
+from sept.data.sources.files import Bytes, Root, open_bytes, read_exactly, within
+from sept.data.sources.parquet import Rows
+from sept.data.sources.zips import read_zipped
+from sept.errors import DataError
+
+OPEN_FILES = 64
+"""Descriptors a reader keeps: many workers share the process limit, often 1,024."""
+OPEN_PARQUET = 2
+"""Parquet files a reader keeps: each holds tens of megabytes of unpacked rows."""
+
+
+class _Shard(Protocol):
+    def read(self, offset: int, size: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _Plain:
+    """A loose image, or a tar: the bytes are the image."""
+
+    def __init__(self, file: Bytes) -> None:
+        self._file = file
+
+    def read(self, offset: int, size: int) -> bytes:
+        return read_exactly(self._file, offset, size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Zip(_Plain):
+    def read(self, offset: int, size: int) -> bytes:
+        return read_zipped(self._file, offset, size)
+
+
+class Reader:
+    """Reads images of the source at `root` by their place. Picklable; one per thread (workers are processes)."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self._open: OrderedDict[str, _Shard] = OrderedDict()  # least recently used first
+
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        """The image listed as (shard, offset, size).
+
+        Raises DataError where the file is gone or not as listed, and ImageError where a zip shows one image damaged.
+        """
+        try:
+            return self._shard(shard).read(offset, size)
+        except OSError as error:
+            raise DataError(f"{within(self.root, shard)}: cannot be read ({error.strerror})") from error
+
+    def _shard(self, shard: str) -> _Shard:
+        if shard not in self._open:
+            limit = OPEN_PARQUET if shard.lower().endswith(".parquet") else OPEN_FILES
+            while len(self._open) >= limit:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = self._opened(shard)
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    def _opened(self, shard: str) -> _Shard:
+        path, name = within(self.root, shard), shard.lower()
+        if name.endswith(".parquet"):
+            return Rows(path)
+        return _Zip(open_bytes(path)) if name.endswith(".zip") else _Plain(open_bytes(path))
+
+    def close(self) -> None:
+        """Gives the descriptors back; a later read opens anew."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Root]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, Root]) -> None:
+        self.__init__(state["root"])  # type: ignore[misc]

@@ -1,0 +1,115 @@
+"""Images in uncompressed tars, found through our own index: sequential readers lose the rest of a damaged tar."""
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sept.data.sources.entry import ACCEPTED, Entry, is_hidden, is_image
+from sept.data.sources.files import Root, name_of, open_stream, stem_of
+from sept.errors import DataError
+
+END_CHUNK = 1 << 20
+
+
+# Of a header (POSIX pax, "ustar Interchange Format"): name, size, checksum, its end, type, magic and the name's prefix.
+_NAME, _SIZE, _SIZE_END = slice(0, 100), slice(124, 135), slice(135, 136)
+_SUM, _SUM_END = slice(148, 154), slice(154, 156)
+_TYPE, _MAGIC, _PREFIX = slice(156, 157), slice(257, 262), slice(345, 346)
+_SUM_FIELD, _BLANK_SUM = slice(148, 156), 8 * ord(" ")
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar. tarfile sums every header twice in Python, which is most of the time an index takes."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "_Member":  # type: ignore[override]
+        """The member of a header: here for a regular file in plain octal, by tarfile for all else."""
+        if not _is_plain(buf) or sum(buf) - sum(buf[_SUM_FIELD]) + _BLANK_SUM != int(buf[_SUM], 8):
+            return super().frombuf(buf, encoding, errors)
+        member = cls(buf[_NAME].partition(b"\0")[0].decode(encoding, errors))
+        member.size = int(buf[_SIZE], 8)
+        return member
+
+
+def _is_plain(header: bytes) -> bool:
+    """Whether a header is whole, that of a regular file of a short name, and its numbers are ended octal digits."""
+    return (
+        len(header) == tarfile.BLOCKSIZE
+        and header[_TYPE] == tarfile.REGTYPE
+        and header[_MAGIC] == b"ustar"
+        and header[_PREFIX] == b"\0"
+        and header[_SUM_END] == b"\0 "
+        and header[_SIZE_END] in b"\0 "
+        and _is_octal(header[_SIZE])
+        and _is_octal(header[_SUM])
+    )
+
+
+def _is_octal(field: bytes) -> bool:
+    return not field.strip(b"01234567")
+
+
+def list_tars(paths: Sequence[Path], source: str) -> list[Entry]:
+    """Images in uncompressed tars of one folder, tar by tar in the order given, each in the order of the archive.
+
+    Raises DataError for tars of several folders or listed twice, for a damaged or cut tar, and for no image in all.
+    """
+    if len({path.parent for path in paths}) > 1:
+        raise DataError(f"{paths[0]}: the tars of source {source!r} lie in several folders; name a source for each")
+    if len(set(paths)) < len(paths):
+        raise DataError(f"{paths[0].parent}: a tar of source {source!r} is listed twice")
+    entries = [entry for path in paths for entry in index_tar(path, source)]
+    if not entries:
+        raise DataError(f"source {source!r}: no image in {len(paths)} tars of {paths[0].parent} ({ACCEPTED})")
+    return entries
+
+
+def index_tar(path: Root, source: str) -> Iterator[Entry]:
+    """Regular image members of one tar in the order of the archive; others, and hidden ones, are left out.
+
+    Names are labels and never touch the disk; bytes in them that are not UTF-8 appear as backslash escapes. Raises
+    DataError, after the members before it, at damage: a bad header, a zeroed block, an archive without its end; and at
+    a name that came before, for a tar that was appended to holds old and new versions of an image.
+    """
+    last = "its start"
+    seen: set[str] = set()
+    try:
+        with open_stream(path) as file, _opened(file) as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep a kilobyte of each
+                label = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                last = f"member {label!r}"
+                if member.size < 0:  # older Pythons would read on backwards, for ever (CVE-2025-8194)
+                    raise tarfile.ReadError("negative size")
+                if not member.isreg() or not is_image(label) or is_hidden(label):
+                    continue
+                if member.issparse():
+                    raise tarfile.ReadError("it is stored sparse, so its bytes are not in one piece: repack the tar")
+                if label in seen:
+                    raise DataError(f"{path}: holds the member {label!r} twice; repack the tar with each image once")
+                seen.add(label)
+                yield Entry(source, f"{stem_of(path)}/{label}", name_of(path), member.offset_data, member.size)
+            _check_end(file, tar.offset, path, last)  # type: ignore[attr-defined]
+    except DataError:
+        raise
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged, cut or no uncompressed tar, after {last} ({error})") from error
+
+
+def _opened(file: BinaryIO) -> tarfile.TarFile:
+    return tarfile.open(fileobj=file, mode="r:", encoding="utf-8", tarinfo=_Member)
+
+
+def _check_end(file: BinaryIO, offset: int, path: Root, last: str) -> None:
+    """`offset` is where tarfile stopped, which it does in silence at any bad header: there must be zeros to the end."""
+    file.seek(offset)
+    zeros = 0
+    while chunk := file.read(END_CHUNK):
+        if chunk.count(0) < len(chunk):
+            raise DataError(f"{path}: damaged at byte {offset:,}, after {last}: no member header, and not the end")
+        zeros += len(chunk)
+    if zeros < tarfile.BLOCKSIZE:
+        raise DataError(
+            f"{path}: cut off at byte {offset + zeros:,}, after {last}: the closing zero blocks are missing"
+        )

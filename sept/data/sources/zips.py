@@ -1,0 +1,122 @@
+"""Images in zip archives, stored or deflated: found by the archive's directory, read by the header before each."""
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+from sept.data.images import ImageError
+from sept.data.sources.entry import Entry, is_hidden, is_image
+from sept.data.sources.files import Bytes, Root, name_of, open_stream, read_exactly, stem_of
+from sept.errors import DataError
+
+MAX_MEMBER_BYTES = 1 << 28
+"""A larger image is refused: a deflated member may unpack to a thousand times its size."""
+CHUNK = 1 << 16
+
+# APPNOTE 4.3.7: signature, flags, method, CRC-32, packed and unpacked size, lengths of the name and the extra field.
+_HEADER = struct.Struct("<4s2xHH4xIIIHH")
+_SIGNATURE, _DESCRIPTOR = b"PK\3\4", b"PK\7\10"
+_ENCRYPTED, _CRC_FOLLOWS = 0x1, 0x8
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def index_zip(path: Root, source: str) -> Iterator[Entry]:
+    """Image members of one zip by their place in it; folders, links and hidden ones are left out.
+
+    Names are labels and never touch the disk. The archive's directory, some 600 bytes a member, is in memory meanwhile.
+    Raises DataError for an archive that is damaged or cut, and for a member that is encrypted, packed otherwise than
+    stored or deflated, larger than `MAX_MEMBER_BYTES`, laid over another one, or of a name that came before.
+    """
+    try:
+        with open_stream(path) as file, zipfile.ZipFile(file) as archive:
+            members, end = archive.infolist(), archive.start_dir
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged, cut or no zip archive ({error})") from error
+    members.sort(key=lambda member: member.header_offset)
+    _refuse_overlap(members, end, path)
+    seen: set[str] = set()
+    for member in members:
+        if _is_image(member):
+            _refuse_unfit(member, path)
+            if member.filename in seen:
+                raise DataError(f"{path}: holds the member {member.filename!r} twice; repack it with each image once")
+            seen.add(member.filename)
+            key = f"{stem_of(path)}/{member.filename}"
+            yield Entry(source, key, name_of(path), member.header_offset, member.file_size)
+
+
+def _is_image(member: zipfile.ZipInfo) -> bool:
+    linked = stat.S_ISLNK(member.external_attr >> 16)  # a link's content is the name of what it points to
+    return not linked and is_image(member.filename) and not is_hidden(member.filename)
+
+
+def _refuse_unfit(member: zipfile.ZipInfo, path: Root) -> None:
+    name = member.filename
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"{path}: the member {name!r} is encrypted; repack the zip without a password")
+    if member.compress_type not in _METHODS:
+        raise DataError(f"{path}: the member {name!r} is neither stored nor deflated; repack the zip (zip -0)")
+    if max(member.file_size, member.compress_size) > MAX_MEMBER_BYTES:
+        raise DataError(
+            f"{path}: the member {name!r} says it unpacks to {member.file_size:,} bytes, more than an image's "
+            f"{MAX_MEMBER_BYTES:,}; remove it"
+        )
+    if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
+        raise DataError(f"{path}: damaged: the member {name!r} is stored in two sizes; fetch the zip again")
+
+
+def _refuse_overlap(members: list[zipfile.ZipInfo], end: int, path: Root) -> None:
+    """Archives whose members share bytes are bombs or damaged; the last member ends before the directory at `end`."""
+    ends = [*(member.header_offset for member in members[1:]), end]
+    for member, following in zip(members, ends, strict=False):  # an empty archive has an end, too
+        last = member.header_offset + _HEADER.size + len(member.orig_filename) + member.compress_size
+        if member.header_offset < 0 or last > following:
+            raise DataError(f"{path}: damaged: the member {member.filename!r} runs into the next; fetch the zip again")
+
+
+def read_zipped(file: Bytes, offset: int, size: int) -> bytes:
+    """The image of `size` bytes whose member header is at `offset`.
+
+    Raises ImageError where the bytes are not those that were packed, DataError where there is no such member.
+    """
+    header = _HEADER.unpack(read_exactly(file, offset, _HEADER.size))
+    signature, flags, method, crc, _, _, name, extra = header
+    if signature != _SIGNATURE or method not in _METHODS or flags & _ENCRYPTED:
+        raise DataError(f"{file.where}: no readable member at byte {offset:,}; damaged, or changed since it was listed")
+    start = offset + _HEADER.size + name + extra
+    if method == zipfile.ZIP_STORED:
+        data, end = read_exactly(file, start, size), start + size
+    else:
+        data, end = _inflate(file, start, size)
+    if zlib.crc32(data) not in (_following(file, end) if flags & _CRC_FOLLOWS else (crc,)):
+        raise ImageError(f"{file.where}, byte {offset:,}: damaged: the bytes do not have the checksum of the zip")
+    return data
+
+
+def _inflate(file: Bytes, start: int, size: int) -> tuple[bytes, int]:
+    """The unpacked bytes of the stream at `start`, never more than `size`, and the place where the stream ends."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data, end = bytearray(), start
+    try:
+        while not inflater.eof and len(data) <= size:
+            piece = file.pread(CHUNK, end)
+            if not piece:
+                break
+            end += len(piece)
+            data += inflater.decompress(piece, size + 1 - len(data))
+    except zlib.error as error:
+        raise ImageError(f"{file.where}, byte {start:,}: damaged: cannot be unpacked ({error})") from error
+    if not inflater.eof or len(data) != size:
+        raise ImageError(f"{file.where}, byte {start:,}: damaged: unpacks to other than {size:,} bytes")
+    return bytes(data), end - len(inflater.unused_data)
+
+
+def _following(file: Bytes, place: int) -> tuple[int, ...]:
+    """The CRC-32 behind a member's bytes, with or without its signature: both are in use (APPNOTE 4.3.9.3)."""
+    first, second = struct.unpack("<4s4s", read_exactly(file, place, 8))
+    crcs = (first, second) if first == _DESCRIPTOR else (first,)
+    return tuple(int.from_bytes(crc, "little") for crc in crcs)
