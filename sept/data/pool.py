@@ -61,7 +61,7 @@ class Pool:
 
     @classmethod
     def open(cls, manifest_folder: Path, roots: Mapping[str, Root]) -> "Pool":
-        """The pool of `manifest_folder`, with the folder or URL each of its sources is at now: moved ones keep their rows.
+        """The pool of `manifest_folder`, with the folder or URL each source is at now: a moved one keeps its rows.
 
         Raises ConfigError where `roots` and the manifest name different sources, DataError where a folder is missing or
         the manifest damaged.
