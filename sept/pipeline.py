@@ -34,13 +34,13 @@ VERSIONS = {
     "pool": 1,
     "task": 1,
     "retriever": 2,
-    "features": 1,
-    "queries": 1,
+    "features": 2,
+    "queries": 2,
     "selection": 1,
-    "subset": 1,
+    "subset": 2,
     "weights": 1,
     "pretrain": 2,
-    "finetune": 2,
+    "finetune": 3,
 }
 
 

@@ -58,7 +58,7 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     pool, features = _pool(pipeline, store), _features(pipeline, store)
     retriever = store.make(pipeline.retriever())
     encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.machine, e.retriever.batch_size)
-    vectors, _ = encoder(reader(examples), range(len(examples)))
+    vectors, _ = encoder(reader(examples, e.retriever.preprocess.resize), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
     folder = folder / f"matches-{Path(e.query.path).stem}"

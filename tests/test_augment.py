@@ -1,11 +1,16 @@
 """Batched augmentation against torchvision's operators and distributions."""
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
+from scipy.stats import chisquare, kstest, wasserstein_distance
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.nn.functional import pad
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
@@ -172,32 +177,128 @@ def test_autocast_changes_nothing():
         assert torch.equal(resize_by_products(batch, boxes, 16, "bilinear"), expected[1])
 
 
+# MoBy's and iBOT's released pipelines: RandomHorizontalFlip(), RandomApply([ColorJitter(0.4, 0.4, 0.2, 0.1)], 0.8),
+# RandomGrayscale(0.2), a Gaussian blur of radius 0.1 to 2 with probability 1 and 0.1, solarize at 128 with 0 and 0.2.
+MOBY_SECOND = replace(MOBY_FIRST, blur=0.1, solarise=0.2)
+PUBLISHED = {"flip": (0.5, 0.5), "jitter": (0.8, 0.8), "grayscale": (0.2, 0.2), "blur": (1, 0.1), "solarise": (0, 0.2)}
+RANGES = [(0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)]  # torchvision ColorJitter: 1 - b to 1 + b, -hue to hue
+MANY = 20_000
+
+
+def happened(draws):
+    """What was done to each image, bool (B,) by the name of its probability."""
+    return {
+        "flip": draws.flip,
+        "jitter": (draws.factors != torch.tensor([1.0, 1, 1, 0])).any(1),
+        "grayscale": draws.grayscale,
+        "blur": draws.sigma > 0,
+        "solarise": draws.solarise,
+    }
+
+
+def is_uniform(values, low, high):
+    assert low <= values.min()
+    assert values.max() <= high + 1e-6
+    return kstest(values.double().numpy(), "uniform", (low, high - low)).pvalue > 0.01
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+@pytest.mark.parametrize(("view", "policy"), [(0, MOBY_FIRST), (1, MOBY_SECOND)])
+def test_each_step_happens_as_often_as_published(view, policy, name):
+    share = happened(draw_parameters(generator(view), MANY, policy))[name].float().mean().item()
+    assert share == pytest.approx(PUBLISHED[name][view], abs=0.012)
+
+
 def test_probabilities_are_those_of_the_policy():
-    draws = draw_parameters(generator(0), 20_000, MOBY_FIRST)
-    jittered = (draws.factors != torch.tensor([1.0, 1, 1, 0])).any(1)
-    found = [m.float().mean().item() for m in (draws.flip, jittered, draws.grayscale, draws.sigma > 0, draws.solarise)]
-    assert found == pytest.approx([0.5, 0.8, 0.2, 1.0, 0.0], abs=0.012)
-    second = draw_parameters(generator(1), 20_000, BUSY)
-    assert second.solarise.float().mean().item() == pytest.approx(0.4, abs=0.012)
-    assert (second.sigma > 0).float().mean().item() == pytest.approx(0.5, abs=0.012)
+    found = happened(draw_parameters(generator(1), MANY, BUSY))
+    for name, share in {"flip": 0.5, "jitter": 0.9, "grayscale": 0.3, "blur": 0.5, "solarise": 0.4}.items():
+        assert found[name].float().mean().item() == pytest.approx(share, abs=0.012)
 
 
-def test_factors_and_orders_are_distributed_as_torchvisions_color_jitter():
-    draws = draw_parameters(generator(0), 20_000, MOBY_FIRST)
+@pytest.mark.parametrize("operation", range(4), ids=["brightness", "contrast", "saturation", "hue"])
+def test_each_factor_is_uniform_in_the_range_of_torchvisions_color_jitter(operation):
+    draws = draw_parameters(generator(0), MANY, MOBY_FIRST)
     jitter = tv.ColorJitter(0.4, 0.4, 0.2, 0.1)
-    with seeded(1):
-        theirs = [
-            jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) for _ in range(5000)
-        ]
-    quantiles = np.linspace(0, 1, 11)
-    jittered = (draws.factors != torch.tensor([1.0, 1, 1, 0])).any(1)
-    ours = np.quantile(draws.factors[jittered].numpy(), quantiles, axis=0)
-    np.testing.assert_allclose(ours, np.quantile([t[1:] for t in theirs], quantiles, axis=0), atol=0.03)
-    _, counts = draws.order.unique(dim=0, return_counts=True)
+    assert [jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue] == [pytest.approx(r) for r in RANGES]
+    assert is_uniform(draws.factors[happened(draws)["jitter"], operation], *RANGES[operation])
+
+
+def test_strong_factors_stop_at_zero_as_torchvisions_do():
+    jitter = tv.ColorJitter(1.6, 1.6, 1.6, 0.5)
+    policy = replace(MOBY_FIRST, jitter=1.0, brightness=1.6, contrast=1.6, saturation=1.6, hue=0.5)
+    factors = draw_parameters(generator(0), MANY, policy).factors
+    for column, (low, high) in enumerate([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue]):
+        assert is_uniform(factors[:, column], low, high)
+
+
+def test_every_order_of_the_colour_operations_is_as_likely():
+    _, counts = draw_parameters(generator(0), MANY, MOBY_FIRST).order.unique(dim=0, return_counts=True)
     assert len(counts) == 24
-    assert counts.float().div(20_000).sub(1 / 24).abs().max() < 0.007
-    radii = np.quantile(draws.sigma.numpy(), quantiles)
-    np.testing.assert_allclose(radii, 0.1 + 1.9 * quantiles, atol=0.03)
+    assert chisquare(counts.numpy()).pvalue > 0.01
+
+
+@pytest.mark.parametrize("policy", [MOBY_FIRST, MOBY_SECOND, replace(MOBY_FIRST, blur_radius=(0.5, 0.7))])
+def test_the_blur_radius_is_uniform_in_its_range(policy):
+    sigma = draw_parameters(generator(0), MANY, policy).sigma
+    assert is_uniform(sigma[sigma > 0], *policy.blur_radius)
+
+
+def test_what_is_drawn_for_one_step_says_nothing_of_another():
+    draws = draw_parameters(generator(3), MANY, MOBY_SECOND)
+    jittered_and_blurred = (draws.sigma > 0) & happened(draws)["jitter"]
+    columns = [mask.double() for mask in happened(draws).values()]
+    assert np.abs(np.corrcoef(torch.stack(columns)) - np.eye(5)).max() < 0.03
+    numbers = torch.cat([draws.factors.T, draws.order.T[:3], draws.sigma[None], draws.flip[None]])
+    found = np.corrcoef(numbers[:, jittered_and_blurred].double())
+    orders = np.ix_(range(4, 7), range(4, 7))  # a permutation's places exclude each other
+    found[orders] = np.eye(3)
+    assert np.abs(found - np.eye(9)).max() < 0.1  # of some 1,600 images
+
+
+def test_draws_differ_between_the_images_of_a_batch_and_between_batches():
+    first, second = (draw_parameters(generator(seed), MANY, MOBY_FIRST) for seed in (0, 1))
+    assert len(first.sigma.unique()) > 0.99 * MANY
+    assert (first.sigma == second.sigma).float().mean() < 0.01
+
+
+def published(policy):
+    """The view up to its uint8 pixels, by torchvision on PIL images."""
+    jitter = tv.ColorJitter(policy.brightness, policy.contrast, policy.saturation, policy.hue)
+    blur = tv.Lambda(lambda image: image.filter(ImageFilter.GaussianBlur(random.uniform(*policy.blur_radius))))
+    return tv.Compose(
+        [
+            tv.RandomHorizontalFlip(policy.flip),
+            tv.RandomApply([jitter], policy.jitter),
+            tv.RandomGrayscale(policy.grayscale),
+            tv.RandomApply([blur], policy.blur),
+            tv.RandomSolarize(128, policy.solarise),
+            tv.ToTensor(),
+            tv.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        ]
+    )
+
+
+@pytest.mark.parametrize("policy", [MOBY_FIRST, MOBY_SECOND])
+def test_views_are_distributed_as_the_published_pipelines(policy):
+    """Of one image, the level of each channel, the contrast, the detail, the colourfulness, and which way it faces."""
+    coarse, count = numpy_rng(0).integers(0, 256, (7, 7, 3), dtype=np.uint8), 1500
+    picture = Image.fromarray(coarse).resize((32, 24), Image.Resampling.BICUBIC)  # on noise, Pillow's blur is another
+    image = tvf.pil_to_tensor(picture)
+    ours = photometric(image.expand(count, -1, -1, -1), draw_parameters(generator(0), count, policy))
+    pipeline = published(policy)
+    with seeded(1):
+        theirs = torch.stack([pipeline(picture) for _ in range(count)])
+    for measure in (
+        lambda v: v[:, 0].mean((1, 2)),
+        lambda v: v[:, 1].mean((1, 2)),
+        lambda v: v[:, 2].mean((1, 2)),
+        lambda v: v.std((1, 2, 3)),
+        lambda v: v.diff(dim=3).abs().mean((1, 2, 3)),
+        lambda v: v.std(1).mean((1, 2)),
+        lambda v: (v[..., :16] - v[..., 16:]).mean((1, 2, 3)),
+    ):
+        found, expected = measure(ours).numpy(), measure(theirs).numpy()
+        assert wasserstein_distance(found, expected) < 0.08 * expected.std()  # as far as two samples of theirs are
 
 
 def test_blur_radii_scale_with_the_side():

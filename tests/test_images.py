@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from sept.data import images
-from sept.data.images import ImageError, decode
+from sept.data.images import ImageError, ample, decode
 
 H, W = 24, 36
 
@@ -64,6 +64,69 @@ def test_jpeg_equals_pillows_decoding(mode, options):
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
     assert np.abs(pixels - reference(Image.open(io.BytesIO(data)))).max() <= 1
+
+
+def landscape(height: int, width: int) -> Image.Image:
+    """Random detail on all scales, as a photograph has."""
+    rng, layers = np.random.default_rng(0), np.zeros((height, width, 3))
+    for cells in (3, 12, 48, 192):
+        coarse = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        layers += np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), float) / 4
+    return Image.fromarray(layers.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [(None, (101, 150)), (51, (101, 150)), (50, (51, 75)), (26, (51, 75)), (25, (26, 38)), (1, (13, 19))],
+)
+def test_a_jpeg_is_reduced_as_far_as_its_shorter_side_stays_long_enough(least, size):
+    pixels = decode(encode(landscape(101, 150), "JPEG"), least)
+    assert pixels.shape == (*size, 3)
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_reduced_jpeg_is_pillows_draft(mode, options):
+    data = encode(landscape(120, 160).convert(mode), "JPEG", **options)
+    theirs = Image.open(io.BytesIO(data))
+    theirs.draft(None, (80, 60))
+    assert theirs.size == (80, 60)
+    assert np.array_equal(decode(data, 60), reference(theirs))
+
+
+def test_a_reduced_jpeg_is_turned_upright():
+    exif = Image.Exif()
+    exif[images.ORIENTATION_TAG] = 6
+    image = landscape(120, 160)
+    turned = decode(encode(image, "JPEG", exif=exif), 60)
+    assert np.array_equal(turned, np.rot90(decode(encode(image, "JPEG"), 60), -1))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_never_reduced(format):
+    data = encode(landscape(120, 160), format)
+    assert np.array_equal(decode(data, 10), decode(data))
+
+
+def test_what_is_left_of_a_reduced_jpeg_serves_a_resize_to_256():
+    side = 2 * ample(256)
+    data = encode(landscape(side, side + 100), "JPEG", quality=90)
+    full, reduced = (
+        np.asarray(Image.fromarray(decode(data, least)).resize((256, 256), Image.Resampling.BICUBIC)).astype(int)
+        for least in (None, ample(256))
+    )
+    difference = np.abs(full - reduced)
+    assert 0 < difference.mean() < 0.5
+    assert difference.max() <= 4
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_jpeg_is_refused_at_reduced_scale_too(share):
+    data = encode(landscape(120, 160), "JPEG")
+    with pytest.raises(ImageError, match="truncated"):
+        decode(data[: int(len(data) * share)], 30)
 
 
 def test_cmyk_jpeg_keeps_its_colours():
@@ -214,15 +277,17 @@ def test_a_cut_file_is_refused_or_lost_no_pixel(which, share):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    which=st.integers(0, len(WHOLE) - 1), flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=4)
+    which=st.integers(0, len(WHOLE) - 1),
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=4),
+    least=st.sampled_from([None, H // 2]),
 )
-def test_damage_gives_pixels_or_a_short_image_error(which, flips):
+def test_damage_gives_pixels_or_a_short_image_error(which, flips, least):
     data = bytearray(WHOLE[which])
     for place, flip in flips:
         data[min(int(place * len(data)), len(data) - 1)] ^= flip
     reason = ""
     try:
-        pixels = decode(bytes(data))
+        pixels = decode(bytes(data), least)
     except ImageError as error:
         reason = str(error)
     else:

@@ -205,7 +205,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task(), *pipeline.pools(), pipeline.run())} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "b974a5715d804390"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "98852b878847ad1b"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import create_transform
 from torchvision import transforms as tv
+from torchvision.transforms import v2
 
 from sept.data.rng import numpy_rng, seeded
 from sept.data.transforms import (
@@ -35,8 +37,18 @@ def photo(height, width, seed=0):
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def differences(ours, theirs):
+    return (ours.permute(1, 2, 0).int() - torch.from_numpy(np.array(theirs)).int()).abs()
+
+
 def grey_levels_apart(ours, theirs):
-    return (ours.permute(1, 2, 0).int() - torch.from_numpy(np.array(theirs)).int()).abs().max().item()
+    return differences(ours, theirs).max().item()
+
+
+def equal_but_for_rounding(ours, theirs):
+    """At most one value in 50 is one grey level off, one in 10,000 two."""
+    apart = differences(ours, theirs)
+    return apart.max() <= 2 and (apart > 0).float().mean() < 1 / 50 and (apart > 1).float().mean() < 1 / 10_000
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (200, 50), (20, 120)])
@@ -101,10 +113,13 @@ def test_crop_resize_sees_nothing_outside_the_box():
 
 
 def test_read_only_images_are_accepted():
+    def views(image):
+        return crop_resize(image, (0, 0, 40, 40), 32, "bilinear"), embed_view(image, 37, 32, squash=True)
+
     image = photo(40, 40)
-    expected = crop_resize(image, (0, 0, 40, 40), 32, "bilinear")
+    expected = views(image)
     image.setflags(write=False)
-    assert torch.equal(crop_resize(image, (0, 0, 40, 40), 32, "bilinear"), expected)
+    assert all(map(torch.equal, views(image), expected))
 
 
 def rows_then_columns(image, height, width):
@@ -120,7 +135,7 @@ SIZES = [(256, 256), (180, 333), (500, 375), (375, 500), (300, 400), (61, 64)]
 def test_embed_view_squashes_to_a_square_as_pillow_does(height, width):
     image = photo(height, width)
     theirs = tv.CenterCrop(224)(rows_then_columns(image, 256, 256))
-    assert grey_levels_apart(embed_view(image, 256, 224, squash=True), theirs) == 0
+    assert equal_but_for_rounding(embed_view(image, 256, 224, squash=True), theirs)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -128,7 +143,7 @@ def test_embed_view_of_the_shorter_side_is_ibots_evaluation(height, width):
     image = photo(height, width)
     resized_width, resized_height = tv.Resize(256)(Image.fromarray(image)).size
     theirs = tv.CenterCrop(224)(rows_then_columns(image, resized_height, resized_width))
-    assert grey_levels_apart(embed_view(image, 256, 224, squash=False), theirs) == 0
+    assert equal_but_for_rounding(embed_view(image, 256, 224, squash=False), theirs)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -136,6 +151,15 @@ def test_embed_view_is_close_to_this_pillows_own_resize(height, width):
     image = photo(height, width)
     theirs = tv.Compose([tv.Resize(256, tv.InterpolationMode.BICUBIC), tv.CenterCrop(224)])(Image.fromarray(image))
     assert grey_levels_apart(embed_view(image, 256, 224, squash=False), theirs) <= 2
+
+
+def test_embed_view_is_torchvisions_resize_of_tensors():
+    image = photo(180, 333)
+    resize = v2.Resize((256, 256), tv.InterpolationMode.BICUBIC, antialias=True)
+    theirs = tv.CenterCrop(224)(resize(torch.from_numpy(image).permute(2, 0, 1)))
+    assert (
+        embed_view(image, 256, 224, squash=True).int() - theirs.int()
+    ).abs().max() <= 1  # 0 where v2 has no float way
 
 
 @settings(max_examples=30, deadline=None)
@@ -160,7 +184,7 @@ def test_embed_view_refuses_a_crop_larger_than_the_resize():
 def test_eval_view_is_simmims():
     image = photo(300, 400)
     theirs = tv.CenterCrop(224)(rows_then_columns(image, 256, 341))
-    assert grey_levels_apart(eval_view(image, 224), theirs) == 0
+    assert equal_but_for_rounding(eval_view(image, 224), theirs)
     assert eval_view(image, 32).shape == (3, 32, 32)
 
 
@@ -186,6 +210,35 @@ def test_finetune_views_depend_on_their_parts_alone(finetune_view):
     assert torch.equal(finetune_view(image, 1, "finetune", 0, 7), first)
     assert not torch.equal(finetune_view(image, 1, "finetune", 1, 7), first)
     assert not torch.equal(finetune_view(image, 1, "finetune", 0, 8), first)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (300, 90)])
+@pytest.mark.parametrize("auto_augment", [None, "rand-m7-inc1"])
+def test_finetune_views_are_timms_but_for_the_rounding_of_the_crop(height, width, auto_augment):
+    image = photo(height, width)
+    ours = FinetuneTransform(48, (0.08, 1.0), 0.5, auto_augment, 0.0)
+    theirs = create_transform(
+        48,
+        is_training=True,
+        scale=(0.08, 1.0),
+        interpolation="bicubic",
+        auto_augment=auto_augment,
+        color_jitter=0.0,
+        normalize=False,
+    )
+    apart = []
+    for sample in range(60):
+        with seeded(0, sample):
+            expected = theirs(Image.fromarray(image))
+        apart.append((ours(image, 0, sample).int() - expected.int()).abs().float())
+    assert np.median([a.max() for a in apart]) <= 1
+    assert torch.stack(apart).mean() < 0.2  # where RandAugment cuts levels off, one level becomes many
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_finetune_views_of_a_few_pixels(finetune_view, size):
+    for sample in range(40):
+        assert finetune_view(np.full((*size, 3), 9, np.uint8), 0, sample).shape == (3, 48, 48)
 
 
 def test_finetune_views_leave_the_global_generators_alone(finetune_view):

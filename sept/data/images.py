@@ -15,6 +15,8 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused from their header: a 22 KB PNG can ask for gigabytes."""
 MAX_ASPECT = 50
 """Longer over shorter side. Resizing the shorter side of a 1 x 4000 strip to 256 px would ask for 750 MiB."""
+AMPLE = 2.8
+"""Times the side that an image is resized to first: what a reduced decode leaves of its shorter side; see `decode`."""
 MAX_REASON = 160
 """Characters kept of a decoder's own message."""
 
@@ -40,8 +42,18 @@ class ImageError(DataError):
     """One image that cannot be used; the message is a short reason, fit for a list of skipped images."""
 
 
-def decode(data: bytes) -> Pixels:
+def ample(side: int) -> int:
+    """The `least_side` for an image whose shorter side is resized to `side` next."""
+    return round(AMPLE * side)
+
+
+def decode(data: bytes, least_side: int | None = None) -> Pixels:
     """Pixels of the image file `data`: uint8 (H, W, 3), RGB, upright by its EXIF orientation, contiguous, writable.
+
+    A JPEG whose shorter side is at least twice `least_side` is decoded at the smallest of 1/2, 1/4 and 1/8 of its size
+    that leaves the shorter side so long: 1.1 to 1.2 times as fast at 1/2, 1.4 to 2 times at 1/4, in a fraction of the
+    memory. With `ample` of the side it is resized to next, values are on average 0.3 grey levels off the full decode's
+    and at most 4 (white noise: 1 and 6), with half of it 1 and 7. Boxes of the full image no longer fit.
 
     Transparent parts lie on white, 16-bit grey is scaled to 8 bit, an animation gives its first frame. Raises
     ImageError, and nothing else, for bytes that are no whole image of `FORMATS` and for sizes beyond `MAX_PIXELS` or
@@ -56,7 +68,7 @@ def decode(data: bytes) -> Pixels:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked here
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
-                pixels = _jpeg(data) if _is_plain_jpeg(image) else _rgb(image)
+                pixels = _pixels(image, data, least_side)
                 return np.ascontiguousarray(_upright(pixels, _orientation(image)))
     except ImageError:
         raise
@@ -76,6 +88,16 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"too large: {width} x {height} is over {MAX_PIXELS:,} pixels")
     if longer > MAX_ASPECT * shorter:
         raise ImageError(f"too narrow: {width} x {height} is over {MAX_ASPECT} to 1")
+
+
+def _pixels(image: Image.Image, data: bytes, least_side: int | None) -> Pixels:
+    """(H, W, 3) as stored, by the decoder that suits `image`, which was opened on `data`."""
+    if not _is_plain_jpeg(image):
+        return _rgb(image)
+    if least_side is None or min(image.size) < 2 * least_side:
+        return _jpeg(data)
+    image.draft(None, (least_side, least_side))  # only Pillow hands libjpeg's scaling through
+    return _rgb(image)
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:

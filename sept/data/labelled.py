@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from sept.data.detection.boxes import Instance
 from sept.data.detection.crops import crop_instance
-from sept.data.images import ImageError, Pixels, decode
+from sept.data.images import ImageError, Pixels, ample, decode
 from sept.data.loading import Place
 from sept.data.tasks import Example
 from sept.data.transforms import FinetuneTransform, eval_view
@@ -18,21 +18,24 @@ from sept.errors import DataError
 TEST_BATCH = 256
 
 
-def read_image(example: Example) -> Pixels:
-    """uint8 (H, W, 3) of a labelled image; DataError naming the file when it cannot be used."""
+def read_image(example: Example, side: int | None = None) -> Pixels:
+    """uint8 (H, W, 3) of a labelled image, for a resize to `side` next maybe at reduced scale (see `decode`).
+
+    Raises DataError naming the file when it cannot be used.
+    """
     try:
-        return decode(example.path.read_bytes())
+        return decode(example.path.read_bytes(), side and ample(side))
     except (ImageError, OSError) as error:
         raise DataError(f"{example.path}: {error}; replace or remove it: a labelled image is never skipped") from None
 
 
-def reader(examples: Sequence[Example]) -> Callable[[int], Pixels]:
-    """Gives the image at a place of `examples`; unlike a lambda, data workers can be given it."""
-    return partial(_read, examples)
+def reader(examples: Sequence[Example], side: int) -> Callable[[int], Pixels]:
+    """Gives the image at a place of `examples`, for a resize to `side`. Data workers can be given it."""
+    return partial(_read, examples, side)
 
 
-def _read(examples: Sequence[Example], place: int) -> Pixels:
-    return read_image(examples[place])
+def _read(examples: Sequence[Example], side: int, place: int) -> Pixels:
+    return read_image(examples[place], side)
 
 
 class InstanceReader:

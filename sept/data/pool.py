@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sept.data.images import ImageError, Pixels, decode
+from sept.data.images import ImageError, Pixels, ample, decode
 from sept.data.sources import Entry, Reader, Root
 from sept.errors import ConfigError, DataError
 
@@ -96,11 +96,14 @@ class Pool:
         reader = self._readers[self._value("source", row)]
         return reader.read(self._value("shard", row), self._value("offset", row), self._value("size", row))
 
-    def image(self, row: int) -> Pixels:
-        """uint8 (H, W, 3), RGB. Raises ImageError, naming the image, for one that cannot be used."""
+    def image(self, row: int, side: int | None = None) -> Pixels:
+        """uint8 (H, W, 3), RGB; for a resize to `side` next, a large JPEG at reduced scale.
+
+        Raises ImageError, naming the image, for one that cannot be used.
+        """
         data = self.read(row)
         try:
-            return decode(data)
+            return decode(data, side and ample(side))
         except ImageError as error:
             raise ImageError(f"{self.key(row)}: {error}") from error
 
@@ -145,10 +148,10 @@ class Union:
         key = self._pools[part].key(inside)
         return key if len(self._pools) == 1 else f"{list(self.parts)[part]}/{key}"
 
-    def image(self, row: int) -> Pixels:
-        """uint8 (H, W, 3), RGB. Raises ImageError, naming the image, for one that cannot be used."""
+    def image(self, row: int, side: int | None = None) -> Pixels:
+        """uint8 (H, W, 3), RGB, of `Pool.image`."""
         part, inside = self._place(row)
-        return self._pools[part].image(inside)
+        return self._pools[part].image(inside, side)
 
     def rows_of(self, source: str) -> NDArray[np.int64]:
         """Rows of the pool, or of the source within the pools, of this name. Raises ConfigError where there is none."""

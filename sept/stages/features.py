@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,11 @@ def build(
 ) -> dict[str, Any]:
     pool = open_pool({"pool0": inputs["pool"]}, [place])
     encoder, model = open_encoder(inputs["retriever"], Preprocess(**spec["preprocess"]), machine, batch_size)
+    read = partial(pool.image, side=spec["preprocess"]["resize"])
     with progress("embed the pool", len(pool)) as advance:
 
         def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
-            vectors, failures = encoder(pool.image, range(first, last), advance)
+            vectors, failures = encoder(read, range(first, last), advance)
             return vectors, [skipped(pool, first + place, reason) for place, reason in failures]
 
         per_shard = min(ROWS_PER_SHARD, max(LEAST_ROWS_PER_SHARD, len(pool) // SHARDS))

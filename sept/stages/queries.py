@@ -51,14 +51,14 @@ def images(
     preprocess = Preprocess(**spec["preprocess"])
     if "images" not in spec:
         shots = few_shots(task, place, spec["shot"], spec["shot_seed"])
-        return [shot.id for shot in shots], reader(shots), preprocess
+        return [shot.id for shot in shots], reader(shots, preprocess.resize), preprocess
     annotated = drawn_images(task, place, spec["images"], spec["shot_seed"])
     if spec["query"] == "instance":
         boxes = instances(annotated)
         straight = replace(preprocess, resize=preprocess.crop, squash=True)
         return [box.id for box in boxes], InstanceReader(boxes, preprocess.crop), straight
     whole = [Example(image.id, image.path, 0) for image in annotated]
-    return [image.id for image in whole], reader(whole), preprocess
+    return [image.id for image in whole], reader(whole, preprocess.resize), preprocess
 
 
 def load(artefact: Artefact) -> tuple[np.ndarray, list[str]]:

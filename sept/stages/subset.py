@@ -22,7 +22,7 @@ def build(
 
         def images() -> Iterator[tuple[int, Pixels]]:
             for row in rows:
-                yield row, pool.image(row)
+                yield row, pool.image(row, spec["side"])
                 advance(1)
 
         return write_subset(folder, images(), spec["side"])
