@@ -70,7 +70,7 @@ def _of(kind: str, path: str, work: Callable[[Layout], Any]) -> Any:
     try:
         return work(layout)
     except DataError as error:
-        raise DataError(f"{error}; expected:\n{layout.expected}") from error
+        raise DataError(f"{error}; expected: {layout.expected}") from error
 
 
 # Archives
@@ -78,7 +78,7 @@ def _of(kind: str, path: str, work: Callable[[Layout], Any]) -> Any:
 
 def _archives(kind: str, find: Callable[[Root, str], Iterator[Entry]], suffix: str, inside: str) -> Layout:
     return Layout(
-        f"  shards/  (or a URL)\n    a-000.{suffix}  {inside}\n    a-001.{suffix}",
+        f"a folder or URL of a-000.{suffix}, a-001.{suffix}, .., {inside}",
         lambda path: find_archives(path, suffix)[0],
         lambda path: find_archives(path, suffix)[1],
         lambda root, name, source: find(within(root, name), source),
@@ -114,7 +114,7 @@ def _list(path: str) -> Path:
 
 LAYOUTS: dict[str, Layout] = {
     "folder": Layout(
-        f"  images/\n    any/depth/1.jpg  ({ACCEPTED})",
+        f"a folder of images at any depth ({ACCEPTED})",
         _folder,
         lambda path: folder_parts(Path(path)),
         index_part,  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     **_ARCHIVES,
     "list": Layout(
-        "  images/\n    list.txt  (the path to give: a relative path a line)\n    n01440764/n01440764_18.JPEG",
+        "a text file of paths, one a line, relative to its folder: n01440764/n01440764_18.JPEG",
         lambda path: _list(path).parent,
         lambda path: lists.list_parts(_list(path)),
         lists.index_list,  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ LAYOUTS: dict[str, Layout] = {
         repeats=True,
     ),
     "yfcc": Layout(
-        f"  yfcc100m/\n    {' or '.join(lists.YFCC_LISTS)}\n    {lists.YFCC_IMAGES}/<h[:3]>/<h[3:6]>/<h>.jpg",
+        f"a folder with {' or '.join(lists.YFCC_LISTS)}, and {lists.YFCC_IMAGES}/<h[:3]>/<h[3:6]>/<h>.jpg",
         lambda path: lists.find_yfcc_list(Path(path)).parent,
         lambda path: lists.list_parts(lists.find_yfcc_list(Path(path))),
         lists.index_yfcc,  # type: ignore[arg-type]

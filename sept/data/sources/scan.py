@@ -77,7 +77,7 @@ def _checked(
         yield each
     if not images:
         what = f"none of its {missing:,} images is there" if missing else f"holds no image ({ACCEPTED})"
-        raise DataError(f"{path}: {what}; expected:\n{LAYOUTS[kind].expected}")
+        raise DataError(f"{path}: {what}; expected: {LAYOUTS[kind].expected}")
     ordered = np.sort(np.frombuffer(hashes, np.int64))
     suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if suspects:
