@@ -405,7 +405,7 @@ def test_yfcc_without_any_photo_or_with_one_twice_is_refused(tmp_path):
     write(tmp_path / "yfcc100m_hash", f"1\t{HASHES[0]}\n2\t{HASHES[1]}\n")
     with pytest.raises(
         DataError,
-        match=r"none of its 2 images is there; expected: a folder with yfcc100m_dataset.*data/images/<h\[:3\]",
+        match=r"none of its 2 images is there; expected: a folder .*, and data/images/<h\[:3\]",
     ):
         list(scan("yfcc", str(tmp_path), "s"))
     write(tmp_path / yfcc_path(HASHES[0]))
