@@ -145,12 +145,22 @@ class Retriever:
 
 @dataclass
 class Index:
-    """How the pool's features are searched. Exact: a streamed scan of every vector."""
+    """How the pool's features are searched. exact: a streamed scan of every vector; ivf_sq8 and milvus: approximate."""
 
     name: str = "exact"
+    nlist: int | None = None  # approximate: cells of the paper's index, fewer where the pool is small
+    nprobe: int | None = None  # approximate: cells out of nlist that a query looks into
+    uri: str | None = None  # milvus: of a cluster; null: Milvus Lite, in a file
+    sample: int | None = None  # approximate: queries whose lists are compared with the exact scan's; 0: none
 
     def check(self) -> None:
-        _one_of("index.name", self.name, ("exact",))
+        _one_of("index.name", self.name, ("exact", "ivf_sq8", "milvus"))
+        if self.name == "exact":
+            return
+        if None in (self.nlist, self.nprobe, self.sample):
+            raise ConfigError(f"index={self.name} needs index.nlist, index.nprobe and index.sample")
+        if not 0 < self.nprobe <= self.nlist:  # type: ignore[operator]
+            raise ConfigError(f"index.nprobe={self.nprobe} must lie between 1 and index.nlist={self.nlist}")
 
 
 @dataclass

@@ -35,6 +35,7 @@ VERSIONS = {
     "task": 1,
     "retriever": 2,
     "features": 2,
+    "index": 1,
     "queries": 2,
     "selection": 1,
     "subset": 2,
@@ -142,15 +143,20 @@ class Pipeline:
         e, budget, features, queries = self.e, self._budget(), self.features(), self.queries()
         n, dim = queries.estimate["images"], 2 * cost.width(e.retriever.model)
         rows = sum(each.estimate["images"] for each in features)
+        approximate = {} if e.index.name == "exact" else {"nprobe": e.index.nprobe, "sample": e.index.sample}
         return self._step(
             "selection",
-            spec={"method": "sept", "budget": budget},
-            inputs={"queries": queries} | self._numbered("features", features) | self._numbered("pool", self.pools()),
+            spec={"method": "sept", "budget": budget} | approximate,
+            inputs={"queries": queries}
+            | self._numbered("features", features)
+            | self._numbered("pool", self.pools())
+            | ({"index": self.index()} if approximate else {}),
             slug=f"{e.pool.name}-sept-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
             machine=self.machine,
             places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
+            uri=e.index.uri,
         )
 
     def random_subset(self) -> Step:
@@ -202,6 +208,19 @@ class Pipeline:
             place=place,
             batch_size=r.batch_size,
             max_unreadable=self.e.pool.max_unreadable,
+        )
+
+    def index(self) -> Step:
+        """An approximate index over the features, built once for a pool."""
+        e, features = self.e, self.features()
+        return self._step(
+            "index",
+            spec={"name": e.index.name, "nlist": e.index.nlist, "seed": e.retriever.seed},
+            inputs=self._numbered("features", features),
+            slug=f"{e.pool.name}-{e.retriever.name}-{e.index.name}",
+            estimate={"images": sum(each.estimate["images"] for each in features)},
+            machine=self.machine,
+            uri=e.index.uri,
         )
 
     def queries(self) -> Step:

@@ -15,6 +15,18 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
+def done(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """For work that tells how much is done in all, where `advance` wants what was done since."""
+    before = 0
+
+    def told(total: int) -> None:
+        nonlocal before
+        advance(total - before)
+        before = total
+
+    return told
+
+
 @contextmanager
 def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console

@@ -6,7 +6,7 @@ from typing import Any
 from sept.config import Experiment
 from sept.store import Artefact, Step, Store
 
-SHARED = ("pool", "task", "retriever", "features")  # made once, whatever the task: SEPT counts them as amortised
+SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
 
 
@@ -47,6 +47,8 @@ def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
         "wall_s": round(sum(a.manifest["wall_s"] for a in own), 1),
         "shared_wall_s": round(sum(a.manifest["wall_s"] for a in shared), 1),
         "status": "resumed" if any(a.manifest["resumed"] for a in artefacts) else "done",
+        "index_recall": next((a.facts["index_recall"] for a in artefacts if "index_recall" in a.facts), None),
+        "index_kept": next((a.facts["index_kept"] for a in artefacts if "index_kept" in a.facts), None),
         "commit": final.manifest["commit"],
         "key": final.key,
         "keys": {stage: sorted(a.key for a in artefacts if a.stage == stage) for stage in {a.stage for a in artefacts}},

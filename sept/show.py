@@ -15,7 +15,7 @@ from sept.data.tasks import Example
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.features import Features
-from sept.retrieval.gallery import Match, Row, write_html, write_png
+from sept.retrieval.gallery import Match, Row, shown, write_html, write_png
 from sept.retrieval.index import Ranked, search
 from sept.retrieval.select import load_selection
 from sept.stages import queries as query_stage
@@ -38,16 +38,16 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
         return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
     pool, features = _pool(pipeline, store), _features(pipeline, store)
     vectors, ids = query_stage.load(store.make(pipeline.queries()))
-    shown = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
-    ranked = search(vectors[shown], features, e.query.top)
+    places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
+    ranked = search(vectors[places], features, e.query.top)
     task, queries = store.make(pipeline.task()), pipeline.queries()
     _, read, _ = query_stage.images(task, pipeline.task_place(), queries.spec)
-    rows = _rows([(ids[i], read(int(i))) for i in shown], ranked, pool)
+    rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
     facts = {name: value for name, value in selection.facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
     _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
     lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
-    lines += [f"  {name.replace('_', ' '):<28}{value:,.4g}" for name, value in facts.items() if name != "queries"]
+    lines += [f"  {name.replace('_', ' '):<28}{shown(value)}" for name, value in facts.items() if name != "queries"]
     return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
 
 

@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ def write_html(
     path: Path,
     title: str,
     rows: Sequence[Row],
-    statistics: Mapping[str, float],
+    statistics: Mapping[str, Any],
     similarity_by_rank: Sequence[float] | None = None,
 ) -> None:
     """The same with full names, the statistics as a table, and a chart of the mean similarity at each rank if given."""
@@ -122,10 +123,16 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     return text + "…"
 
 
-def _table(statistics: Mapping[str, float]) -> Iterator[str]:
+def shown(value: Any) -> str:
+    """Counts in full, measures to four digits, all else as it is."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _table(statistics: Mapping[str, Any]) -> Iterator[str]:
     for name, value in statistics.items():
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{shown}</td></tr>"
+        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(shown(value))}</td></tr>"
 
 
 def _figure(kind: str, image: Picture, caption: str) -> str:

@@ -11,12 +11,14 @@ from sept.data.images import ImageError
 from sept.data.pool import Union
 from sept.errors import ConfigError
 from sept.machine import Machine
-from sept.progress import progress
-from sept.retrieval.features import Features, Skip, check_readable
+from sept.progress import done, progress
+from sept.retrieval.approximate import compare
+from sept.retrieval.features import Skip, check_readable
 from sept.retrieval.index import Ranked, search
 from sept.retrieval.select import random_subset, save_selection, select, statistics
 from sept.stages import queries as query_stage
 from sept.stages.features import named, skipped
+from sept.stages.index import joined, numbered, opened
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 
@@ -31,10 +33,11 @@ def build(
     machine: Machine,
     places: Sequence[Mapping[str, Any]],
     max_unreadable: float,
+    uri: str | None = None,
 ) -> dict[str, Any]:
     pool = open_pool(inputs, places)
     if spec["method"] == "sept":
-        return _algorithm1(folder, inputs, spec["budget"], pool, machine)
+        return _algorithm1(folder, inputs, spec, pool, machine, uri)
     readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
         rows = _random(pool, readable, spec["budget"], spec["seed"])
@@ -46,35 +49,36 @@ def build(
 
 
 def _algorithm1(
-    folder: Path, inputs: Mapping[str, Artefact], budget: int, pool: Union, machine: Machine
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    spec: Mapping[str, Any],
+    pool: Union,
+    machine: Machine,
+    uri: str | None,
 ) -> dict[str, Any]:
-    parts = numbered(inputs, "features")
-    for part in parts:
+    for part in numbered(inputs, "features"):
         _require_same_encoder(part, inputs["queries"])
-    features = Features.joined([Features.open(part.path) for part in parts])
+    features = joined(inputs)
     vectors, ids = query_stage.load(inputs["queries"])
     machine.use_threads()
 
-    def to_depth(depth: int) -> Ranked:
+    def exact(depth: int) -> Ranked:
         with progress(f"search to depth {depth:,}", features.rows) as advance:
-            done = 0
+            return search(vectors, features, depth, machine.accelerator, progress=done(advance))
 
-            def moved(rows: int) -> None:
-                nonlocal done
-                advance(rows - done)
-                done = rows
-
-            return search(vectors, features, depth, machine.accelerator, progress=moved)
-
-    found = select(to_depth, len(vectors), budget, features.embedded)
+    budget, extra = spec["budget"], {}
+    if "index" not in inputs:
+        found = select(exact, len(vectors), budget, features.embedded)
+    else:
+        how = {"nprobe": spec["nprobe"], "uri": uri, "device": machine.accelerator}
+        with opened(inputs["index"], inputs, how) as index:
+            found = select(lambda depth: index.search(vectors, depth), len(vectors), budget, features.embedded)
+            extra = dict(index.facts)
+            if spec["sample"]:
+                extra |= compare(index, features, vectors, budget, spec["sample"], 0, machine.accelerator)
     save_selection(folder / SELECTION, found.rows, [pool.key(row) for row in found.rows], found, ids)
     flops = cost.search_flops(features.rows, len(vectors), features.dim)
-    return {**statistics(found, len(vectors)), "flops": flops}
-
-
-def numbered(inputs: Mapping[str, Artefact], name: str) -> list[Artefact]:
-    """The inputs `name`0, `name`1, .. in this order: one for each source of the pool."""
-    return [inputs[f"{name}{i}"] for i in range(sum(each.startswith(name) for each in inputs))]
+    return {**statistics(found, len(vectors)), **extra, "flops": flops}
 
 
 def _require_same_encoder(features: Artefact, queries: Artefact) -> None:

@@ -1,0 +1,36 @@
+"""`index=...`: an approximate index that looks everywhere selects what the exact scan does, and says how good it is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Tiny, run
+
+KEPT = ("pool", "task", "retriever", "features", "queries", "store.json")
+
+
+@pytest.mark.parametrize("index", ["ivf_sq8", "milvus"])
+def test_an_index_that_looks_into_every_cell_selects_what_the_exact_scan_does(index, tiny: Tiny, tmp_path: Path):
+    pytest.importorskip("milvus_lite" if index == "milvus" else "faiss")
+    store = tmp_path / "store"
+    store.mkdir()
+    for name in KEPT:
+        copy = shutil.copytree if (tiny.store / name).is_dir() else shutil.copy
+        copy(tiny.store / name, store / name)
+    choices = [f"index={index}", "index.nlist=8", "index.nprobe=8", "index.sample=5"]
+    done = run(*choices, store=store, script="search.py")
+    assert done.returncode == 0, done.stderr
+    [exact], [found] = (list((root / "selection").glob("patterns-sept*")) for root in (tiny.store, store))
+    assert (found / "selection.parquet").read_bytes() == (exact / "selection.parquet").read_bytes()
+    facts = json.loads((found / "manifest.json").read_text())["facts"]
+    assert (facts["index_recall"], facts["index_kept"]) == (1, 1)
+    again = run(*choices, "index.nprobe=4", "plan=true", store=store)
+    line = next(line for line in again.stderr.splitlines() if line.split()[:1] == ["index"])
+    assert line.split()[1] == "cached"  # another share of cells is another selection from the same index
+
+
+def test_an_index_without_its_numbers_is_refused(tiny: Tiny):
+    done = run("index=ivf_sq8", "index.nprobe=99999", store=tiny.store)
+    assert done.returncode == 78
+    assert "index.nprobe=99999 must lie between 1 and index.nlist=16384" in done.stderr
