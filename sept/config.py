@@ -348,6 +348,18 @@ class Hardware:
 
 
 @dataclass
+class Engine:
+    """Who embeds the pool: local, this machine's hardware.devices; ray, the workers of a Ray cluster."""
+
+    name: str = "local"
+    address: str | None = None  # ray: HOST:PORT; null: the cluster this machine belongs to
+    workers: int | None = None  # ray: at most so many; null: as many as fit
+
+    def check(self) -> None:
+        _one_of("engine.name", self.name, ("local", "ray"))
+
+
+@dataclass
 class Logger:
     """Where curves go beside the CSV file that every training writes."""
 
@@ -392,6 +404,7 @@ class Experiment:
     shot: Shot = field(default_factory=Shot)
     task: Task = field(default_factory=Task)
     hardware: Hardware = field(default_factory=Hardware)
+    engine: Engine = field(default_factory=Engine)
     logger: Logger = field(default_factory=Logger)
     store: Storage = field(default_factory=Storage)
     table: str | None = None  # the named sweep this cell belongs to

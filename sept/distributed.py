@@ -4,13 +4,11 @@ Lightning's own launcher runs the whole program again, and in a sweep the whole 
 process, which starts the others on one piece of work, hands signals on to them and raises what they raise.
 """
 
-import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,13 +16,13 @@ from typing import Any
 import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 
+from sept.engines.worker import die_with_parent
 from sept.errors import Interrupted, SeptError
 from sept.machine import Machine
 from sept.signals import Flag, raising, remembered
 
 POLL_S = 0.5
 GRACE_S = 5.0  # for the others to end by themselves when one has failed, and again when told to
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def place() -> tuple[int, int]:
@@ -60,8 +58,7 @@ def run(work: Callable[[Machine], Any], machine: Machine) -> None:
 
 def _process(rank: int, job: bytes, port: int, results: Any) -> None:
     """The whole of a new process."""
-    if sys.platform == "linux":  # a killed program takes its processes along, as a killed process its threads
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
     try:
         with raising():
             work, machine = pickle.loads(job)

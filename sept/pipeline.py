@@ -208,6 +208,7 @@ class Pipeline:
             place=place,
             batch_size=r.batch_size,
             max_unreadable=self.e.pool.max_unreadable,
+            engine=asdict(self.e.engine),
         )
 
     def index(self) -> Step:

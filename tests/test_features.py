@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sept.errors import DataError, NonFiniteError, StorageError
-from sept.retrieval.features import Features, Skip, embed, publish
+from sept.retrieval.features import Features, Skip, embed, publish, repair
 
 ROWS, DIM, PER_SHARD = 23, 5, 7  # 4 shards, the last one short
 UNREADABLE = (3, 14)
@@ -163,7 +163,7 @@ def test_too_many_unreadable_images_stop_it_early_and_are_named(tmp_path: Path) 
 
 
 def test_a_stricter_ceiling_holds_for_what_is_already_there(folder: Path) -> None:
-    with pytest.raises(DataError, match="1 of the pool's 23 images"):
+    with pytest.raises(DataError, match="2 of the pool's 23 images"):
         embed(folder, ROWS, Encoder(), 0.0, PER_SHARD)
 
 
@@ -201,7 +201,7 @@ def test_dimensions_that_change_between_shards_are_refused(tmp_path: Path) -> No
     def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
         return np.eye(last - first, 4 if first else 5, dtype=np.float32)[np.zeros(last - first, dtype=int)], []
 
-    with pytest.raises(DataError, match=r"shard-000001\.json has 4 dimensions"):
+    with pytest.raises(DataError, match=r"its shards have \[4, 5\] dimensions"):
         embed(tmp_path, ROWS, encode, 0.1, PER_SHARD)
 
 
@@ -227,3 +227,45 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         publish(path, full)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sept.retrieval.features.CHECKED_ROWS", 3)
+    embed(tmp_path / "again", ROWS, Encoder(), 0.1, PER_SHARD)
+    data = tmp_path / "again" / "shard-000001.npy"
+    content = bytearray(data.read_bytes())
+    content[-2 * DIM * 4] ^= 1  # of the fourth row from its end, the second block's first
+    data.write_bytes(content)
+    with pytest.raises(DataError, match=r"shard-000001\.npy.*sha256, first in rows 10\.\.12 \(1 of 3 blocks\)"):
+        Features.open(tmp_path / "again").verify()
+
+
+def test_only_damaged_shards_are_made_again(folder: Path) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    changed = bytearray(before["shard-000001.npy"])
+    changed[-5] ^= 1
+    (folder / "shard-000001.npy").write_bytes(changed)
+    (folder / "shard-000003.npy").write_bytes(before["shard-000003.npy"][:-2])
+    assert [file.name for file in repair(folder)] == ["shard-000001.npy", "shard-000003.npy"]
+    with pytest.raises(DataError, match=r"shard-000001\.json"):
+        Features.open(folder)
+    again = Encoder()
+    embed(folder, ROWS, again, 0.1, PER_SHARD)
+    assert again.calls == [(7, 14), (21, 23)]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert repair(folder) == []
+
+
+@pytest.mark.parametrize("rows", [[3, 4, 5], [0, 2, 4, 6], [0, 22], [8, 1, 8]])
+def test_rows_are_the_same_taken_in_stretches_or_singly(folder: Path, rows: list[int]) -> None:
+    taken = Features.open(folder).take_half(rows)
+    assert taken.dtype == np.float16
+    np.testing.assert_array_equal(taken, expected()[rows])
+
+
+def test_a_shard_that_was_cut_short_after_opening_is_named(folder: Path) -> None:
+    features = Features.open(folder)
+    data = folder / "shard-000000.npy"
+    data.write_bytes(data.read_bytes()[:-4])
+    with pytest.raises(DataError, match=r"shard-000000\.npy"):
+        list(features.blocks(100))

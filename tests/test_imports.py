@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors", "config", "compose", "store", "results"],
-    ["models", "losses", "optim", "cost", "machine", "signals", "progress", "distributed"],
+    ["models", "losses", "optim", "cost", "machine", "signals", "progress", "engines", "distributed"],
     ["data"],
     ["retrieval"],
     ["learners", "fit", "watch"],

@@ -10,9 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval import index
+from sept.retrieval import candidates, index
+from sept.retrieval.candidates import Bins, Candidates, radix_argsort
+from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, Skip, embed
-from sept.retrieval.index import Ranked, search
+from sept.retrieval.index import Ranked, merge, search, search_many
+from sept.retrieval.scan import Arithmetic, Hits, Products
+
+ARITHMETICS = [Arithmetic(torch.float32), Arithmetic(torch.bfloat16)]
 
 
 def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
@@ -43,24 +48,120 @@ def assert_same(found: Ranked, wanted: Ranked) -> None:
     np.testing.assert_array_equal(found.scores, wanted.scores)
 
 
-@settings(deadline=None, max_examples=60)
+def copies(draw: st.DrawFn, rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
+    """Vectors of which many are copies or near-copies of others."""
+    distinct, noise = draw(st.integers(1, rows)), draw(st.sampled_from([0.0, 1e-6, 1e-3]))
+    vectors = unit(rng, distinct, dim)[rng.integers(0, distinct, rows)] + noise * unit(rng, rows, dim)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_search_equals_brute_force_with_copies_and_near_copies(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     rows, dim = data.draw(st.integers(1, 400)), data.draw(st.integers(2, 24))
-    distinct = data.draw(st.integers(1, rows))
-    noise = data.draw(st.sampled_from([0.0, 1e-6, 1e-3]))
-    vectors = unit(rng, distinct, dim)[rng.integers(0, distinct, rows)] + noise * unit(rng, rows, dim)
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors = copies(data.draw, rng, rows, dim)
     queries = np.concatenate([unit(rng, 3, dim), vectors[rng.integers(0, rows, 3)]])
     skipped = sorted(rng.choice(rows, data.draw(st.integers(0, rows - 1)) // 4, replace=False).tolist())
     depth = data.draw(st.integers(1, rows))
     wanted = brute_force(queries, vectors, skipped, depth)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "SPARE_LEAST", data.draw(st.integers(1, 64)))  # small buffers overflow often
+        patch.setattr(candidates, "SPARE_LEAST", data.draw(st.integers(1, 64)))  # small logs overflow often
+        patch.setattr(candidates, "SPARE_SHARE", data.draw(st.integers(1, 2)))
+        patch.setattr(candidates, "BINS", data.draw(st.sampled_from([4, 64, 4096])))
         patch.setattr(index, "QUERIES_PER_PRODUCT", data.draw(st.integers(1, 7)))
-        features = store(Path(folder), vectors, skipped, data.draw(st.integers(16, 500)))
-        assert_same(search(queries, features, depth, block_rows=data.draw(st.integers(1, 500))), wanted)
+        patch.setattr(index, "SAMPLE_ROWS", data.draw(st.integers(1, 40)))
+        patch.setattr(index, "SAMPLED_POOL", data.draw(st.integers(1, 4)))
+        patch.setattr(index, "GUESS_SIGMAS", data.draw(st.sampled_from([-1.0, 0.0, 3.0])))  # wrong guesses as well
+        numbers = data.draw(st.sampled_from(ARITHMETICS))
+        patch.setattr(index, "arithmetic", lambda device: numbers)
+        features = store(Path(folder), vectors, skipped, data.draw(st.integers(50, 500)))
+        memory = data.draw(st.sampled_from([1, 100_000, 2**30]))
+        assert_same(search(queries, features, depth, block_rows=data.draw(st.integers(1, 500)), memory=memory), wanted)
+
+
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_parts_of_a_pool_merge_to_the_whole(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    vectors = copies(data.draw, rng, 90, 6)
+    depth, parts = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 6))
+    with tempfile.TemporaryDirectory() as folder:
+        features = store(Path(folder), vectors, [3, 40, 41], 15)
+        shares = [features.part(i, parts) for i in range(parts)]
+        assert [first for first, _ in shares] == np.cumsum([0, *(share.rows for _, share in shares[:-1])]).tolist()
+        found = merge([(first, search(vectors[:4], share, depth)) for first, share in shares], depth)
+        assert_same(found, brute_force(vectors[:4], vectors, [3, 40, 41], depth))
+        with pytest.raises(ConfigError, match="6 shards cannot be shared by 7 machines"):
+            features.part(0, 7)
+
+
+def test_tasks_that_share_a_scan_find_what_each_finds_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    features = store(tmp_path, unit(rng, 600, 16), [5], 250)
+    tasks = [(unit(rng, count, 16), depth) for count, depth in [(9, 30), (1, 1000), (40, 3)]]
+    alone = [search(queries, features, depth) for queries, depth in tasks]
+    monkeypatch.setattr(index, "QUERIES_PER_PRODUCT", 8)
+    done: list[int] = []
+    for memory in (2**30, 400_000):  # the second in several turns
+        for found, wanted in zip(search_many(tasks, features, memory=memory, progress=done.append), alone, strict=True):
+            assert_same(found, wanted)
+        assert done[-1] == 600
+        assert done == sorted(done)
+        done.clear()
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=str)
+def test_a_guess_that_was_too_high_is_noticed(tmp_path: Path, arithmetic: Arithmetic) -> None:
+    rng = np.random.default_rng(9)
+    vectors, queries = unit(rng, 200, 16), exact_queries(unit(rng, 2, 16))
+    features = store(tmp_path, vectors, [], 200)
+    part, products = Candidates(features, queries, 10, arithmetic), Products()
+    scores = queries @ vectors.T
+    part.expect(np.array([-np.inf, np.sort(scores[1])[-5]]))  # of query 1 only 5 rows reach it
+    numbers = [torch.from_numpy(each).to(arithmetic.dtype) for each in (queries, vectors.astype(np.float16))]
+    part.add(products.reaching(products(*numbers, np.empty(0, np.int64)), part.cut), 0)
+    assert part.ranked()[2].tolist() == [True, False]
+
+
+@given(data=st.data())
+def test_an_edge_is_the_highest_that_enough_scores_reach(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    depth, sizes = data.draw(st.integers(1, 50)), data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=4))
+    bins, seen = Bins(3, depth), np.empty((3, 0), np.float32)
+    for size in sizes:
+        scores = rng.uniform(-1, 1, (3, size)).astype(np.float32)
+        seen = np.concatenate([seen, scores], axis=1)
+        bins.add(Hits.at(np.arange(3 * size), scores.ravel(), scores.shape))
+    edges = bins.edges()
+    if seen.shape[1] < depth:
+        assert (edges == -np.inf).all()
+        return
+    kth = np.sort(seen, axis=1)[:, -depth]
+    width = (candidates.HIGHEST - candidates.LOWEST) / candidates.BINS
+    assert ((edges <= kth) & (kth < edges + 1.1 * width)).all()
+
+
+@given(st.lists(st.integers(0, 2**40)))
+def test_radix_argsort_is_a_stable_sort(values: list[int]) -> None:
+    array = np.array(values, dtype=np.int64)
+    assert radix_argsort(array).tolist() == np.argsort(array, kind="stable").tolist()
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=str)
+def test_sums_are_as_close_as_promised(arithmetic: Arithmetic) -> None:
+    rng = np.random.default_rng(10)
+    queries, vectors = exact_queries(unit(rng, 50, 768)), unit(rng, 3000, 768).astype(np.float16)
+    found = Products()(
+        torch.from_numpy(queries).float().to(arithmetic.dtype),
+        torch.from_numpy(vectors).to(arithmetic.dtype),
+        np.array([7]),
+    )
+    off = np.abs(found.double().numpy() - queries @ vectors.astype(np.float64).T)[:, 8:]
+    assert (
+        off <= arithmetic.error(queries)[:, None] + arithmetic.rounding * np.abs(found.double().numpy()[:, 8:])
+    ).all()
+    assert (found[:, 7] == -3).all()
 
 
 def test_copies_across_the_cut_resolve_to_the_lowest_rows(tmp_path: Path) -> None:
@@ -128,10 +229,11 @@ def test_queries_of_another_dimension_are_refused(tmp_path: Path) -> None:
 def test_a_product_with_too_few_bits_is_noticed(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     vectors, queries = unit(rng, 50, 16), unit(rng, 1, 16)
-    candidates = index._Candidates(queries, store(tmp_path, vectors, []), 5, "cpu")
-    candidates.add(torch.from_numpy(queries).bfloat16().float() @ torch.from_numpy(vectors).bfloat16().float().T, 0)
+    part, products = Candidates(store(tmp_path, vectors, []), exact_queries(queries), 5, Arithmetic()), Products()
+    scores = torch.from_numpy(queries).bfloat16().float() @ torch.from_numpy(vectors).bfloat16().float().T
+    part.add(products.reaching(scores, part.cut), 0)
     with pytest.raises(AssertionError, match="fewer bits"):
-        list(candidates.ranked())
+        part.ranked()
 
 
 @pytest.mark.gpu

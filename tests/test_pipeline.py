@@ -77,6 +77,7 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "task.path": set(),
     "task.test_fraction": set(),
     "hardware": set(),
+    "engine": set(),
     "hardware.precision": {"retriever", "pretrain", "finetune"},
     "logger": set(),
     "store": set(),
@@ -89,7 +90,8 @@ CHOSEN = {  # where another value of the same type would not be one
     "hardware.precision": "bf16-mixed",
     "hardware.threads": 7,
     "pool.curated": None,
-    "index.name": "other",
+    "index.name": "exact",
+    "engine.name": "ray",
     "pool.sources": {"more": Source("folder", "/nowhere")},
     "pool.without": ["more"],
 }

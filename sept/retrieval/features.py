@@ -9,10 +9,13 @@ import hashlib
 import io
 import json
 import os
+import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,8 @@ from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
 
 ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
 UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11
+READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
+CHECKED_ROWS = 8192  # of a shard that share a checksum
 SKIPS_SHOWN = 3  # unreadable files named in the error
 
 IntArray = npt.NDArray[np.int64]
@@ -46,6 +51,7 @@ class Shard:
     rows: int
     dim: int
     sha256: str
+    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows: where a damage is
     skipped: list[Skip]
 
     @property
@@ -70,28 +76,58 @@ def embed(
     skipped, as soon as that is certain, and when the vectors are not what was asked for; NonFiniteError for NaN or
     infinity; StorageError when the disk refuses.
     """
+    for index in missing(folder, rows, rows_per_shard):
+        embed_shard(folder, index, rows, encode, max_unreadable, rows_per_shard)
+        if progress is not None:
+            progress(min((index + 1) * rows_per_shard, rows))
+    return conclude(folder, rows, max_unreadable, rows_per_shard)
+
+
+def missing(folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> list[int]:
+    """The shards that `folder` does not hold yet. Raises DataError for a pool without rows."""
     if rows <= 0:
         raise DataError(f"nothing to embed for {folder}: the pool lists no images")
     folder.mkdir(parents=True, exist_ok=True)
-    skipped: list[Skip] = []
-    dims = set()
-    starts = range(0, rows, rows_per_shard)
-    for index, first in enumerate(starts):
-        last = min(first + rows_per_shard, rows)
-        shard = _committed(folder, index, first, last)
-        if shard is None:
-            vectors, skips = encode(first, last)
-            _check_vectors(vectors, skips, first, last)
-            check_readable(skipped + skips, rows, max_unreadable)  # before the commit: a rerun tries this shard again
-            shard = _commit(folder, index, first, vectors, skips)
-        skipped += shard.skipped
-        check_readable(skipped, rows, max_unreadable)
-        dims.add(shard.dim)
-        if len(dims) > 1:
-            raise DataError(f"{_mark(folder, index)} has {shard.dim} dimensions, shards before it {dims - {shard.dim}}")
-        if progress is not None:
-            progress(last)
-    facts = {"rows": rows, "dim": dims.pop(), "shards": len(starts), "skipped": len(skipped)}
+    spans = enumerate(range(0, rows, rows_per_shard))
+    return [i for i, first in spans if _committed(folder, i, first, min(first + rows_per_shard, rows)) is None]
+
+
+def embed_shard(
+    folder: Path, index: int, rows: int, encode: Encode, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD
+) -> list[Skip]:
+    """Embeds and commits one shard; its skips. Several processes may do so, even the same shard, at a time.
+
+    Before the commit the skips of all shards that are there are counted: a rerun tries this shard again.
+    """
+    first = index * rows_per_shard
+    last = min(first + rows_per_shard, rows)
+    vectors, skips = encode(first, last)
+    _check_vectors(vectors, skips, first, last)
+    if skips:
+        check_readable([*_skips_so_far(folder, rows, rows_per_shard), *skips], rows, max_unreadable)
+    _commit(folder, index, first, vectors, skips)
+    return skips
+
+
+def _skips_so_far(folder: Path, rows: int, rows_per_shard: int) -> list[Skip]:
+    shards = (
+        _committed(folder, index, first, min(first + rows_per_shard, rows))
+        for index, first in enumerate(range(0, rows, rows_per_shard))
+    )
+    return [skip for shard in shards if shard is not None for skip in shard.skipped]
+
+
+def conclude(folder: Path, rows: int, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD) -> dict[str, int]:
+    """Makes a store of the shards, all of which are there; gives {rows, embedded, skipped, dim}."""
+    for left in folder.glob(".shard-*"):  # by a worker that was killed
+        left.unlink(missing_ok=True)
+    shards = [_read_shard(folder, index) for index in range(len(range(0, rows, rows_per_shard)))]
+    skipped = [skip for shard in shards for skip in shard.skipped]
+    check_readable(skipped, rows, max_unreadable)
+    dims = {shard.dim for shard in shards}
+    if len(dims) > 1:
+        raise DataError(f"{folder}: its shards have {sorted(dims)} dimensions; delete it and embed the pool again")
+    facts = {"rows": rows, "dim": dims.pop(), "shards": len(shards), "skipped": len(skipped)}
     _publish_json(folder / "features.json", {**facts, "rows_per_shard": rows_per_shard})
     return {"rows": rows, "embedded": rows - len(skipped), "skipped": len(skipped), "dim": facts["dim"]}
 
@@ -105,7 +141,6 @@ class Features:
     dim: int
     skipped: IntArray
     shards: tuple[Shard, ...]
-    _maps: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> "Features":
@@ -148,51 +183,128 @@ class Features:
         files = tuple(file for part in parts for file in part.files)
         return cls(files, starts[-1], parts[0].dim, skipped, tuple(moved))
 
+    def part(self, index: int, parts: int) -> tuple[int, "Features"]:
+        """One of `parts` equal shares of the shards, and its first row here: what one of several machines searches.
+
+        Raises ConfigError when there are fewer shards than parts.
+        """
+        if parts > len(self.shards):
+            raise ConfigError(f"{len(self.shards)} shards cannot be shared by {parts} machines: take fewer")
+        begin, end = (len(self.shards) * i // parts for i in (index, index + 1))
+        first, last = self.shards[begin].first_row, self.shards[end - 1].last_row
+        moved = [
+            replace(
+                shard,
+                first_row=shard.first_row - first,
+                skipped=[replace(skip, row=skip.row - first) for skip in shard.skipped],
+            )
+            for shard in self.shards[begin:end]
+        ]
+        skipped = self.skipped[(self.skipped >= first) & (self.skipped < last)] - first
+        return first, Features(self.files[begin:end], last - first, self.dim, skipped, tuple(moved))
+
     @property
     def embedded(self) -> int:
         """How many rows have a vector."""
         return self.rows - len(self.skipped)
 
+    def places(self, max_rows: int) -> list[tuple[int, int]]:
+        """All rows in order, as (first row, rows <= max_rows) of blocks that never cross shards."""
+        return [
+            (shard.first_row + start, min(max_rows, shard.rows - start))
+            for shard in self.shards
+            for start in range(0, shard.rows, max_rows)
+        ]
+
     def blocks(self, max_rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in order, as (first row, (n, D) float16) with n <= max_rows; a block never crosses shards."""
-        for index, shard in enumerate(self.shards):
-            vectors = self._vectors(index)
-            for start in range(0, shard.rows, max_rows):
-                yield shard.first_row + start, vectors[start : start + max_rows]
+        for first, rows in self.places(max_rows):
+            block = np.empty((rows, self.dim), dtype=np.float16)
+            self.read(first, block)
+            yield first, block
+
+    def read(self, first: int, block: np.ndarray) -> None:
+        """Fills (n, D) float16, C-contiguous, with n rows of one shard from row `first`.
+
+        It reads into memory that is there: pages of a map would each be faulted in, and count as this process's own.
+        """
+        index = bisect_right(self.shards, first, key=lambda shard: shard.first_row) - 1
+        path, shard = self.files[index], self.shards[index]
+        assert first + len(block) <= shard.last_row, "a block crosses shards"
+        self._vectors(index)  # checks the header
+        left = block.data.cast("B")
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(_npy_bytes(shard.rows, self.dim) - 2 * (shard.last_row - first) * self.dim)
+                while left and (got := file.readinto(left)):
+                    left = left[got:]
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it and embed again") from error
+        if left:
+            raise DataError(f"{path}: ends {len(left)} bytes early; delete it and embed again")
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""
+        return self.take_half(rows).astype(np.float32)
+
+    def take_half(self, rows: npt.ArrayLike) -> npt.NDArray[np.float16]:
+        """`take` as stored."""
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.rows:
             raise IndexError(
                 f"rows {wanted.min()}..{wanted.max()} asked for, {self.files[0].parent} holds 0..{self.rows - 1}"
             )
-        taken = np.empty((len(wanted), self.dim), dtype=np.float32)
+        taken = np.empty((len(wanted), self.dim), dtype=np.float16)
         order = np.argsort(wanted, kind="stable")  # the disk is read forwards
         ordered = wanted[order]
         edges = np.searchsorted(ordered, [shard.first_row for shard in self.shards] + [self.rows])
         for index in np.flatnonzero(np.diff(edges)):
             here = slice(edges[index], edges[index + 1])
-            taken[order[here]] = self._vectors(int(index))[ordered[here] - self.shards[index].first_row]
+            taken[order[here]] = self._gather(int(index), ordered[here])
         return taken
+
+    def _gather(self, index: int, rows: IntArray) -> npt.NDArray[np.float16]:
+        """(n, D), ascending rows of one shard; where they are most of a stretch, that is read as a whole."""
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        if last - first > READ_WHOLE * len(rows):
+            return self._vectors(index)[rows - self.shards[index].first_row]
+        stretch = np.empty((last - first, self.dim), dtype=np.float16)
+        self.read(first, stretch)
+        return stretch if len(rows) == last - first else stretch[rows - first]
 
     def verify(self) -> None:
         """Reads everything and raises DataError naming the first shard whose content is not what was written."""
         for index, shard in enumerate(self.shards):
-            if _sha256(self.files[index]) != shard.sha256:
-                raise DataError(f"{self.files[index]}: content differs from its sha256; delete it and embed again")
+            damage = _damage(self.files[index], shard)
+            if damage is not None:
+                raise DataError(f"{self.files[index]}: {damage}; delete it (`repair` does) and embed again")
 
     def _vectors(self, index: int) -> np.ndarray:
-        if index not in self._maps:
-            path, shard = self.files[index], self.shards[index]
-            try:
-                vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path}: cannot be read ({error}); delete it and embed again") from error
-            if vectors.shape != (shard.rows, shard.dim) or vectors.dtype != np.float16:
-                raise DataError(f"{path}: {vectors.dtype} {vectors.shape}, expected float16 {(shard.rows, shard.dim)}")
-            self._maps[index] = vectors
-        return self._maps[index]
+        """A shard's vectors, mapped for as long as they are held: what was read of a kept map is the process's."""
+        path, shard = self.files[index], self.shards[index]
+        try:
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it and embed again") from error
+        if vectors.shape != (shard.rows, shard.dim) or vectors.dtype != np.float16:
+            raise DataError(f"{path}: {vectors.dtype} {vectors.shape}, expected float16 {(shard.rows, shard.dim)}")
+        return vectors
+
+
+def repair(folder: Path) -> list[Path]:
+    """Deletes the shards of a store that are damaged, and names them: the next `embed` computes these and no others."""
+    deleted = []
+    for mark in sorted(folder.glob("shard-*.json")):
+        data = mark.with_suffix(".npy")
+        try:
+            damaged = _damage(data, _read_shard(folder, int(mark.stem.removeprefix("shard-")))) is not None
+        except DataError:
+            damaged = True
+        if damaged:
+            mark.unlink()  # first: data without it is not committed
+            data.unlink(missing_ok=True)
+            deleted.append(data)
+    return deleted
 
 
 def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int) -> None:
@@ -228,7 +340,8 @@ def _commit(folder: Path, index: int, first: int, vectors: np.ndarray, skips: li
     data = _data(folder, index)
     half = np.ascontiguousarray(vectors, dtype=np.float16)
     publish(data, lambda file: np.save(file, half, allow_pickle=False))
-    shard = Shard(first, len(half), half.shape[1], _sha256(data), sorted(skips, key=lambda skip: skip.row))
+    ordered = sorted(skips, key=lambda skip: skip.row)
+    shard = Shard(first, len(half), half.shape[1], _sha256(data), _checksums(half), ordered)
     _publish_json(_mark(folder, index), asdict(shard))
     return shard
 
@@ -245,7 +358,7 @@ def _committed(folder: Path, index: int, first: int, last: int) -> Shard | None:
 def _read_shard(folder: Path, index: int) -> Shard:
     """The commit mark of a shard whose data file has the right size. Raises DataError naming the file."""
     data, mark = _data(folder, index), _mark(folder, index)
-    found = _read_json(mark, {"first_row", "rows", "dim", "sha256", "skipped"})
+    found = _read_json(mark, {"first_row", "rows", "dim", "sha256", "crc32", "skipped"})
     shard = Shard(**{**found, "skipped": [Skip(**skip) for skip in found["skipped"]]})
     if not all(shard.first_row <= skip.row < shard.last_row for skip in shard.skipped):
         raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; embed the pool again")
@@ -275,6 +388,28 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _checksums(half: npt.NDArray[np.float16]) -> list[int]:
+    return [
+        zlib.crc32(half[start : start + CHECKED_ROWS].data.cast("B")) for start in range(0, len(half), CHECKED_ROWS)
+    ]
+
+
+def _damage(path: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard's content, or None."""
+    if _sha256(path) == shard.sha256:
+        return None
+    half = np.fromfile(path, np.float16, offset=_npy_bytes(shard.rows, shard.dim) - 2 * shard.rows * shard.dim)
+    if half.size != shard.rows * shard.dim:
+        return f"holds {half.size} numbers instead of {shard.rows * shard.dim}"
+    found = _checksums(half.reshape(shard.rows, shard.dim))
+    off = [i for i, (a, b) in enumerate(zip(found, shard.crc32, strict=True)) if a != b]
+    if not off:
+        return "its header differs from what was written (sha256)"
+    first = shard.first_row + off[0] * CHECKED_ROWS
+    last = min(first + CHECKED_ROWS, shard.last_row) - 1
+    return f"content differs from its sha256, first in rows {first}..{last} ({len(off)} of {len(found)} blocks)"
+
+
 def _read_json(path: Path, keys: set[str]) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
@@ -291,7 +426,7 @@ def _publish_json(path: Path, content: dict[str, Any]) -> None:
 
 def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it."""
-    aside = path.with_name(f".{path.name}.tmp")  # one name: a rerun overwrites what a kill left behind
+    aside = path.with_name(f".{path.name}.{uuid4().hex}")  # several processes may publish the same
     try:
         with open(aside, "wb") as file:
             write(file)

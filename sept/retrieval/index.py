@@ -1,13 +1,12 @@
 """Exact search: every pool vector is read once, for all queries together.
 
-Reads a feature store, gives ranked lists. One float32 product a block finds the candidates; those that float32 rounding
-could put on either side of the cut are all kept and told apart in float64 at the end, so that the lists depend neither
-on the block size nor on threads or device. Shapes: Q queries, N pool rows, D dim, n rows of one block, w buffer width.
+Reads a feature store, gives ranked lists. One product a block finds the candidates (`scan`, `candidates`); they are
+told apart in exact arithmetic at the end (`exact`), so that the lists depend neither on the block size nor on threads,
+device or the arithmetic of the product. Shapes: Q queries, N pool rows, D dim.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,20 @@ import torch
 from torch import Tensor
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval.features import UNIT_TOLERANCE, Features
+from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates
+from sept.retrieval.exact import exact_queries
+from sept.retrieval.features import UNIT_TOLERANCE, Features, IntArray
+from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic, full_float32
 
-BLOCK_ROWS = 8192  # 25 MB as float32 at 768 dimensions
-QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product to 34 MB
-SPARE_SHARE, SPARE_LEAST = 8, 64  # candidates kept beyond the depth: depth / 8, and 64 at least
-LOWEST, EMPTY = -2.0, -3.0  # below every cosine; and what fills a free place or hides a row
-FLOAT32_UNIT = 2.0**-24  # half the gap between 1 and the next float32
+QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
+MEMORY = 2**30  # bytes for the candidates of the queries that share a scan
+BYTES_PER_RANK = 140  # of the depth: candidates twice over, the copies that thin them out, and the list itself
+BYTES_PER_QUERY = 4 * (BINS + STEPS) + 64 * SPARE_LEAST  # whatever the depth
+SAMPLE_ROWS = 20_000  # that the first guess at a cut is made from
+SAMPLED_POOL = 10  # times the sample: a smaller pool is searched without a guess
+GUESS_SIGMAS = 3.0  # how far above its expected rank in the sample the guess stays
+
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -38,142 +44,159 @@ def search(
     depth: int,
     device: str | torch.device = "cpu",
     block_rows: int = BLOCK_ROWS,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    memory: int = MEMORY,
 ) -> Ranked:
     """The `depth` most similar pool rows of every query (SEPT Alg. 1, lines 2-5); all of them if the pool holds fewer.
 
     queries: (Q, D) float32, of unit length. Scores are dot products with the stored float16 vectors, exact for queries
-    rounded to 28 binary places. Skipped rows are never returned. Memory: about 4 times that of the result, plus one
-    block and one product. progress is called with the number of rows read. Raises DataError for a query that is not a
-    unit vector, ConfigError if the store was made with another dim.
+    rounded to 28 binary places. Skipped rows are never returned. memory: bytes for candidates, beside the result and
+    two blocks; queries that need more take turns, each time in a scan of the whole pool. progress is called with the
+    number of rows done, of N. Raises DataError for a query that is not a unit vector, ConfigError if the store was made
+    with another dim.
     """
-    _check_queries(queries, features)
-    depth = min(depth, features.embedded)
-    assert depth > 0, "a search needs a depth and a pool"
-    assert len(queries), "a search needs queries"
-    parts = [
-        _Candidates(queries[start : start + QUERIES_PER_PRODUCT], features, depth, device)
-        for start in range(0, len(queries), QUERIES_PER_PRODUCT)
-    ]
-    with _full_float32():
-        for first, block in _blocks_on(device, features, block_rows):
-            begin, end = np.searchsorted(features.skipped, (first, first + len(block)))
-            skipped = torch.from_numpy(features.skipped[begin:end] - first).to(device)
-            for part in parts:
-                scores = part.queries @ block.T  # (q, n)
-                scores[:, skipped] = EMPTY
-                part.add(scores, first)
+    [ranked] = search_many([(queries, depth)], features, device, block_rows, progress, memory)
+    return ranked
+
+
+def search_many(
+    tasks: Sequence[tuple[np.ndarray, int]],
+    features: Features,
+    device: str | torch.device = "cpu",
+    block_rows: int = BLOCK_ROWS,
+    progress: Progress | None = None,
+    memory: int = MEMORY,
+) -> list[Ranked]:
+    """`search` for several tasks, each (queries, depth), in one scan: the pool is read once for all of them."""
+    for queries, depth in tasks:
+        _check_queries(queries, features)
+        assert depth > 0, "a search needs a depth"
+        assert len(queries), "a search needs queries"
+    assert features.embedded, "a search needs a pool"
+    found = [_Found(exact_queries(queries), min(depth, features.embedded)) for queries, depth in tasks]
+    scan = _Scan(features, device, arithmetic(device), block_rows)
+    turns = list(_turns(found, features.dim, memory))
+    with full_float32():
+        for turn, tiles in enumerate(turns):
+            scan(tiles, guess=True, progress=_part(progress, turn, len(turns), features.rows))
+    return [Ranked(each.rows, each.scores) for each in found]
+
+
+def merge(parts: Sequence[tuple[int, Ranked]], depth: int) -> Ranked:
+    """The lists of a pool from those of its parts, each with the pool row that it starts at (see `Features.part`).
+
+    Equal to a search of the whole pool to `depth`, where every part was searched to `depth`.
+    """
+    rows = np.concatenate([ranked.rows + first for first, ranked in parts], axis=1)
+    scores = np.concatenate([ranked.scores for _, ranked in parts], axis=1)
+    order = np.lexsort((rows, -scores), axis=1)[:, :depth]
+    return Ranked(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
+
+
+@dataclass
+class _Found:
+    """A task on its way: exact queries (Q, D), and what was found so far (Q, depth)."""
+
+    queries: npt.NDArray[np.float64]
+    depth: int
+    rows: IntArray = field(init=False)
+    scores: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.queries), self.depth)
+        self.rows, self.scores = np.empty(shape, dtype=np.int64), np.empty(shape)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Some queries (q,) of a task, multiplied together."""
+
+    found: _Found
+    queries: IntArray
+
+
+@dataclass
+class _Scan:
+    """Passes over the pool, each for some tiles."""
+
+    features: Features
+    device: str | torch.device
+    arithmetic: Arithmetic
+    block_rows: int
+
+    def __call__(self, tiles: Sequence[_Tile], guess: bool, progress: Progress | None) -> None:
+        """Fills in what the tiles' queries find; those that a guess failed are searched again without."""
+        blocks = Blocks(self.features, self.device, self.arithmetic, self.block_rows)
+        products = Products()
+        parts = [self._candidates(tile) for tile in tiles]
+        if guess and self.features.embedded >= SAMPLED_POOL * SAMPLE_ROWS:
+            self._expect(parts, products)
+        for first, block in blocks:
+            hidden = self._hidden(first, first + len(block))
+            for queries, candidates in parts:
+                scores = products(queries, block, hidden)
+                candidates.add(products.reaching(scores, candidates.cut), first)
             if progress is not None:
                 progress(first + len(block))
-    lists = [ranked for part in parts for ranked in part.ranked()]
-    return Ranked(np.stack([rows for rows, _ in lists]), np.stack([scores for _, scores in lists]))
+        again = []
+        for tile, (_, candidates) in zip(tiles, parts, strict=True):
+            ranked_rows, ranked_scores, certain = candidates.ranked()
+            candidates.log.clear()
+            tile.found.rows[tile.queries], tile.found.scores[tile.queries] = ranked_rows, ranked_scores
+            if not certain.all():
+                again.append(_Tile(tile.found, tile.queries[~certain]))
+        if again:
+            self(again, guess=False, progress=None)
+
+    def _candidates(self, tile: _Tile) -> tuple[Tensor, Candidates]:
+        exact = tile.found.queries[tile.queries]
+        queries = torch.from_numpy(exact).to(torch.float32).to(self.device, self.arithmetic.dtype)
+        return queries, Candidates(self.features, exact, tile.found.depth, self.arithmetic)
+
+    def _expect(self, parts: Sequence[tuple[Tensor, Candidates]], products: Products) -> None:
+        """Tells the candidates from a sample of the pool what will not be among them, or they would all be at first."""
+        rows = np.arange(SAMPLE_ROWS) * self.features.rows // SAMPLE_ROWS
+        rows = np.setdiff1d(rows, self.features.skipped)
+        sample = torch.from_numpy(self.features.take_half(rows)).to(self.device).to(self.arithmetic.dtype)
+        for queries, candidates in parts:
+            rank = _guess_rank(candidates.depth * len(rows) / self.features.embedded)
+            if rank <= len(rows):
+                scores = products(queries, sample, rows[:0]).float()
+                candidates.expect(scores.topk(rank, sorted=False).values.amin(1).cpu().numpy())
+
+    def _hidden(self, first: int, last: int) -> IntArray:
+        begin, end = np.searchsorted(self.features.skipped, (first, last))
+        return self.features.skipped[begin:end] - first
 
 
-class _Candidates:
-    """For some queries the best rows so far, and every row that float32 rounding could hide among them.
-
-    A row whose float32 score is more than `slack` below the depth-th best float32 score seen cannot be in the final
-    list: both scores are off by at most half of it. Such rows are dropped, at the latest when the buffer is full.
-    """
-
-    def __init__(self, queries: np.ndarray, features: Features, depth: int, device: str | torch.device) -> None:
-        # Stored components are multiples of 2**-24, so with queries in multiples of 2**-28 every partial sum of a
-        # product is a multiple of 2**-52 below 2: float64 holds it exactly, in whatever order it is summed.
-        self.exact = np.rint(queries.astype(np.float64) * 2**28) / 2**28
-        self.queries = torch.from_numpy(self.exact.astype(np.float32)).to(device)
-        self.features, self.depth = features, depth
-        # A float32 sum of D products of two unit vectors is off by at most D units, in any order (Higham, Accuracy and
-        # Stability of Numerical Algorithms, section 3.1). 3 more for rounding the query, the score kept and the
-        # threshold; 1 % more for the second order and for lengths that float16 moved.
-        self.slack = 2 * 1.01 * (features.dim + 3) * FLOAT32_UNIT
-        self.limit = depth + max(depth // SPARE_SHARE, SPARE_LEAST)
-        shape = (len(queries), 2 * self.limit)
-        self.scores = torch.full(shape, EMPTY, dtype=torch.float32, device=device)  # (q, w)
-        self.rows = torch.zeros(shape, dtype=torch.int64, device=device)  # (q, w)
-        self.count = torch.zeros(len(queries), dtype=torch.int64, device=device)
-        self.threshold = torch.full((len(queries),), LOWEST, device=device)
-
-    def add(self, scores: Tensor, first_row: int) -> None:
-        """Takes in the scores (q, n) of n rows of the pool."""
-        found = scores >= self.threshold[:, None]
-        new = found.sum(1)
-        width = self.scores.shape[1]
-        if bool((self.count + new > width).any()):
-            self._compact()
-            if scores.shape[1] > width - self.limit:  # may still not fit
-                half = scores.shape[1] // 2
-                self.add(scores[:, :half], first_row)
-                self.add(scores[:, half:], first_row + half)
-                return
-            found = scores >= self.threshold[:, None]
-            new = found.sum(1)
-        query, column = found.nonzero(as_tuple=True)  # query by query
-        place = torch.arange(len(query), device=scores.device) + (self.count - new.cumsum(0) + new)[query]
-        self.scores[query, place] = scores[query, column]
-        self.rows[query, place] = column + first_row
-        self.count += new
-
-    def ranked(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The final list of each query: rows (depth,) int64 and scores (depth,) float64."""
-        self._compact()
-        for query, count in enumerate(self.count.tolist()):
-            yield self._exact(query, self.rows[query, :count], self.scores[query, :count])
-
-    def _compact(self) -> None:
-        """Raises the threshold to what is known by now and drops what falls below it."""
-        top, order = self.scores.topk(self.limit + 1)
-        rows = self.rows.gather(1, order)
-        self.threshold = (top[:, self.depth - 1] - self.slack).clamp(min=LOWEST)
-        kept = top >= self.threshold[:, None]
-        settled = {
-            query: self._settle(query) for query in kept[:, self.limit].nonzero().flatten().tolist()
-        }  # near-ties, copies of one image for instance, outnumber the spare places
-        self.scores.fill_(EMPTY)
-        self.scores[:, : self.limit] = top.where(kept, EMPTY)[:, : self.limit]
-        self.rows[:, : self.limit] = rows[:, : self.limit]
-        self.count = kept[:, : self.limit].sum(1)
-        for query, (best, scores) in settled.items():
-            self.scores[query] = EMPTY
-            self.scores[query, : self.depth] = torch.from_numpy(scores).to(self.scores)
-            self.rows[query, : self.depth] = torch.from_numpy(best).to(self.rows)
-            self.count[query] = self.depth
-
-    def _settle(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """The exact list of the rows seen so far by one query."""
-        kept = self.scores[query] >= self.threshold[query]
-        return self._exact(query, self.rows[query, kept], self.scores[query, kept])
-
-    def _exact(self, query: int, candidates: Tensor, approximate: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The best `depth` of the candidates by (-float64 score, row)."""
-        rows = candidates.cpu().numpy()
-        scores = self.features.take(rows).astype(np.float64) @ self.exact[query]
-        error = np.abs(scores - approximate.cpu().numpy()).max()
-        assert error <= self.slack / 2, f"the float32 product is off by {error:.2g}: was it computed with fewer bits?"
-        best = np.lexsort((rows, -scores))[: self.depth]
-        return rows[best], scores[best]
+def _guess_rank(expected: float) -> int:
+    return max(1, int(np.ceil(expected + GUESS_SIGMAS * (np.sqrt(expected) + 1))))
 
 
-def _blocks_on(device: str | torch.device, features: Features, block_rows: int) -> Iterator[tuple[int, Tensor]]:
-    """The store's blocks as float32 on the device, each in the same buffer: half precision is slow on CPUs."""
-    staging = torch.empty(
-        (block_rows, features.dim), dtype=torch.float16, pin_memory=torch.device(device).type == "cuda"
-    )
-    buffer = torch.empty((block_rows, features.dim), dtype=torch.float32, device=device)
-    for first, vectors in features.blocks(block_rows):
-        rows = len(vectors)
-        staging.numpy()[:rows] = vectors  # reads the disk
-        yield first, buffer[:rows].copy_(staging[:rows].to(device))
+def _turns(found: Sequence[_Found], dim: int, memory: int) -> Iterator[list[_Tile]]:
+    """All queries in tiles, and the tiles in groups whose candidates fit into `memory` (one query at least)."""
+    turn: list[_Tile] = []
+    free = memory
+    for each in found:
+        size = each.depth * BYTES_PER_RANK + BYTES_PER_QUERY + 20 * dim
+        start = 0
+        while start < len(each.queries):
+            count = min(QUERIES_PER_PRODUCT, len(each.queries) - start, free // size)
+            if count < 1 and turn:
+                yield turn
+                turn, free = [], memory
+                continue
+            count = max(count, 1)
+            turn.append(_Tile(each, np.arange(start, start + count)))
+            start, free = start + count, free - count * size
+    yield turn
 
 
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Products with all 24 bits, whatever training has set: TF32 and bfloat16 would break the bound on the error."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def _part(progress: Progress | None, turn: int, turns: int, pool: int) -> Progress | None:
+    """Rows done of one of several scans as rows done of the pool."""
+    if progress is None:
+        return None
+    return lambda rows: progress((turn * pool + rows) // turns)
 
 
 def _check_queries(queries: np.ndarray, features: Features) -> None:

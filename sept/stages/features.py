@@ -1,20 +1,20 @@
 """The pool embedded by the retriever, shard by shard; unreadable images are listed and masked."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sept import cost
+from sept import cost, engines
 from sept.config import Model, Preprocess
 from sept.data.pool import Union
 from sept.machine import Machine
 from sept.progress import progress
 from sept.retrieval.encoder import Encoder
-from sept.retrieval.features import ROWS_PER_SHARD, Features, Skip, embed
+from sept.retrieval.features import ROWS_PER_SHARD, Features, Skip, conclude, embed_shard, missing
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 
@@ -51,21 +51,70 @@ def build(
     place: Mapping[str, Any],
     batch_size: int,
     max_unreadable: float,
+    engine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    pool = open_pool({"pool0": inputs["pool"]}, [place])
-    encoder, model = open_encoder(inputs["retriever"], Preprocess(**spec["preprocess"]), machine, batch_size)
-    read = partial(pool.image, side=spec["preprocess"]["resize"])
-    with progress("embed the pool", len(pool)) as advance:
+    """engine: name, address and workers of what embeds."""
+    job = Embedding(
+        folder.absolute(), inputs["pool"], inputs["retriever"], spec, machine, place, batch_size, max_unreadable
+    )
+    rows, per_shard = job.rows, job.rows_per_shard
+    todo = missing(folder, rows, per_shard)
+    with progress("embed the pool", rows) as advance:
+        held = rows - sum(min(per_shard, rows - index * per_shard) for index in todo)
+        advance(held)
+        alone = engine["name"] == "local" and machine.devices == 1
+        make = partial(job.worker, advance=advance) if alone else job.worker  # a bar cannot be sent elsewhere
 
-        def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
-            vectors, failures = encoder(read, range(first, last), advance)
-            return vectors, [skipped(pool, first + place, reason) for place, reason in failures]
+        def done(index: int) -> None:
+            if not alone:
+                advance(min(per_shard, rows - index * per_shard))
 
-        per_shard = min(ROWS_PER_SHARD, max(LEAST_ROWS_PER_SHARD, len(pool) // SHARDS))
-        facts: dict[str, Any] = embed(folder, len(pool), encode, max_unreadable, per_shard)
+        options = {name: engine[name] for name in ("address", "workers")}
+        engines.run(engine["name"], make, todo, machine, folder.absolute(), done, **options)
+    facts: dict[str, Any] = conclude(folder, rows, max_unreadable, per_shard)
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
+    model = Model(**inputs["retriever"].manifest["spec"]["model"])
     return {
         **facts,
         "unreadable": named(skips),
-        "flops": len(pool) * cost.forward_flops(model, spec["preprocess"]["crop"]),
+        "flops": rows * cost.forward_flops(model, spec["preprocess"]["crop"]),
     }
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The embedding of one source, as a worker anywhere can be given it: paths and settings, no images."""
+
+    folder: Path
+    pool: Artefact
+    retriever: Artefact
+    spec: Mapping[str, Any]
+    machine: Machine
+    place: Mapping[str, Any]
+    batch_size: int
+    max_unreadable: float
+
+    @property
+    def rows(self) -> int:
+        return int(self.pool.facts["rows"])
+
+    @property
+    def rows_per_shard(self) -> int:
+        return min(ROWS_PER_SHARD, max(LEAST_ROWS_PER_SHARD, self.rows // SHARDS))
+
+    def worker(self, device: str, advance: Callable[[int], None] = lambda n: None) -> Callable[[int], None]:
+        """What embeds and commits one shard on this device."""
+        pool = open_pool({"pool0": self.pool}, [self.place])
+        preprocess = Preprocess(**self.spec["preprocess"])
+        machine = engines.share(self.machine, device)
+        encoder, _ = open_encoder(self.retriever, preprocess, machine, self.batch_size)
+        read = partial(pool.image, side=preprocess.resize)
+
+        def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
+            vectors, failures = encoder(read, range(first, last), advance)
+            return vectors, [skipped(pool, first + at, reason) for at, reason in failures]
+
+        def work(index: int) -> None:
+            embed_shard(self.folder, index, self.rows, encode, self.max_unreadable, self.rows_per_shard)
+
+        return work

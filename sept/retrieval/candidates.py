@@ -1,0 +1,185 @@
+"""The rows that can still be among a query's best, found without a sort.
+
+Reads hits of a scan, gives exact ranked lists. Scores are counted in narrow bins: a bin edge that `depth` of them reach
+is a cut below which nothing has to be kept. What is kept is told apart in float64 at the end, so that the lists depend
+neither on the block size nor on threads, device or arithmetic.
+Shapes: Q queries, D dim, h hits, m candidates.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sept.retrieval.exact import ExactScores
+from sept.retrieval.features import Features, IntArray
+from sept.retrieval.scan import Arithmetic, Hits
+
+BINS, LOWEST, HIGHEST = 4096, -1.02, 1.02  # of a score; a unit vector in float16 is at most 1.002 long
+STEPS = 64  # bins looked at together when an edge moves up
+SPARE_SHARE, SPARE_LEAST = 2, 512  # candidates kept in peace: twice the depth and 512 more; then near-ties are settled
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Bins:
+    """Counts the scores of each query in bins, and knows the highest edge that `depth` of them reach."""
+
+    def __init__(self, queries: int, depth: int) -> None:
+        self.depth = depth
+        self.counts = torch.zeros((queries, BINS + STEPS), dtype=torch.int32)
+        self.bin = np.zeros(queries, dtype=np.int64)
+        self.reached = np.zeros(queries, dtype=np.int64)  # scores in its bin and above
+
+    def add(self, hits: Hits) -> None:
+        """Counts scores between LOWEST and HIGHEST."""
+        bins = ((hits.score - np.float32(LOWEST)) * np.float32(BINS / (HIGHEST - LOWEST))).astype(np.int32)
+        place = torch.from_numpy(hits.query * np.int64(BINS + STEPS) + bins)
+        self.counts.view(-1).scatter_add_(0, place, torch.ones(1, dtype=torch.int32).expand(len(place)))
+        above = np.concatenate([[0], np.cumsum(bins >= np.repeat(self.bin, np.diff(hits.starts)))])
+        self.reached += np.diff(above[hits.starts])
+        self._climb()
+
+    def edges(self) -> FloatArray:
+        """(Q,) the edges, a little lower for rounding; minus infinity where there were fewer than `depth` scores."""
+        edges = LOWEST + (self.bin - 0.01) * ((HIGHEST - LOWEST) / BINS)
+        return np.where(self.reached >= self.depth, edges, -np.inf)
+
+    def _climb(self) -> None:
+        moving = np.flatnonzero(self.reached >= self.depth)
+        while len(moving):
+            columns = torch.from_numpy(self.bin[moving, None] + np.arange(STEPS))
+            passed = self.counts[torch.from_numpy(moving)[:, None], columns].numpy().cumsum(1)
+            steps = (self.reached[moving, None] - passed >= self.depth).sum(1)
+            self.bin[moving] += steps
+            self.reached[moving] -= np.where(steps > 0, passed[np.arange(len(moving)), steps - 1], 0)
+            moving = moving[steps == STEPS]
+
+
+@dataclass(frozen=True)
+class _Log:
+    """Candidates: query (m,) uint16, pool row (m,) int64, score (m,) float32."""
+
+    query: npt.NDArray[np.uint16]
+    row: IntArray
+    score: npt.NDArray[np.float32]
+
+    def take(self, places: IntArray) -> "_Log":
+        return _Log(self.query.take(places), self.row.take(places), self.score.take(places))
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "_Log":
+        return self.take(np.flatnonzero(keep))
+
+
+class Candidates:
+    """For some queries every row that can be among their `depth` best.
+
+    A sum (see `Arithmetic`) is off by at most `error`. So where `depth` scores reach an edge, `depth` rows are at least
+    as similar as the edge less the rounding less `error`, and a sum another `error` below that is of no such row.
+    """
+
+    def __init__(self, features: Features, queries: FloatArray, depth: int, arithmetic: Arithmetic) -> None:
+        self.depth, self.arithmetic = depth, arithmetic
+        self.exact = ExactScores(features, queries)
+        self.error = arithmetic.error(queries)
+        self.bins = Bins(len(queries), depth)
+        self.floor = np.full(len(queries), -np.inf)  # sums below it are of no interest, for another reason
+        self.guess = np.full(len(queries), -np.inf)
+        self.log: list[_Log] = []
+        self.logged = 0
+        self.peace = SPARE_SHARE * depth + SPARE_LEAST
+
+    def expect(self, edges: FloatArray) -> None:
+        """Drops all below these edges, on the assumption, checked at the end, that `depth` scores reach them."""
+        self.guess = self._below(edges)
+        self.floor = np.maximum(self.floor, self.guess)
+
+    @property
+    def cut(self) -> torch.Tensor:
+        """(Q,) float32: sums below it need not be added."""
+        cut = np.maximum(np.maximum(self.floor, self._below(self.bins.edges())), LOWEST)
+        return torch.from_numpy(cut.astype(np.float32))
+
+    def add(self, hits: Hits, first_row: int) -> None:
+        """Takes in the hits of a block that starts at pool row `first_row`."""
+        self.bins.add(hits)
+        self.log.append(_Log(hits.query, hits.column + first_row, hits.score))
+        self.logged += len(hits.query)
+        if self.logged > 2 * len(self.error) * self.peace:
+            self._compact()
+
+    def ranked(self) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
+        """Rows (Q, depth) int64 and scores (Q, depth) float64, by (-score, row); and (Q,) whether these are certain.
+
+        Not certain are lists that what `expect` dropped could have been part of: they may also be too short, and are
+        filled with the row -1.
+        """
+        found = self._gathered()
+        rows = np.full((len(self.error), self.depth), -1)
+        scores = np.full(rows.shape, -np.inf)
+        for query, row, score in self._lists(found):
+            rows[query, : len(row)], scores[query, : len(row)] = row, score
+        return rows, scores, scores[:, -1] >= self.guess + self.error
+
+    def _lists(self, found: _Log) -> Iterator[tuple[int, IntArray, FloatArray]]:
+        """The best `depth` of the candidates of each query that has any: it, their rows, their float64 scores."""
+        score = self._exactly(found)
+        order = np.argsort(found.query, kind="stable")
+        ends = np.cumsum(np.bincount(found.query, minlength=len(self.error)))
+        for query in np.flatnonzero(np.diff(ends, prepend=0)).tolist():
+            here = order[ends[query - 1] if query else 0 : ends[query]]
+            best = here[_descending(score[here])[: self.depth]]
+            yield query, found.row[best], score[best]
+
+    def _below(self, edges: FloatArray) -> FloatArray:
+        """The cut that follows from edges that `depth` scores reach."""
+        return edges - self.arithmetic.rounding * np.abs(np.maximum(edges, LOWEST)) - 2 * self.error
+
+    def _gathered(self) -> _Log:
+        """The candidates left at the present cut, by row, as the log's only part."""
+        cut = self.cut.to(self.arithmetic.dtype).float().numpy()
+        left = [part.where(part.score >= cut[part.query]) for part in self.log]
+        parts = left or [_Log(np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.float32))]
+        whole = _Log(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("query", "row", "score")))
+        whole = whole.take(radix_argsort(whole.row))
+        self.log, self.logged = [whole], len(whole.query)
+        return whole
+
+    def _compact(self) -> None:
+        """Drops what fell below the cut; where near-ties, copies of one image for instance, still crowd, settles."""
+        found = self._gathered()
+        crowded = np.bincount(found.query, minlength=len(self.error)) > self.peace
+        if self.logged <= len(self.error) * self.peace:
+            return
+        here = crowded[found.query]
+        parts = [found.where(~here)]
+        for query, rows, scores in self._lists(found.where(here)):
+            self.floor[query] = max(self.floor[query], scores[-1] - self.error[query])
+            near = scores.astype(np.float32)
+            parts.append(_Log(np.full(len(rows), query, dtype=np.uint16), rows, near))
+        self.log, self.logged = parts, sum(len(part.query) for part in parts)
+
+    def _exactly(self, found: _Log) -> FloatArray:
+        """(m,) float64 scores, checked against the ones they were found by."""
+        score = self.exact(found.query, found.row)
+        off = np.abs(score - found.score) - self.arithmetic.rounding * np.abs(found.score)
+        worst = off.max(initial=0.0)
+        assert worst <= self.error.max(), f"a product is off by {worst:.2g}: was it computed with fewer bits?"
+        return score
+
+
+def radix_argsort(values: IntArray) -> IntArray:
+    """The stable order of integers from 0 to 2**48, five times as fast as a comparing sort."""
+    order = np.argsort(values.astype(np.uint16), kind="stable")  # numpy's sort of 16 bits is a radix sort
+    for shift in range(16, int(values.max(initial=0)).bit_length(), 16):
+        order = order.take(np.argsort((values >> shift).astype(np.uint16).take(order), kind="stable"))
+    return order
+
+
+def _descending(scores: FloatArray) -> IntArray:
+    """The stable order by -score. Ties are rare, and an unstable sort is twice as fast."""
+    order = np.argsort(-scores)
+    ordered = scores[order]
+    return np.argsort(-scores, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order

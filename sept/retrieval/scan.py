@@ -1,0 +1,193 @@
+"""The pool streamed past the queries: blocks read ahead, one product each, and the few scores worth keeping.
+
+Reads a feature store, gives hits. The product may be computed in bfloat16 where the processor is faster at it: how far
+off its scores can be is known (`Arithmetic.error`), and whoever uses the hits allows for it.
+Shapes: Q queries, D dim, n rows of one block, h hits.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sept.retrieval.features import Features, IntArray
+
+BLOCK_ROWS = 8192  # 13 MB as float16 at 768 dimensions
+CONVERTED_ROWS = 512  # from float16 to bfloat16 through float32, which stays in the cache: twice as fast as directly
+FLOAT32_UNIT = 2.0**-24  # half the gap between 1 and the next float32
+BFLOAT16_UNIT = 2.0**-8  # half the gap between 1 and the next bfloat16
+HIDDEN = -3.0  # below every cosine: the score of a row without a vector
+PROBE_SHAPE, PROBE_TRIALS = (256, 768, 2048), 5  # a product of 20 ms at worst
+WORTH_IT = 0.8  # bfloat16 brings more candidates: it has to be this much faster
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What products are computed in: float32, or bfloat16 with sums in float32 and scores rounded to bfloat16."""
+
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def rounding(self) -> float:
+        """A score is within this share of itself of the sum it was rounded from."""
+        return 1.01 * BFLOAT16_UNIT if self.dtype == torch.bfloat16 else 0.0
+
+    def error(self, queries: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(Q,) by how much a sum, before it is rounded to a score, can be off for any stored vector.
+
+        A float32 sum of D products of two unit vectors is off by at most D units, in any order (Higham, Accuracy and
+        Stability of Numerical Algorithms, section 3.1). 3 more for rounding the query, the score kept and the cut; 1 %
+        more for the second order and for lengths that float16 moved. In bfloat16 the vectors are off as well, by their
+        residuals: the query's is computed, a stored vector's at most its length times 2**-8 (Cauchy-Schwarz).
+        """
+        error = np.full(len(queries), (queries.shape[1] + 3) * FLOAT32_UNIT)
+        if self.dtype == torch.bfloat16:
+            rounded = torch.from_numpy(queries).to(torch.float32).bfloat16().double().numpy()
+            error += np.linalg.norm(queries - rounded, axis=1) + BFLOAT16_UNIT * np.linalg.norm(rounded, axis=1)
+        return 1.01 * error
+
+
+def arithmetic(device: str | torch.device) -> Arithmetic:
+    """The faster one there: bfloat16 on processors that multiply it natively, else float32."""
+    if torch.device(device).type != "cpu":
+        return Arithmetic()
+    return Arithmetic(torch.bfloat16) if _bfloat16_pays(torch.get_num_threads()) else Arithmetic()
+
+
+@cache
+def _bfloat16_pays(threads: int) -> bool:
+    q, d, n = PROBE_SHAPE
+    queries, rows = torch.ones(q, d), torch.ones(n, d)
+    return _seconds(queries.bfloat16(), rows.bfloat16()) < WORTH_IT * _seconds(queries, rows)
+
+
+def _seconds(queries: Tensor, rows: Tensor) -> float:
+    walls = []
+    for _ in range(PROBE_TRIALS):
+        start = time.perf_counter()
+        torch.mm(queries, rows.T)
+        walls.append(time.perf_counter() - start)
+    return min(walls)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Scores (h,) float32 that reach the cut, with the query (h,) uint16 and the column of the block (h,) int64.
+
+    They come query by query: those of query i are from starts[i] to starts[i + 1].
+    """
+
+    query: npt.NDArray[np.uint16]
+    column: IntArray
+    score: npt.NDArray[np.float32]
+    starts: IntArray
+
+    @classmethod
+    def at(cls, place: IntArray, score: npt.NDArray[np.float32], shape: Sequence[int]) -> "Hits":
+        """Of scores at places (h,), ascending, of a matrix (Q, n) written row by row."""
+        begins = np.arange(shape[0] + 1) * shape[1]
+        starts = np.searchsorted(place, begins)
+        query = np.repeat(np.arange(shape[0], dtype=np.uint16), np.diff(starts))
+        return cls(query, place - begins[query], score, starts)
+
+
+class Blocks:
+    """The pool's rows on the device in order, each block in the same buffer; the next one is read meanwhile."""
+
+    def __init__(self, features: Features, device: str | torch.device, arithmetic: Arithmetic, block_rows: int) -> None:
+        shape = (min(block_rows, features.rows), features.dim)
+        self.features, self.block_rows = features, block_rows
+        pinned = torch.device(device).type == "cuda"
+        self.staging = [torch.empty(shape, dtype=torch.float16, pin_memory=pinned) for _ in range(2)]
+        self.loaded = torch.empty(shape, dtype=arithmetic.dtype, device=device)
+        self.single = torch.empty((CONVERTED_ROWS, features.dim))
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        """(first row, (n, D)) of every block."""
+        places = self.features.places(self.block_rows)
+        with ThreadPoolExecutor(1) as ahead:
+            reading = ahead.submit(self._read, 0, *places[0])
+            for i, (first, _) in enumerate(places):
+                half = reading.result()
+                if i + 1 < len(places):
+                    reading = ahead.submit(self._read, (i + 1) % 2, *places[i + 1])
+                yield first, self.load(half)
+
+    def load(self, half: Tensor) -> Tensor:
+        """(n, D) float16 on the CPU to the device and its arithmetic, in the buffer that every call reuses."""
+        loaded = self.loaded[: len(half)]
+        if loaded.dtype == torch.float32:
+            return loaded.copy_(half.to(loaded.device, non_blocking=True))
+        for start in range(0, len(half), CONVERTED_ROWS):
+            part = half[start : start + CONVERTED_ROWS]
+            loaded[start : start + CONVERTED_ROWS] = self.single[: len(part)].copy_(part)
+        return loaded
+
+    def _read(self, slot: int, first: int, rows: int) -> Tensor:
+        half = self.staging[slot][:rows]
+        self.features.read(first, half.numpy())
+        return half
+
+
+class Products:
+    """Scores of a block for some queries, of which only those that reach a cut leave the device."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(self, queries: Tensor, block: Tensor, hidden: IntArray) -> Tensor:
+        """(Q, n) scores in the arithmetic of the arguments; HIDDEN in the columns `hidden`. Valid until the next."""
+        scores = self._buffer("scores", (len(queries), len(block)), block.dtype, block.device)
+        torch.mm(queries, block.T, out=scores)
+        if len(hidden):
+            scores[:, torch.from_numpy(hidden).to(block.device)] = HIDDEN
+        return scores
+
+    def reaching(self, scores: Tensor, cut: Tensor) -> Hits:
+        """The scores (Q, n) at or above their query's cut (Q,) float32, query by query in the order of columns.
+
+        The cut is rounded as the scores were: rounding keeps order, so no sum that reached the cut falls below it.
+        """
+        cut = cut.to(scores.device, scores.dtype)
+        if scores.device.type == "cpu":
+            return self._reaching_on_cpu(scores, cut)
+        place = (scores >= cut[:, None]).flatten().nonzero().squeeze(1)
+        return Hits.at(place.cpu().numpy(), scores.view(-1)[place].float().cpu().numpy(), scores.shape)
+
+    def _reaching_on_cpu(self, scores: Tensor, cut: Tensor) -> Hits:
+        """numpy compares and packs ten times as fast as torch; bfloat16 above 0 is ordered like its bits."""
+        found = self._buffer("found", scores.shape, torch.bool, scores.device)
+        if scores.dtype == torch.float32:
+            np.greater_equal(scores.numpy(), cut[:, None].numpy(), out=found.numpy())
+        elif bool((cut > 0).all()):
+            bits = cut.view(torch.int16)[:, None].numpy()
+            np.greater_equal(scores.view(torch.int16).numpy(), bits, out=found.numpy())
+        else:
+            torch.ge(scores, cut[:, None], out=found)
+        place = np.flatnonzero(found.numpy())
+        return Hits.at(place, scores.view(-1)[torch.from_numpy(place)].float().numpy(), scores.shape)
+
+    def _buffer(self, name: str, shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        size = int(np.prod(shape))
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = torch.empty(size, dtype=dtype, device=device)
+        return self._buffers[name][:size].view(*shape)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Products with all 24 bits, whatever training has set: TF32 and bfloat16 would break the bound on the error."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
