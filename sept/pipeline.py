@@ -34,7 +34,7 @@ VERSIONS = {
     "pool": 1,
     "task": 1,
     "retriever": 2,
-    "features": 2,
+    "features": 3,
     "index": 1,
     "queries": 2,
     "selection": 1,
