@@ -269,3 +269,12 @@ def test_a_shard_that_was_cut_short_after_opening_is_named(folder: Path) -> None
     data.write_bytes(data.read_bytes()[:-4])
     with pytest.raises(DataError, match=r"shard-000000\.npy"):
         list(features.blocks(100))
+
+
+def test_every_nth_shard_is_a_pool_of_its_own(folder: Path) -> None:
+    whole = Features.open(folder)
+    some = whole.every(2)  # rows 0 to 6 and 14 to 20
+    rows = [*range(7), *range(14, 21)]
+    assert (some.rows, some.embedded, some.skipped.tolist()) == (14, 12, [3, 7])
+    np.testing.assert_array_equal(some.take(range(14)), whole.take(rows))
+    assert [first for first, _ in some.blocks(100)] == [0, 7]

@@ -16,6 +16,7 @@ from sept.retrieval.select import (
     SCHEMA,
     Selection,
     load_selection,
+    predicted_depth,
     random_subset,
     round_robin,
     save_selection,
@@ -72,6 +73,35 @@ def test_round_robin_is_algorithm_1(ranked: list[list[int]], budget: int) -> Non
     rank, query = np.divmod(places, len(lists))
     found = list(zip(lists[query, rank].tolist(), query.tolist(), rank.tolist(), strict=True))
     assert found == algorithm_1(lists, budget)
+
+
+@given(full_lists(), st.data())
+def test_a_selection_is_the_same_whatever_depth_it_starts_at(lists: Ranked, data: st.DataObject) -> None:
+    queries, rows = lists.rows.shape
+    budget = data.draw(st.integers(1, rows))
+    first = data.draw(st.integers(1, rows + 5))
+    found = select(top_of(lists), queries, budget, rows, first)
+    assert picks(found) == algorithm_1(lists.rows, budget)
+
+
+def test_a_sample_of_the_pool_predicts_the_depth_so_that_one_scan_is_enough() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((6, 24))
+    pool = np.concatenate(
+        [c + 0.6 * rng.standard_normal((2_000, 24)) for c in centres] + [rng.standard_normal((8_000, 24))]
+    )
+    pool = rng.permutation(pool)
+    queries = np.repeat(centres, 5, axis=0) + 0.6 * rng.standard_normal((30, 24))
+
+    def lists(vectors: np.ndarray):
+        scores = queries @ vectors.T
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return top_of(Ranked(order, np.take_along_axis(scores, order, 1)))
+
+    budget, sample = 3_000, pool[::16]
+    needed = select(lists(pool), 30, budget, len(pool)).depth
+    predicted = predicted_depth(lists(sample), 30, budget, len(sample), len(pool))
+    assert needed <= predicted <= 1.5 * needed
 
 
 def test_round_robin_takes_rows_of_any_size() -> None:

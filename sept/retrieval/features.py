@@ -183,6 +183,22 @@ class Features:
         files = tuple(file for part in parts for file in part.files)
         return cls(files, starts[-1], parts[0].dim, skipped, tuple(moved))
 
+    def every(self, nth: int) -> "Features":
+        """The vectors of the first of every `nth` shards, as a pool of their own: a sample spread over all sources."""
+        kept = range(0, len(self.shards), nth)
+        starts = np.cumsum([0, *(self.shards[i].rows for i in kept)]).tolist()
+        moved, skipped = [], []
+        for i, start in zip(kept, starts, strict=False):
+            shard = self.shards[i]
+            by = start - shard.first_row
+            moved.append(
+                replace(shard, first_row=start, skipped=[replace(skip, row=skip.row + by) for skip in shard.skipped])
+            )
+            begin, end = np.searchsorted(self.skipped, (shard.first_row, shard.last_row))
+            skipped.append(self.skipped[begin:end] + by)
+        files = tuple(self.files[i] for i in kept)
+        return Features(files, starts[-1], self.dim, np.concatenate(skipped), tuple(moved))
+
     def part(self, index: int, parts: int) -> tuple[int, "Features"]:
         """One of `parts` equal shares of the shards, and its first row here: what one of several machines searches.
 

@@ -1,6 +1,7 @@
 """The pool images to pre-train on: by Algorithm 1, at random, or a whole source of the pool."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sept.progress import done, progress
 from sept.retrieval.approximate import compare
 from sept.retrieval.features import Skip, check_readable
 from sept.retrieval.index import Ranked, search
-from sept.retrieval.select import random_subset, save_selection, select, statistics
+from sept.retrieval.select import predicted_depth, random_subset, save_selection, select, statistics
 from sept.stages import queries as query_stage
 from sept.stages.features import named, skipped
 from sept.stages.index import joined, numbered, opened
@@ -23,6 +24,7 @@ from sept.stages.pool import open_pool
 from sept.store import Artefact
 
 SELECTION = "selection.parquet"
+SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
 
 
 def build(
@@ -66,9 +68,17 @@ def _algorithm1(
         with progress(f"search to depth {depth:,}", features.rows) as advance:
             return search(vectors, features, depth, machine.accelerator, progress=done(advance))
 
+    def depth_from_sample() -> int | None:
+        """Reading one shard in `SAMPLE_EVERY` spares a pool of many a second scan."""
+        if len(features.shards) < LEAST_SHARDS:
+            return None
+        some = features.every(SAMPLE_EVERY)
+        lists = partial(search, vectors, some, device=machine.accelerator)
+        return predicted_depth(lists, len(vectors), budget, some.embedded, features.embedded)
+
     budget, extra = spec["budget"], {}
     if "index" not in inputs:
-        found = select(exact, len(vectors), budget, features.embedded)
+        found = select(exact, len(vectors), budget, features.embedded, depth_from_sample())
     else:
         how = {"nprobe": spec["nprobe"], "uri": uri, "device": machine.accelerator}
         with opened(inputs["index"], inputs, how) as index:
