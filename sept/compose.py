@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sept.config import BOXED, Experiment
+from sept.config import BOXED, SIMILAR, Experiment
 from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -61,7 +61,9 @@ def check(e: Experiment) -> None:
         raise ConfigError(
             f"retriever.preprocess.crop={crop.crop} is larger than retriever.preprocess.resize={crop.resize}"
         )
-    if e.init.name in ("random", "sept") and e.budget.images < e.pretrain.batch_size:
+    if e.leak not in ("report", "remove"):
+        raise ConfigError(f"leak={e.leak}: must be one of report, remove")
+    if e.init.name in ("random", *SIMILAR) and e.budget.images < e.pretrain.batch_size:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
         )

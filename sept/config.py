@@ -19,6 +19,7 @@ class Model:
 
 POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
 CLASSIFIED = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
+SIMILAR = ("sept", "union_topk", "classifier", "cluster")  # inits whose images are chosen by likeness to the task
 BOXED = ("voc", "cityscapes", "logodet")  # tasks with annotated boxes
 
 
@@ -209,7 +210,7 @@ class Init:
     weights: str | None = None  # in1k_sup, in1k_ssl: the published checkpoint
 
     def check(self) -> None:
-        _one_of("init.name", self.name, ("rand_init", "in1k_sup", "in1k_ssl", "random", "sept"))
+        _one_of("init.name", self.name, ("rand_init", "in1k_sup", "in1k_ssl", "random", *SIMILAR))
         if self.name.startswith("in1k") and not self.weights:
             raise ConfigError(f"init={self.name} needs init.weights=FILE, the published checkpoint")
 
@@ -407,6 +408,7 @@ class Experiment:
     engine: Engine = field(default_factory=Engine)
     logger: Logger = field(default_factory=Logger)
     store: Storage = field(default_factory=Storage)
+    leak: str = "report"  # copies of test images in a selection: report or remove
     table: str | None = None  # the named sweep this cell belongs to
     plan: bool = False  # say what would be done, and stop
 

@@ -2,7 +2,7 @@
 
     run             -> finetune(task, initial weights)
     initial weights -> none | published checkpoint | pretrain(selection)          the columns of the paper's tables
-    selection       -> a source of the pool | random subset | Algorithm 1(features, queries)
+    selection       -> a source of the pool | random subset | Algorithm 1, or another selector(features, queries)
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
 Each function returns a `Step`, a promise with a content key: nothing runs here, `Store.make` runs what is missing. A
@@ -36,8 +36,8 @@ VERSIONS = {
     "retriever": 2,
     "features": 3,
     "index": 1,
-    "queries": 2,
-    "selection": 1,
+    "queries": 3,
+    "selection": 2,
     "subset": 2,
     "weights": 1,
     "pretrain": 2,
@@ -89,7 +89,7 @@ class Pipeline:
 
     def selection(self) -> Step:
         """The pool images to pre-train on, in the order chosen."""
-        return self.random_subset() if self.e.init.name == "random" else self.algorithm1()
+        return self.random_subset() if self.e.init.name == "random" else self.similar()
 
     # Pre-training
 
@@ -138,25 +138,26 @@ class Pipeline:
 
     # Selection
 
-    def algorithm1(self) -> Step:
-        """SEPT Alg. 1 on exact ranked lists."""
+    def similar(self) -> Step:
+        """Those most like the task: SEPT Alg. 1 on exact ranked lists, or another selector or index."""
         e, budget, features, queries = self.e, self._budget(), self.features(), self.queries()
         n, dim = queries.estimate["images"], 2 * cost.width(e.retriever.model)
         rows = sum(each.estimate["images"] for each in features)
         approximate = {} if e.index.name == "exact" else {"nprobe": e.index.nprobe, "sample": e.index.sample}
         return self._step(
             "selection",
-            spec={"method": "sept", "budget": budget} | approximate,
-            inputs={"queries": queries}
+            spec={"method": e.init.name, "budget": budget, "leak": e.leak, "seed": e.retriever.seed} | approximate,
+            inputs={"queries": queries, "task": self.task()}
             | self._numbered("features", features)
             | self._numbered("pool", self.pools())
             | ({"index": self.index()} if approximate else {}),
-            slug=f"{e.pool.name}-sept-{e.task.name}-{budget}",
+            slug=f"{e.pool.name}-{e.init.name}-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
             machine=self.machine,
             places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
             uri=e.index.uri,
+            task_place=self.task_place(),
         )
 
     def random_subset(self) -> Step:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sept.config import Experiment
+from sept.config import SIMILAR, Experiment
 from sept.store import Artefact, Step, Store
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
@@ -12,7 +12,8 @@ CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
 
 def choices(e: Experiment) -> dict[str, Any]:
     """What the experiment compares; null where a choice has no part in it (random initialisation has no pool)."""
-    trained, found = e.init.name in ("random", "sept"), e.init.name == "sept"
+    found = e.init.name in SIMILAR
+    trained = found or e.init.name == "random"
     return {
         "task": e.task.name,
         "shot": "full" if e.shot.per_class is None else e.shot.per_class,

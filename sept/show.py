@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from sept.config import Experiment
-from sept.data.images import Pixels
+from sept.data.images import ImageError, Pixels
 from sept.data.labelled import read_image, reader
 from sept.data.pool import Union
 from sept.data.sources import list_folder
@@ -17,7 +18,7 @@ from sept.pipeline import Pipeline
 from sept.retrieval.features import Features
 from sept.retrieval.gallery import Match, Row, shown, write_html, write_png
 from sept.retrieval.index import Ranked, search
-from sept.retrieval.select import load_selection
+from sept.retrieval.select import load_selection, random_subset
 from sept.stages import queries as query_stage
 from sept.stages.features import open_encoder
 from sept.stages.pool import open_pool
@@ -37,14 +38,15 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     if e.init.name == "random":
         return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
     pool, features = _pool(pipeline, store), _features(pipeline, store)
-    vectors, ids = query_stage.load(store.make(pipeline.queries()))
+    vectors, ids, _ = query_stage.load(store.make(pipeline.queries()))
     places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
     ranked = search(vectors[places], features, e.query.top)
     task, queries = store.make(pipeline.task()), pipeline.queries()
-    _, read, _ = query_stage.images(task, pipeline.task_place(), queries.spec)
+    _, _, read, _ = query_stage.images(task, pipeline.task_place(), queries.spec)
     rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
     facts = {name: value for name, value in selection.facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
+    rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
     _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
     lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
     lines += [f"  {name.replace('_', ' '):<28}{shown(value)}" for name, value in facts.items() if name != "queries"]
@@ -96,9 +98,34 @@ def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Union) ->
     return rows
 
 
-def _by_rank(folder: Path) -> list[float]:
-    """Mean similarity of the selected images at each rank of their lists that brought any."""
+def _extremes(table: pa.Table, pool: Union, top: int) -> list[Row]:
+    """The images that were taken last, and random ones of the pool, to be seen beside the best matches."""
+    if table["similarity"].null_count:  # of another selector than Algorithm 1
+        last = [(row, 0.0) for row in table["row"].to_pylist()[-top:]]
+    else:
+        worst = np.argsort(table["similarity"].to_numpy(), kind="stable")[:top]
+        last = [(int(table["row"][i].as_py()), float(table["similarity"][i].as_py())) for i in worst.tolist()]
+    random = [(row, 0.0) for row in random_subset(len(pool), min(len(pool), top), 0).tolist()]
+    found = []
+    for label, picked in (("taken last", last), ("random images of the pool", random)):
+        matches = [match for row, similarity in picked if (match := _match(pool, row, similarity)) is not None]
+        if matches:
+            found.append(Row(label, matches[0].image, matches[1:]))
+    return found
+
+
+def _match(pool: Union, row: int, similarity: float) -> Match | None:
+    try:
+        return Match(pool.key(row), pool.image(row), similarity)
+    except ImageError:
+        return None
+
+
+def _by_rank(folder: Path) -> list[float] | None:
+    """Mean similarity of the selected images at each rank of their lists that brought any; None without lists."""
     table = load_selection(folder / SELECTION)
+    if table["rank"].null_count:
+        return None
     rank, similarity = table["rank"].to_numpy(), table["similarity"].to_numpy()
     counts, sums = np.bincount(rank), np.bincount(rank, similarity)
     return (sums[counts > 0] / counts[counts > 0]).tolist()

@@ -91,6 +91,10 @@ class Pool:
         """The image's name for people."""
         return self._value("key", row)
 
+    def source(self, row: int) -> str:
+        """The source that the image is from."""
+        return str(self._value("source", row))
+
     def read(self, row: int) -> bytes:
         """The image file's bytes. Raises DataError where its shard is gone or shorter than listed."""
         reader = self._readers[self._value("source", row)]
@@ -167,6 +171,17 @@ class Union:
             known = [*self.parts, *(name for pool in self._pools for name in pool.sources)]
             raise ConfigError(f"the pool has no source {source!r}; it has {sorted(set(known))}")
         return np.concatenate(found)
+
+    def source(self, row: int) -> str:
+        """The pool of the union that a row is in; of one pool alone, the source within it."""
+        part, inside = self._place(row)
+        return self._pools[part].source(inside) if len(self._pools) == 1 else list(self.parts)[part]
+
+    def counts(self) -> dict[str, int]:
+        """Images of each `source`."""
+        if len(self._pools) == 1:
+            return {name: len(self.rows_of(name)) for name in self._pools[0].sources}
+        return {name: len(pool) for name, pool in self.parts.items()}
 
     def _place(self, row: int) -> tuple[int, int]:
         if not 0 <= row < len(self):

@@ -24,6 +24,7 @@ JPEG_QUALITY = 90
 CHART = (560, 200)  # pixels, the drawing area of the similarity chart
 CHART_POINTS = 280  # more cannot be told apart
 CHART_TICKS = 5
+SHOWN = 8  # of a list or mapping among the statistics
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -124,10 +125,25 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
 
 
 def shown(value: Any) -> str:
-    """Counts in full, measures to four digits, all else as it is."""
+    """Counts in full, measures to four digits, the first of many, all else as it is."""
+    if isinstance(value, Mapping):
+        parts = [
+            f"{name} ({shown(each)})" if _nested(each) else f"{name} {shown(each)}" for name, each in value.items()
+        ]
+        return _first(parts, ", ")
+    if isinstance(value, list):
+        return _first([shown(each) for each in value], "; ")
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping | list)
+
+
+def _first(parts: list[str], between: str) -> str:
+    return between.join(parts[:SHOWN]) + (f"{between}.. {len(parts) - SHOWN} more" if len(parts) > SHOWN else "")
 
 
 def _table(statistics: Mapping[str, Any]) -> Iterator[str]:

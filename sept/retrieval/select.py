@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
         pa.field("rank", pa.int32()),
         pa.field("query", pa.string()),
         pa.field("similarity", pa.float32()),
+        pa.field("copy_of_test", pa.string()),
+        pa.field("copy_of", pa.int64()),
     ]
 )
 
@@ -114,12 +116,19 @@ def random_subset(rows: int, budget: int, seed: int) -> IntArray:
 
 
 def save_selection(
-    path: Path, rows: IntArray, pool_keys: Sequence[str], found: Selection | None = None, query_ids: Sequence[str] = ()
+    path: Path,
+    rows: IntArray,
+    pool_keys: Sequence[str],
+    found: Selection | None = None,
+    query_ids: Sequence[str] = (),
+    tests: Sequence[str | None] | None = None,
+    group: IntArray | None = None,
 ) -> None:
     """Writes `rows` in order as parquet with the columns of SCHEMA; pool_keys: (K,) the pool's own name of each.
 
     found says where the rows come from, query_ids (Q,) names its queries; without it, as for a random subset, rank,
-    query and similarity are null.
+    query and similarity are null. tests: (K,) the test image that each shows, if one. group: (K,) the place of the
+    first image that each is a copy of, its own where of none: `copy_of` is the row of another, or null.
     """
     assert len(rows) == len(pool_keys)
     none = pa.nulls(len(rows))
@@ -127,7 +136,11 @@ def save_selection(
     if found is not None:
         rank, similarity = pa.array(found.rank, pa.int32()), pa.array(found.similarity.astype(np.float32))
         query = pa.array(query_ids, pa.string()).take(pa.array(found.query))
-    columns = [pa.array(rows, pa.int64()), pa.array(pool_keys, pa.string()), rank, query, similarity]
+    tested = none if tests is None else pa.array(tests, pa.string())
+    copy_of = none
+    if group is not None:
+        copy_of = pa.array(rows[group], pa.int64(), mask=group == np.arange(len(rows)))
+    columns = [pa.array(rows, pa.int64()), pa.array(pool_keys, pa.string()), rank, query, similarity, tested, copy_of]
     table = pa.table([column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
     publish(path, lambda file: pq.write_table(table, file, compression="zstd"))
 

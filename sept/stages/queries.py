@@ -32,36 +32,40 @@ def build(
     place: Mapping[str, Any],
     batch_size: int,
 ) -> dict[str, Any]:
-    ids, read, preprocess = images(inputs["task"], place, spec)
+    ids, classes, read, preprocess = images(inputs["task"], place, spec)
     encoder, model = open_encoder(inputs["retriever"], preprocess, machine, batch_size)
     vectors, failures = encoder(read, range(len(ids)))
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)
-    pq.write_table(pa.table({"id": ids}), folder / IDS)
+    pq.write_table(pa.table({"id": ids, "class": classes}), folder / IDS)
     return {"images": len(ids), "flops": len(ids) * cost.forward_flops(model, preprocess.crop)}
 
 
 def images(
     task: Artefact, place: Mapping[str, Any], spec: Mapping[str, Any]
-) -> tuple[list[str], Callable[[int], Pixels], Preprocess]:
-    """Ids of the queries, a reader of each by its number, and what it goes through before the encoder.
+) -> tuple[list[str], list[str], Callable[[int], Pixels], Preprocess]:
+    """Ids and classes of the queries, a reader of each by its number, and what it goes through before the encoder.
 
     A box is resized straight to the encoder's size ("a fixed size", SEPT), without the crop that whole images get.
     """
     preprocess = Preprocess(**spec["preprocess"])
     if "images" not in spec:
         shots = few_shots(task, place, spec["shot"], spec["shot_seed"])
-        return [shot.id for shot in shots], reader(shots, preprocess.resize), preprocess
+        names = [task.facts["classes"][shot.label] for shot in shots]
+        return [shot.id for shot in shots], names, reader(shots, preprocess.resize), preprocess
     annotated = drawn_images(task, place, spec["images"], spec["shot_seed"])
     if spec["query"] == "instance":
         boxes = instances(annotated)
         straight = replace(preprocess, resize=preprocess.crop, squash=True)
-        return [box.id for box in boxes], InstanceReader(boxes, preprocess.crop), straight
+        labels = {image.id: image.labels for image in annotated}
+        names = [task.facts["classes"][labels[i][int(k)]] for i, _, k in (box.id.rpartition("#") for box in boxes)]
+        return [box.id for box in boxes], names, InstanceReader(boxes, preprocess.crop), straight
     whole = [Example(image.id, image.path, 0) for image in annotated]
-    return [image.id for image in whole], reader(whole, preprocess.resize), preprocess
+    return [image.id for image in whole], [""] * len(whole), reader(whole, preprocess.resize), preprocess
 
 
-def load(artefact: Artefact) -> tuple[np.ndarray, list[str]]:
-    """Query vectors (Q, D) float32 and the ids of their images."""
+def load(artefact: Artefact) -> tuple[np.ndarray, list[str], list[str]]:
+    """Query vectors (Q, D) float32, ids of their images or boxes, and their classes ("" for whole images of boxes)."""
     vectors = np.load(artefact.path / VECTORS, allow_pickle=False)
-    return vectors, pq.read_table(artefact.path / IDS)["id"].to_pylist()
+    table = pq.read_table(artefact.path / IDS)
+    return vectors, table["id"].to_pylist(), table["class"].to_pylist()

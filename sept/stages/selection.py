@@ -1,30 +1,24 @@
-"""The pool images to pre-train on: by Algorithm 1, at random, or a whole source of the pool."""
+"""The pool images to pre-train on: those like the task (`similar`), at random, or a whole source of the pool."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sept import cost
 from sept.data.images import ImageError
 from sept.data.pool import Union
 from sept.errors import ConfigError
 from sept.machine import Machine
-from sept.progress import done, progress
-from sept.retrieval.approximate import compare
+from sept.progress import progress
 from sept.retrieval.features import Skip, check_readable
-from sept.retrieval.index import Ranked, search
-from sept.retrieval.select import predicted_depth, random_subset, save_selection, select, statistics
-from sept.stages import queries as query_stage
+from sept.retrieval.select import random_subset, save_selection
+from sept.stages import similar
 from sept.stages.features import named, skipped
-from sept.stages.index import joined, numbered, opened
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 
 SELECTION = "selection.parquet"
-SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
 
 
 def build(
@@ -36,10 +30,12 @@ def build(
     places: Sequence[Mapping[str, Any]],
     max_unreadable: float,
     uri: str | None = None,
+    task_place: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     pool = open_pool(inputs, places)
-    if spec["method"] == "sept":
-        return _algorithm1(folder, inputs, spec, pool, machine, uri)
+    if "queries" in inputs:
+        assert task_place is not None
+        return similar.build(folder / SELECTION, inputs, spec, pool, machine, uri, task_place)
     readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
         rows = _random(pool, readable, spec["budget"], spec["seed"])
@@ -48,57 +44,6 @@ def build(
     save_selection(folder / SELECTION, rows, [pool.key(row) for row in rows])
     skips = readable.skips
     return {"images": len(rows), "skipped": len(skips), "unreadable": named(skips), "flops": 0.0}
-
-
-def _algorithm1(
-    folder: Path,
-    inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
-    pool: Union,
-    machine: Machine,
-    uri: str | None,
-) -> dict[str, Any]:
-    for part in numbered(inputs, "features"):
-        _require_same_encoder(part, inputs["queries"])
-    features = joined(inputs)
-    vectors, ids = query_stage.load(inputs["queries"])
-    machine.use_threads()
-
-    def exact(depth: int) -> Ranked:
-        with progress(f"search to depth {depth:,}", features.rows) as advance:
-            return search(vectors, features, depth, machine.accelerator, progress=done(advance))
-
-    def depth_from_sample() -> int | None:
-        """Reading one shard in `SAMPLE_EVERY` spares a pool of many a second scan."""
-        if len(features.shards) < LEAST_SHARDS:
-            return None
-        some = features.every(SAMPLE_EVERY)
-        lists = partial(search, vectors, some, device=machine.accelerator)
-        return predicted_depth(lists, len(vectors), budget, some.embedded, features.embedded)
-
-    budget, extra = spec["budget"], {}
-    if "index" not in inputs:
-        found = select(exact, len(vectors), budget, features.embedded, depth_from_sample())
-    else:
-        how = {"nprobe": spec["nprobe"], "uri": uri, "device": machine.accelerator}
-        with opened(inputs["index"], inputs, how) as index:
-            found = select(lambda depth: index.search(vectors, depth), len(vectors), budget, features.embedded)
-            extra = dict(index.facts)
-            if spec["sample"]:
-                extra |= compare(index, features, vectors, budget, spec["sample"], 0, machine.accelerator)
-    save_selection(folder / SELECTION, found.rows, [pool.key(row) for row in found.rows], found, ids)
-    flops = cost.search_flops(features.rows, len(vectors), features.dim)
-    return {**statistics(found, len(vectors)), **extra, "flops": flops}
-
-
-def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
-    """Vectors are comparable only when one encoder and one preprocessing made them (rule R6)."""
-    pool, task = (
-        {"retriever": each.manifest["inputs"]["retriever"], "preprocess": each.manifest["spec"]["preprocess"]}
-        for each in (features, queries)
-    )
-    if pool != task:
-        raise ConfigError(f"the pool was embedded by {pool} but the queries by {task}: embed both the same way")
 
 
 class Readable:

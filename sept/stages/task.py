@@ -53,6 +53,14 @@ def few_shots(artefact: Artefact, place: Mapping[str, Any], shot: Mapping[str, A
     return draw(task.train, shot["per_class"], seed, task.classes, shot["share"] or 1.0)
 
 
+def test_images(artefact: Artefact, place: Mapping[str, Any]) -> list[Example]:
+    """The test images, of a task with boxes too."""
+    task = _read(artefact.path, place)
+    if isinstance(task, DetectionTask):
+        return [Example(image.id, image.path, 0) for image in task.test]
+    return task.test
+
+
 def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Boxed]:
     """The annotated images that are used."""
     task = _read(artefact.path, place)
