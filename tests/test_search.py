@@ -39,7 +39,9 @@ def test_search_draws_a_gallery_as_picture_and_as_a_page_that_loads_nothing(sele
         assert picture.width > picture.height / 10
         assert len(picture.getcolors(2**24)) > 100
     page = (written(selected, tiny) / "gallery.html").read_text()
-    assert page.count("data:image") == 10 * (1 + 3)
+    assert page.count("data:image") == 10 * (1 + 3) + 3 + 3  # and the last taken, and random ones
+    assert "taken last" in page
+    assert "random images of the pool" in page
     assert "http" not in page
 
 

@@ -172,14 +172,27 @@ def test_a_random_subset_larger_than_the_pool_is_refused() -> None:
 FOUND = Selection(np.array([7, 2, 9]), np.array([0, 2, 0]), np.array([0, 0, 1]), np.array([0.75, 0.5, 0.25]), 2)
 
 
+NO_COPIES = {"copy_of_test": None, "copy_of": None}
+
+
 def test_a_selection_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "selection.parquet"
     save_selection(path, FOUND.rows, ["g", "b", "i"], FOUND, ["rose", "iris", "ivy"])
     assert load_selection(path).to_pylist() == [
-        {"row": 7, "pool_key": "g", "rank": 0, "query": "rose", "similarity": 0.75},
-        {"row": 2, "pool_key": "b", "rank": 0, "query": "ivy", "similarity": 0.5},
-        {"row": 9, "pool_key": "i", "rank": 1, "query": "rose", "similarity": 0.25},
+        {"row": 7, "pool_key": "g", "rank": 0, "query": "rose", "similarity": 0.75, **NO_COPIES},
+        {"row": 2, "pool_key": "b", "rank": 0, "query": "ivy", "similarity": 0.5, **NO_COPIES},
+        {"row": 9, "pool_key": "i", "rank": 1, "query": "rose", "similarity": 0.25, **NO_COPIES},
     ]
+
+
+def test_copies_are_named_by_test_image_and_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "selection.parquet"
+    save_selection(
+        path, FOUND.rows, ["g", "b", "i"], FOUND, ["a", "b", "c"], ["t.jpg", None, None], np.array([0, 1, 0])
+    )
+    table = load_selection(path)
+    assert table["copy_of_test"].to_pylist() == ["t.jpg", None, None]
+    assert table["copy_of"].to_pylist() == [None, None, 7]  # the third shows what the first, row 7, does
 
 
 def test_a_random_selection_has_no_query(tmp_path: Path) -> None:
