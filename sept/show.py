@@ -15,6 +15,7 @@ from sept.data.sources import list_folder
 from sept.data.tasks import Example
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
+from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
 from sept.retrieval.gallery import Match, Row, shown, write_html, write_png
 from sept.retrieval.index import Ranked, search
@@ -27,6 +28,7 @@ from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
 PNG, HTML = "gallery.png", "gallery.html"
+PAPER_POOL = 155_000_000  # images of SEPT-155m
 
 
 def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
@@ -50,7 +52,19 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
     lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
     lines += [f"  {name.replace('_', ' '):<28}{shown(value)}" for name, value in facts.items() if name != "queries"]
+    lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.machine.accelerator))
     return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
+
+
+def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str) -> str:
+    """What an exact scan for these queries takes here, of this pool and of the paper's, from rates measured now."""
+    rates = measure(features, vectors, device)
+    times = {
+        rows: estimate(rows, features.dim, len(vectors), rates.bandwidth, rates.flops, depth, rates.ranks)
+        for rows in (features.rows, PAPER_POOL)
+    }
+    told = ", ".join(f"{seconds:,.1f} s for {rows:,} images" for rows, seconds in times.items())
+    return f"  an exact scan by this machine's rates, its pool in memory: {told}"
 
 
 def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
