@@ -1,6 +1,7 @@
 """Approximate lists are exact but for missing rows, as long as asked for, and never hold what was skipped."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -169,10 +170,13 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     features = store(tmp_path / "features", unit(np.random.default_rng(9), 500), [])
-    (tmp_path / "index").mkdir()
-    (tmp_path / "index" / ".trained.faiss.tmp").symlink_to("/dev/full")
-    with pytest.raises(StorageError, match=r"cannot write .*trained\.faiss"):
-        ivf.build(tmp_path / "index", features, 8, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # enough for the plan, not for what is trained
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*\.faiss"):
+            ivf.build(tmp_path / "index", features, 8, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_an_index_that_lost_rows_is_noticed(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def planted(tiny: Tiny, tmp_path_factory) -> tuple[Path, list[str]]:
 
 def selected(store: Path, name: str) -> tuple[dict, dict[str, str | None]]:
     """Facts of a selection, and the test image that each of its images shows."""
-    [folder] = (store / "selection").glob(name)
+    folder = min((store / "selection").glob(name), key=lambda path: path.stat().st_mtime)  # others come later
     table = pq.read_table(folder / "selection.parquet")
     shown = dict(zip(table["pool_key"].to_pylist(), table["copy_of_test"].to_pylist(), strict=True))
     return json.loads((folder / "manifest.json").read_text())["facts"], shown
