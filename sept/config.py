@@ -158,9 +158,9 @@ class Index:
         _one_of("index.name", self.name, ("exact", "ivf_sq8", "milvus"))
         if self.name == "exact":
             return
-        if None in (self.nlist, self.nprobe, self.sample):
+        if self.nlist is None or self.nprobe is None or self.sample is None:
             raise ConfigError(f"index={self.name} needs index.nlist, index.nprobe and index.sample")
-        if not 0 < self.nprobe <= self.nlist:  # type: ignore[operator]
+        if not 0 < self.nprobe <= self.nlist:
             raise ConfigError(f"index.nprobe={self.nprobe} must lie between 1 and index.nlist={self.nlist}")
 
 

@@ -37,7 +37,7 @@ VERSIONS = {
     "features": 3,
     "index": 1,
     "queries": 3,
-    "selection": 2,
+    "selection": 3,
     "subset": 2,
     "weights": 1,
     "pretrain": 2,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.retrieval import diagnostics
-from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled, similarity_by_rank
+from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled
 from sept.retrieval.domain import RIDGE, proxy_a_distance, separate
 from sept.retrieval.select import Selection, round_robin
 
@@ -98,20 +98,6 @@ def test_large_selections_are_sampled_in_order(monkeypatch: pytest.MonkeyPatch) 
 LISTS = np.array([[5, 6, 7, 8], [5, 7, 9, 1], [5, 2, 6, 3]])
 
 
-def test_similarity_by_rank_is_the_mean_of_what_each_rank_brought() -> None:
-    found = similarity_by_rank(selection(LISTS, 7))
-    assert found["rank"] == [0, 1, 2, 3]
-    assert found["similarity"] == pytest.approx([1.0, 0.9, 0.8, 0.7])
-    assert found["images"] == [1, 3, 1, 2]
-
-
-def test_similarity_by_rank_stays_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "RANK_BINS", 3)
-    found = similarity_by_rank(selection(LISTS, 7))
-    assert (found["rank"], found["images"]) == ([0, 2], [4, 3])
-    assert found["similarity"] == pytest.approx([(1 + 3 * 0.9) / 4, (0.8 + 2 * 0.7) / 3])
-
-
 def test_coverage_counts_by_query_and_by_class() -> None:
     found = coverage(selection(LISTS, 7), ["rose", "iris", "rose"])
     assert found == {"per_query": [3, 3, 1], "per_class": {"iris": 3, "rose": 4}}
@@ -136,7 +122,6 @@ def test_the_most_used_image_is_the_one_that_most_lists_name() -> None:
 def test_everything_fits_into_a_manifest() -> None:
     chosen = selection(LISTS, 5)
     found = [
-        similarity_by_rank(chosen),
         coverage(chosen, ["a", "b", "c"]),
         by_source(["x"], {"x": 3}),
         most_used(LISTS, chosen),

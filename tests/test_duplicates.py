@@ -12,7 +12,7 @@ from PIL import Image
 from sept.data.images import decode
 from sept.data.patterns import classes, draw
 from sept.errors import ConfigError
-from sept.retrieval.duplicates import Pairs, copies, copies_within, groups, same_subject
+from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
 from sept.retrieval.index import Ranked
 from sept.retrieval.leaks import ClosedUp, find_leaks, without
 from sept.retrieval.prints import CARD, Cards, area_means, cards, whole, windowed
@@ -112,12 +112,6 @@ def test_groups_are_connected_components(edges: list[tuple[int, int]]) -> None:
             label[a] = label[b] = min(label[a], label[b])
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
     assert groups(Pairs(ends[:, 0], ends[:, 1], np.zeros(len(ends), np.float32)), 10).tolist() == label
-
-
-def test_other_subjects_are_told_by_their_features() -> None:
-    pairs = Pairs(np.array([0, 1]), np.array([0, 0]), np.zeros(2, np.float32))
-    kept = same_subject(pairs, np.array([[0.6, 0.8], [-0.8, 0.6]], np.float32), np.array([[0.6, 0.8]], np.float16))
-    assert kept.candidate.tolist() == [0]
 
 
 @given(length=st.integers(1, 70), cells=st.integers(1, 40))

@@ -15,7 +15,6 @@ from sept.retrieval.features import IntArray
 from sept.retrieval.select import Selection
 
 MOST_VECTORS = 10_000  # of a selection, drawn for the distance: they add at most 0.01 to its deviation
-RANK_BINS = 100  # points of similarity by rank
 MOST_USED = 20
 
 
@@ -34,21 +33,6 @@ def sampled(rows: np.ndarray, seed: int) -> np.ndarray:
     if len(rows) <= MOST_VECTORS:
         return rows
     return rows[np.sort(numpy_rng(seed, "diagnostics").choice(len(rows), MOST_VECTORS, replace=False))]
-
-
-def similarity_by_rank(selection: Selection) -> dict[str, list[float]]:
-    """Mean similarity of the selected images over the rank (from 0) at which a list brought them, in at most
-    `RANK_BINS` bins of equal width: {rank: the first of each, similarity, images}; empty bins are left out."""
-    ranks = int(selection.rank.max()) + 1
-    width = -(-ranks // RANK_BINS)
-    counts = np.bincount(selection.rank // width)
-    sums = np.bincount(selection.rank // width, selection.similarity)
-    held = np.flatnonzero(counts)
-    return {
-        "rank": (held * width).tolist(),
-        "similarity": (sums[held] / counts[held]).tolist(),
-        "images": counts[held].tolist(),
-    }
 
 
 def coverage(selection: Selection, classes: Sequence[str]) -> dict[str, Any]:

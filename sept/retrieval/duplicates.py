@@ -24,7 +24,6 @@ WHOLE, WINDOW = 0.014, 0.0065  # 1 - correlation of a copy's print with the whol
 NEAR = 0.5  # the same for pairs whose windows are looked at
 LEVEL, COLOUR = 3.5, 15.0  # grey levels: between copy and window, and of the mean colours of the whole images
 CONTRAST = 0.25  # difference of the contrasts' logarithms: 16 px of 32, by a soft filter, lose a fifth
-LEAST_COSINE = 0.5  # of features; 99 % of every kind of copy keep 0.55, the least those at half of 32 px
 CANDIDATES, REFERENCES = 1024, 8192  # of one product: 34 MB
 PAIRS = 4096  # whose windows are compared at once: 40 MB
 
@@ -72,16 +71,6 @@ def copies_within(cards: Cards, device: str | torch.device = "cpu") -> Pairs:
     pairs = copies(cards, cards, device)
     low, high = np.minimum(pairs.candidate, pairs.reference), np.maximum(pairs.candidate, pairs.reference)
     return _merged([Pairs(low, high, pairs.distance).take(low < high)])
-
-
-def same_subject(pairs: Pairs, candidates: np.ndarray, references: np.ndarray) -> Pairs:
-    """Those of the pairs whose unit vectors, candidates (n, D) and references (m, D), have a cosine of `LEAST_COSINE`.
-
-    Removes other subjects in the same light, such as two clear skies. It cannot do more: most clean images of the drawn
-    world have a test image within 0.99, closer than most copies cropped or halved are to theirs.
-    """
-    left, right = candidates[pairs.candidate], references[pairs.reference]
-    return pairs.take(np.einsum("pd,pd->p", left, right, dtype=np.float32) >= LEAST_COSINE)
 
 
 def groups(pairs: Pairs, images: int) -> IntArray:

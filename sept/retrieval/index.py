@@ -69,7 +69,7 @@ def search_many(
 ) -> list[Ranked]:
     """`search` for several tasks, each (queries, depth), in one scan: the pool is read once for all of them."""
     for queries, depth in tasks:
-        _check_queries(queries, features)
+        check_queries(queries, features)
         assert depth > 0, "a search needs a depth"
         assert len(queries), "a search needs queries"
     assert features.embedded, "a search needs a pool"
@@ -199,7 +199,8 @@ def _part(progress: Progress | None, turn: int, turns: int, pool: int) -> Progre
     return lambda rows: progress((turn * pool + rows) // turns)
 
 
-def _check_queries(queries: np.ndarray, features: Features) -> None:
+def check_queries(queries: np.ndarray, features: Features) -> None:
+    """Raises ConfigError for queries of another dimension, DataError for one that is no unit vector."""
     if queries.ndim != 2 or queries.shape[1] != features.dim:
         raise ConfigError(
             f"queries of shape {queries.shape} cannot be searched in {features.files[0].parent}, whose vectors have "

@@ -14,6 +14,7 @@ from sept.data.rng import fold
 from sept.errors import ConfigError
 from sept.retrieval.cluster import by_mass, centroids, nearest
 from sept.retrieval.domain import separate
+from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.index import Ranked
 from sept.retrieval.leaks import ClosedUp
@@ -79,8 +80,7 @@ def classifier(choice: Choice) -> IntArray:
     """The rows that a domain classifier, task against a random sample of the pool, holds most for the task's (SEPT
     Eq. 4, taken literally). One pass over the features; the result does not depend on their blocks."""
     weights, _ = separate(choice.queries, choice.features.take(_sample(choice, POOL_SAMPLE, "classifier")))
-    # In multiples of 2**-28 every partial sum of a score is exact in float64, as in index.search.
-    exact = np.rint(weights / max(np.linalg.norm(weights), np.finfo(float).tiny) * 2**28) / 2**28
+    exact = exact_queries(weights / max(np.linalg.norm(weights), np.finfo(float).tiny))
     rows, scores = np.empty(0, dtype=np.int64), np.empty(0)
     for new, vectors in _open_blocks(choice):
         rows = np.concatenate([rows, new])

@@ -1,9 +1,10 @@
 """Which images about to be chosen are copies of test images, and which of each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from sept.data.images import Pixels
 from sept.data.labelled import read_image
 from sept.data.pool import Union
 from sept.data.tasks import Example
@@ -56,7 +57,7 @@ class Copies:
         return None if group is None else int((group != np.arange(len(group))).sum())
 
 
-def _each(images, advance):  # type: ignore[no-untyped-def]
+def _each(images: Iterable[Pixels], advance: Callable[[int], None]) -> Iterator[Pixels]:
     for image in images:
         yield image
         advance(1)

@@ -14,7 +14,7 @@ from sept.learners.moby import MoBy
 from sept.machine import Machine
 from sept.models.backbones import sized_args
 from sept.models.weights import save_backbone
-from sept.stages.selfsupervised import ViewTraining
+from sept.stages.selfsupervised import ViewTraining, card
 from sept.stages.task import few_shots
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
@@ -42,16 +42,10 @@ def build(
         "flops": cost.moby_flops(recipe, learner.steps),
         **learner.health(),
     }
-    origin = inputs["subset"].manifest["inputs"]
-    card = {
-        "method": "MoBy",
-        "recipe": dict(spec),
-        "selection": origin["selection"]["key"],
-        "pool": [each["key"] for name, each in sorted(origin.items()) if name.startswith("pool")],
-        **facts,
-    }
     args = sized_args(recipe.model.name, recipe.model.args, recipe.side)
-    save_backbone(learner.encoder, folder / BACKBONE, recipe.model.name, args, card)
+    save_backbone(
+        learner.encoder, folder / BACKBONE, recipe.model.name, args, card("MoBy", spec, inputs["subset"], facts)
+    )
     return facts
 
 

@@ -14,7 +14,7 @@ from sept.machine import Machine
 from sept.models.backbones import sized_args
 from sept.models.weights import save_backbone
 from sept.stages import weights
-from sept.stages.selfsupervised import ViewTraining
+from sept.stages.selfsupervised import ViewTraining, card
 from sept.store import Artefact
 
 
@@ -41,14 +41,8 @@ def build(
         "flops": cost.ibot_flops(recipe, model, 1) / recipe.batch_size * seen,
         **learner.health(),
     }
-    origin = inputs["subset"].manifest["inputs"]
-    card = {
-        "method": "iBOT",
-        "recipe": dict(spec),
-        "selection": origin["selection"]["key"],
-        "pool": [each["key"] for name, each in sorted(origin.items()) if name.startswith("pool")],
-        **facts,
-    }
     args = sized_args(model.name, model.args, recipe.side)
-    save_backbone(learner.encoder, folder / weights.BACKBONE, model.name, args, card)
+    save_backbone(
+        learner.encoder, folder / weights.BACKBONE, model.name, args, card("iBOT", spec, inputs["subset"], facts)
+    )
     return facts

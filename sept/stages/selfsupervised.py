@@ -15,7 +15,7 @@ from sept.fit import Checkpoint, fit
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.machine import Machine
-from sept.store import CHECKPOINTS
+from sept.store import CHECKPOINTS, Artefact
 
 COLLAPSED_RANK, INDIFFERENT = 2.0, 0.98
 log = logging.getLogger(__name__)
@@ -60,6 +60,18 @@ class ViewTraining:
             watchers=self.watchers(),
         )
         return learner
+
+
+def card(method: str, spec: Mapping[str, Any], subset: Artefact, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes with the backbone: how it was trained, and on what."""
+    origin = subset.manifest["inputs"]
+    return {
+        "method": method,
+        "recipe": dict(spec),
+        "selection": origin["selection"]["key"],
+        "pool": [each["key"] for name, each in sorted(origin.items()) if name.startswith("pool")],
+        **facts,
+    }
 
 
 def _warn(what: str, health: Mapping[str, float]) -> None:

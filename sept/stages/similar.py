@@ -163,7 +163,8 @@ def _about(
     seen: Ranked | None,
 ) -> dict[str, Any]:
     """Diagnostics: distances of the domains, and where the images come from."""
-    drawn = np.setdiff1d(random_subset(features.rows, min(features.rows, 2 * len(rows)), seed), features.skipped)
+    drawn = random_subset(features.rows, min(features.rows, len(rows) + len(features.skipped)), seed)
+    drawn = drawn[~np.isin(drawn, features.skipped)]  # in their random order: sorted, the first are the first source's
     chosen, random = (features.take(sampled(each, seed)) for each in (rows, drawn[: len(rows)]))
     about: dict[str, Any] = domain_distance(chosen, random, vectors, seed) if len(vectors) > 1 else {}
     about["sources"] = by_source([pool.source(row) for row in rows], pool.counts())

@@ -7,12 +7,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from sept.data.sources import leads_outside
 from sept.data.tasks.layout import Layout
 from sept.data.tasks.task import Example, Task
 from sept.errors import DataError
 
-# Absolute, or with an empty, "." or ".." part, or with characters that no image of these data sets is named with.
-_OUTSIDE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f\\\ud800-\udfff]")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^\s*$")
 
 
@@ -58,7 +57,7 @@ def check_classes(source: Path, classes: Sequence[str]) -> None:
 
 def check_name(source: Path, number: int, name: str) -> None:
     """Raises DataError where a name could lead outside the root. `number` is its entry in `source`, from 1."""
-    if _OUTSIDE.search(name):
+    if leads_outside(name):
         raise DataError(
             f"{source}, entry {number:,}: {name!a} is no plain relative path (no leading /, no . or .. part, "
             "no backslash); nothing outside the data folder is read: correct the file or fetch it again"

@@ -21,8 +21,9 @@ import numpy as np
 
 from sept.data.rng import fold
 from sept.errors import ConfigError, DataError
-from sept.retrieval.features import UNIT_TOLERANCE, Features, IntArray
-from sept.retrieval.index import Ranked, search
+from sept.retrieval.exact import exact_queries
+from sept.retrieval.features import Features, IntArray
+from sept.retrieval.index import Ranked, check_queries, search
 from sept.retrieval.select import random_subset, select
 
 TRAINING_PER_CELL = 39  # below this k-means fits noise; faiss warns
@@ -63,7 +64,7 @@ def filled(
     fetch(queries (q, D), wanted, probes) proposes rows (q, wanted) int64, each once, -1 where the cells held no more.
     Raises DataError when even all cells hold too few: the index was made of other features.
     """
-    _check_queries(queries, features)
+    check_queries(queries, features)
     depth = min(depth, features.embedded)
     wanted = min(depth + max(depth // SPARE_SHARE, SPARE_LEAST), features.embedded)
     proposed = np.full((len(queries), wanted), -1, dtype=np.int64)
@@ -83,7 +84,7 @@ def filled(
 def _rescored(queries: np.ndarray, features: Features, proposed: IntArray, depth: int) -> Ranked:
     """The best `depth` of the proposed rows (Q, wanted) by (-score, row); scores are exact for queries rounded to 28
     binary places, as in the exact search: float64 holds every partial sum, in whatever order it is taken."""
-    exact = np.rint(queries.astype(np.float64) * 2**28) / 2**28
+    exact = exact_queries(queries)
     ranked = Ranked(np.empty((len(queries), depth), dtype=np.int64), np.empty((len(queries), depth)))
     for query, row in enumerate(proposed):
         rows = row[row >= 0]
@@ -91,18 +92,6 @@ def _rescored(queries: np.ndarray, features: Features, proposed: IntArray, depth
         best = np.lexsort((rows, -scores))[:depth]
         ranked.rows[query], ranked.scores[query] = rows[best], scores[best]
     return ranked
-
-
-def _check_queries(queries: np.ndarray, features: Features) -> None:
-    if queries.ndim != 2 or queries.shape[1] != features.dim:
-        raise ConfigError(
-            f"queries of shape {queries.shape} cannot be searched in an index of {features.dim} dimensions: "
-            "embed both with the same retriever"
-        )
-    norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))  # NaN is bad
-    if len(bad):
-        raise DataError(f"query {bad[0]} has length {norms[bad[0]]:.4g}, expected 1 ({len(bad)} such queries)")
 
 
 def readable(features: Features, first: int, last: int) -> IntArray:
