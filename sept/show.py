@@ -115,11 +115,11 @@ def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: Union) ->
 def _extremes(table: pa.Table, pool: Union, top: int) -> list[Row]:
     """The images that were taken last, and random ones of the pool, to be seen beside the best matches."""
     if table["similarity"].null_count:  # of another selector than Algorithm 1
-        last = [(row, 0.0) for row in table["row"].to_pylist()[-top:]]
+        last: list[tuple[int, float | None]] = [(row, None) for row in table["row"].to_pylist()[-top:]]
     else:
         worst = np.argsort(table["similarity"].to_numpy(), kind="stable")[:top]
         last = [(int(table["row"][i].as_py()), float(table["similarity"][i].as_py())) for i in worst.tolist()]
-    random = [(row, 0.0) for row in random_subset(len(pool), min(len(pool), top), 0).tolist()]
+    random = [(row, None) for row in random_subset(len(pool), min(len(pool), top), 0).tolist()]
     found = []
     for label, picked in (("taken last", last), ("random images of the pool", random)):
         matches = [match for row, similarity in picked if (match := _match(pool, row, similarity)) is not None]
@@ -128,7 +128,7 @@ def _extremes(table: pa.Table, pool: Union, top: int) -> list[Row]:
     return found
 
 
-def _match(pool: Union, row: int, similarity: float) -> Match | None:
+def _match(pool: Union, row: int, similarity: float | None) -> Match | None:
     try:
         return Match(pool.key(row), pool.image(row), similarity)
     except ImageError:

@@ -46,11 +46,15 @@ svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 
 @dataclass(frozen=True)
 class Match:
-    """A pool image found for a query."""
+    """A pool image found for a query; similarity None where it was not looked up."""
 
     caption: str
     image: Picture
-    similarity: float
+    similarity: float | None
+
+    def told(self, between: str) -> str:
+        """The similarity, if there is one, and the name."""
+        return self.caption if self.similarity is None else f"{self.similarity:.3f}{between}{self.caption}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def write_png(path: Path, rows: Sequence[Row]) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for line, row in enumerate(rows):
         y = GAP + line * (step + CAPTION)
-        captions = [row.label] + [f"{match.similarity:.3f}  {match.caption}" for match in row.matches]
+        captions = [row.label] + [match.told("  ") for match in row.matches]
         for column, image in enumerate([row.image] + [match.image for match in row.matches]):
             x = GAP + column * step + (GAP if column else 0)  # the queries stand a little apart
             sheet.paste(_tile(image), (x, y))
@@ -98,7 +102,7 @@ def write_html(
     parts.append("<h2>Queries and their best matches</h2>")
     for row in rows:
         figures = [_figure("query", row.image, row.label)]
-        figures += [_figure("match", match.image, f"{match.similarity:.3f} {match.caption}") for match in row.matches]
+        figures += [_figure("match", match.image, match.told(" ")) for match in row.matches]
         parts.append(f"<section>{''.join(figures)}</section>")
     page = "\n".join([*parts, "</body></html>\n"])
     publish(path, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
