@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sept.config import BOXED, SIMILAR, Experiment
+from sept.config import BOXED, RECIPES, SIMILAR, Experiment
 from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -32,8 +32,10 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
         raise ConfigError(f"table={table} did not expand into cells: write `+table={table}`, one table a command")
     with one_line():
         # Merging again into a fresh schema refuses what `+field=` smuggled past Hydra.
-        typed = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.to_container(cfg, resolve=True))
-        experiment = OmegaConf.to_object(typed)
+        recipe: Any = OmegaConf.get_type(cfg.finetune)
+        assert recipe in RECIPES.values(), "every option of finetune names a recipe"
+        schema = OmegaConf.structured(Experiment(finetune=recipe()))
+        experiment = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.to_container(cfg, resolve=True)))
     assert isinstance(experiment, Experiment)
     _expand_home(experiment)
     check(experiment)
@@ -83,10 +85,13 @@ def check(e: Experiment) -> None:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, which types every group file with it."""
+    """Make the schema known to Hydra, which types every group file with it; a fine-tuning names its own recipe."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="schema", node=Experiment)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Experiment)
+    for name, recipe in RECIPES.items():
+        store.store(group="recipe", name=name, node=recipe)
 
 
 def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
@@ -160,7 +165,8 @@ def check_overrides(overrides: list[str]) -> None:
 
 def known_names() -> list[str]:
     """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
-    return ["experiment", *_names(Experiment, "")]
+    recipes = [name for recipe in RECIPES.values() for name in _names(recipe, "finetune.")]
+    return ["experiment", *dict.fromkeys(_names(Experiment, "") + recipes)]
 
 
 def unknown_name(key: str) -> str:

@@ -257,22 +257,34 @@ class Pretrain:
 
 @dataclass
 class Finetune:
-    """The classifier. Values and their sources: conf/finetune/classify.yaml."""
+    """What every fine-tuning has; its values come with one of the recipes below."""
 
     name: str = ""
     seed: int = 0
-    side: int = 224
     epochs: int = 100
     batch_size: int = 64
+    weight_decay: float = 0.05
+    drop_path_rate: float = 0.1
+    test_every: int = 10  # epochs
+
+    def check(self) -> None:
+        _positive("finetune.epochs", self.epochs)
+        _positive("finetune.batch_size", self.batch_size)
+        _positive("finetune.test_every", self.test_every)
+
+
+@dataclass
+class Classify(Finetune):
+    """The classifier. Values and their sources: conf/finetune/classify.yaml."""
+
+    side: int = 224
     lr: float = 5e-3  # per `lr_batch` images
     lr_batch: int = 512
     warmup_epochs: int = 10
     warmup_lr: float = 2.5e-7  # per `lr_batch` images
     min_lr: float = 2.5e-7  # per `lr_batch` images
-    weight_decay: float = 0.05
     layer_decay: float = 0.9
     clip: float = 5.0
-    drop_path_rate: float = 0.1
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
     rand_augment: str | None = "rand-m9-mstd0.5-inc1"
     erasing: float = 0.25
@@ -280,12 +292,51 @@ class Finetune:
     cutmix: float = 1.0
     mix_prob: float = 1.0
     smoothing: float = 0.1
-    test_every: int = 10  # epochs
+
+
+@dataclass
+class Detect(Finetune):
+    """Faster R-CNN with FPN on the backbone. Values and their sources: conf/finetune/detect.yaml."""
+
+    lr: float = 1e-4
+    milestones: list[int] = field(default_factory=lambda: [27, 33])  # epochs at whose end the rate drops to a tenth
+    warmup_steps: int = 500
+    warmup_factor: float = 1e-3  # of the rate at step 0
+    short_sides: list[int] = field(default_factory=lambda: list(range(480, 801, 32)))  # one is drawn for an image
+    long_side: int = 1333  # at most
+    test_short_side: int = 800
+    fpn_width: int = 256
+    head_width: int = 1024
+    anchor_sides: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])  # one a level of the pyramid
+    anchor_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    rpn_samples: int = 256
+    proposals: list[int] = field(default_factory=lambda: [2000, 1000])  # of a level before, of an image after NMS
+    roi_samples: int = 512
+    score: float = 0.05  # least, of a detection
+    nms: float = 0.5
+    detections: int = 100  # at most, of an image
 
     def check(self) -> None:
-        _positive("finetune.epochs", self.epochs)
-        _positive("finetune.batch_size", self.batch_size)
-        _positive("finetune.test_every", self.test_every)
+        super().check()
+        if len(self.anchor_sides) != 5:
+            raise ConfigError(f"finetune.anchor_sides={self.anchor_sides}: the pyramid has 5 levels, one side each")
+        if sorted(self.milestones) != self.milestones:
+            raise ConfigError(f"finetune.milestones={self.milestones} must ascend")
+
+
+@dataclass
+class Segment(Finetune):
+    """Semantic segmentation with UPerNet on the backbone. Values and their sources: conf/finetune/segment.yaml."""
+
+    lr: float = 6e-5
+    warmup_steps: int = 1500
+    warmup_factor: float = 1e-6  # of the rate at step 0
+    side: int = 512  # of a training crop
+    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])  # of the shorter side before the crop
+    decoder_width: int = 256
+
+
+RECIPES: dict[str, type[Finetune]] = {"classify": Classify, "detect": Detect, "segment": Segment}
 
 
 @dataclass

@@ -7,7 +7,7 @@ fused attention computes again in the backward pass. Equal to torch's FlopCounte
 
 from typing import Any
 
-from sept.config import Compute, Finetune, IBotRecipe, Model, Pretrain
+from sept.config import Classify, Compute, IBotRecipe, Model, Pretrain
 from sept.errors import ConfigError
 
 BACKWARD = 2  # times a forward pass
@@ -79,7 +79,7 @@ def ibot_flops(recipe: IBotRecipe, model: Model, steps: int) -> float:
     return (2 * (student + teacher) + recipe.local_crops * local) * recipe.batch_size * steps
 
 
-def finetune_flops(recipe: Finetune, model: Model, classes: int, images: int) -> float:
+def finetune_flops(recipe: Classify, model: Model, classes: int, images: int) -> float:
     """`images` training images, each time they are seen, through the model and its head."""
     return (training_flops(model, recipe.side) + (1 + BACKWARD) * 2 * width(model) * classes) * images
 

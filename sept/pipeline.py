@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sept import cost
-from sept.config import BOXED, Experiment
+from sept.config import BOXED, Classify, Detect, Experiment
 from sept.data import locate, tasks
 from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
@@ -42,6 +42,7 @@ VERSIONS = {
     "weights": 1,
     "pretrain": 2,
     "finetune": 3,
+    "detect": 1,
 }
 
 
@@ -52,30 +53,56 @@ class Pipeline:
         self.e, self.machine = experiment, machine
 
     def run(self) -> Step:
-        """The fine-tuned classifier and its accuracy: one cell of a table."""
-        e, weights = self.e, self.initial_weights()
-        if e.task.kind in BOXED:
-            raise ConfigError(f"task={e.task.name}: there is no detector to fine-tune yet; search.py selects for it")
-        task = self.task()
-        classes, images = task.estimate["classes"], self._shots(task)
+        """The fine-tuned model and its score: one cell of a table."""
+        boxed = self.e.task.kind in BOXED
+        match self.e.finetune:
+            case Classify() if not boxed:
+                return self.classify()
+            case Detect() if boxed:
+                return self.detect()
+        kind = "has annotated boxes: finetune=detect" if boxed else "has labelled images: finetune=classify"
+        raise ConfigError(f"finetune={self.e.finetune.name} does not fit task={self.e.task.name}, which {kind}")
+
+    def classify(self) -> Step:
+        """The classifier, trained on the few shots, and its accuracy on the test images."""
+        e, weights, task = self.e, self.initial_weights(), self.task()
+        assert isinstance(e.finetune, Classify)
+        classes, images = task.estimate["classes"], self._shots(task) * e.finetune.epochs
         return self._step(
             "finetune",
-            spec={
-                "recipe": _without(asdict(e.finetune), "name"),
-                "model": asdict(e.pretrain.model),
-                "shot": asdict(e.shot),
-                "shot_seed": e.seed,
-                "precision": self.machine.precision,
-            },
+            spec=self._finetune_spec() | {"shot": asdict(e.shot)},
             inputs={"task": task} | ({"backbone": weights} if weights else {}),
             slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
             estimate={
-                "images": images * e.finetune.epochs,
-                "flops": cost.finetune_flops(e.finetune, e.pretrain.model, int(classes), images * e.finetune.epochs),
+                "images": images,
+                "flops": cost.finetune_flops(e.finetune, e.pretrain.model, int(classes), images),
             },
             machine=self.machine,
             place=self.task_place(),
         )
+
+    def detect(self) -> Step:
+        """The detector, trained on the drawn images, and its average precision on the test images."""
+        e, weights, task = self.e, self.initial_weights(), self.task()
+        assert e.task.images is not None
+        return self._step(
+            "detect",
+            spec=self._finetune_spec() | {"images": e.task.images},
+            inputs={"task": task} | ({"backbone": weights} if weights else {}),
+            slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
+            estimate={"images": e.task.images * e.finetune.epochs},
+            machine=self.machine,
+            place=self.task_place(),
+        )
+
+    def _finetune_spec(self) -> dict[str, Any]:
+        e = self.e
+        return {
+            "recipe": _without(asdict(e.finetune), "name"),
+            "model": asdict(e.pretrain.model),
+            "shot_seed": e.seed,
+            "precision": self.machine.precision,
+        }
 
     def initial_weights(self) -> Step | None:
         """Where fine-tuning starts: nothing, a published checkpoint, or our own pre-training."""
@@ -342,10 +369,13 @@ class Pipeline:
             return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
         listed = self._task_listing
         if isinstance(listed, boxes.DetectionTask):
-            assert e.task.images is not None
-            drawn = boxes.draw_images(listed.train, e.task.images, e.seed)
+            drawn = self._drawn(listed)
             return len(boxes.instances(drawn)) if e.query.name == "instance" else len(drawn)
         return len(draw(listed.train, shot.per_class, e.seed, listed.classes, shot.share or 1.0))
+
+    def _drawn(self, listed: boxes.DetectionTask) -> list[boxes.Boxed]:
+        assert self.e.task.images is not None
+        return boxes.draw_images(listed.train, self.e.task.images, self.e.seed)
 
     def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
         file = resolve(weights)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sept.config import Finetune, IBotRecipe, Model, Pretrain
+from sept.config import Classify, IBotRecipe, Model, Pretrain
 from sept.data.loading import Batches
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
@@ -37,7 +37,7 @@ def ibot(**changes):
 
 def finetune(**changes):
     short = {"side": SIDE, "epochs": 4, "batch_size": 8, "lr_batch": 8, "warmup_epochs": 0, "drop_path_rate": 0.0}
-    return Finetune(**{"lr": 1e-3, **short} | changes)
+    return Classify(**{"lr": 1e-3, **short} | changes)
 
 
 def images(count, side=SIDE):

@@ -11,7 +11,7 @@ from conftest import TINY
 from hydra import compose, initialize_config_dir
 
 from sept.compose import CONF, load, register
-from sept.config import Experiment, Pool, Source, Task
+from sept.config import Classify, Experiment, Pool, Source, Task
 from sept.data import locate
 from sept.data.read import read
 from sept.errors import ConfigError, DataError
@@ -202,7 +202,8 @@ def test_a_weights_file_is_known_by_its_content(tmp_path):
 
 def test_golden_keys():
     """They change with a stage's VERSION or with what it reads, and not otherwise."""
-    e = Experiment(task=Task(kind="patterns", domain="glyphs", train_per_class=5, test_per_class=3, side=32))
+    task = Task(kind="patterns", domain="glyphs", train_per_class=5, test_per_class=3, side=32)
+    e = Experiment(task=task, finetune=Classify())
     e.pool = Pool(kind="patterns", images=400, side=32)
     e.init.name, e.pretrain.model.name = "rand_init", "swin_tiny_patch4_window7_224"
     pipeline = Pipeline(e, Machine())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from sept.config import Finetune, Model
+from sept.config import Classify, Model
 from sept.data.mixing import draw_mix, erase, mix_images, soft_targets
 from sept.data.rng import numpy_rng
 from sept.data.transforms import normalise
@@ -31,7 +31,7 @@ class Classifier(Learner):
     last: Tensor
 
     def __init__(
-        self, recipe: Finetune, model: Model, classes: int, backbone: Path | None, *, seed: int, steps_per_epoch: int
+        self, recipe: Classify, model: Model, classes: int, backbone: Path | None, *, seed: int, steps_per_epoch: int
     ) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
         self.recipe, self.classes, self.warmup = recipe, classes, recipe.warmup_epochs * steps_per_epoch

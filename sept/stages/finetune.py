@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sept import cost
-from sept.config import Finetune, Model
+from sept.config import Classify, Model
 from sept.data.labelled import Shots, Tests, in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
@@ -31,7 +31,7 @@ CLASSIFIER = "classifier.safetensors"
 def build(
     folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
 ) -> dict[str, Any]:
-    recipe, model = Finetune(**spec["recipe"]), Model(**spec["model"])
+    recipe, model = Classify(**spec["recipe"]), Model(**spec["model"])
     task = open_task(inputs["task"], place)
     shots = few_shots(inputs["task"], place, spec["shot"], spec["shot_seed"])
     per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
