@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from sept.retrieval.approximate import Index, ivf, milvus, recall
-from sept.retrieval.features import Features, embed
+from sept.retrieval.embedding import embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import Ranked, search
 from sept.retrieval.select import Selection, select
 

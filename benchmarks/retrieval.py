@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
+from sept.retrieval.embedding import embed
 from sept.retrieval.estimate import estimate, measure
-from sept.retrieval.features import Features, Skip, embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import search
 from sept.retrieval.scan import arithmetic
 from sept.retrieval.select import round_robin
+from sept.retrieval.shards import Skip
 
 LISTS, BUDGET, POOL = (5_000, 1_000), 1_000_000, 4_000_000
 GEMM_ROWS, PEER_ROWS = 8_192, 65_536

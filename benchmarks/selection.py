@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sept.retrieval.features import Features, Skip, embed
+from sept.retrieval.embedding import embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import search
 from sept.retrieval.select import random_subset, round_robin
+from sept.retrieval.shards import Skip
 
 LISTS, BUDGET, POOL = (5_000, 1_000), 1_000_000, 4_000_000
 QUERIES, ROWS, DIM, DEPTH, PER_SHARD = 505, 200_000, 768, 1_000, 50_000

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from sept.errors import ConfigError, DataError, StorageError
 from sept.retrieval import approximate
 from sept.retrieval.approximate import cells, compare, ivf, probed, recall
-from sept.retrieval.features import Features, Skip, embed
+from sept.retrieval.embedding import embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import Ranked, search
+from sept.retrieval.shards import Skip
 
 DIM = 16
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sept.retrieval.embedding import embed
 from sept.retrieval.estimate import estimate, measure
-from sept.retrieval.features import Features, embed
+from sept.retrieval.features import Features
 
 
 def test_reading_multiplying_and_ranking_add_up() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from sept.errors import DataError, NonFiniteError, StorageError
-from sept.retrieval.features import Features, Skip, embed, publish, repair
+from sept.retrieval.embedding import embed, repair
+from sept.retrieval.features import Features
+from sept.retrieval.shards import Skip, publish
 
 ROWS, DIM, PER_SHARD = 23, 5, 7  # 4 shards, the last one short
 UNREADABLE = (3, 14)
@@ -230,7 +232,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sept.retrieval.features.CHECKED_ROWS", 3)
+    monkeypatch.setattr("sept.retrieval.shards.CHECKED_ROWS", 3)
     embed(tmp_path / "again", ROWS, Encoder(), 0.1, PER_SHARD)
     data = tmp_path / "again" / "shard-000001.npy"
     content = bytearray(data.read_bytes())

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from sept.errors import ConfigError, DataError
 from sept.retrieval import candidates, index
 from sept.retrieval.candidates import Bins, Candidates, radix_argsort
+from sept.retrieval.embedding import embed
 from sept.retrieval.exact import exact_queries
-from sept.retrieval.features import Features, Skip, embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import Ranked, merge, search, search_many
 from sept.retrieval.scan import Arithmetic, Hits, Products
+from sept.retrieval.shards import Skip
 
 ARITHMETICS = [Arithmetic(torch.float32), Arithmetic(torch.bfloat16)]
 

@@ -17,8 +17,10 @@ pytest.importorskip("milvus_lite")
 
 from sept.errors import ConfigError, DataError, StorageError
 from sept.retrieval.approximate import compare, milvus, recall, server
-from sept.retrieval.features import Features, Skip, embed
+from sept.retrieval.embedding import embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import search
+from sept.retrieval.shards import Skip
 
 DIM, ROWS, SKIPPED = 8, 30_000, [0, 5, 29_999]
 

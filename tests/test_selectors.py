@@ -12,9 +12,11 @@ from sept.retrieval import cluster as cluster_module
 from sept.retrieval import selectors as module
 from sept.retrieval.cluster import by_mass, centroids, nearest, quotas
 from sept.retrieval.domain import separate
-from sept.retrieval.features import Features, Skip, embed
+from sept.retrieval.embedding import embed
+from sept.retrieval.features import Features
 from sept.retrieval.index import search
 from sept.retrieval.selectors import SELECTORS, Choice, choose
+from sept.retrieval.shards import Skip
 
 ROWS, DIM, PER_SHARD = 600, 8, 250
 SKIPPED = (3, 250, 599)

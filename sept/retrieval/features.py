@@ -1,135 +1,22 @@
-"""The features of one embedded pool: float16 shards in row order, each committed once, checked on open.
+"""The features of one embedded pool: float16 shards in row order, checked on open.
 
-Written by the embedding stage, read by the search. A shard is `shard-NNNNNN.npy` plus a `.json` of the same name that
-is written last and commits it: its rows, its hash and the images it had to skip travel together.
-Shapes: N pool rows, D dim, n rows of one shard or block.
+Written by `sept.retrieval.embedding`, read by the search. Shapes: N pool rows, D dim, n rows of one shard or block.
 """
 
-import hashlib
-import io
-import json
-import os
-import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
-from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sept.errors import ConfigError, DataError
+from sept.retrieval.shards import Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
 
-ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
-UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11
 READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
-CHECKED_ROWS = 8192  # of a shard that share a checksum
-SKIPS_SHOWN = 3  # unreadable files named in the error
 
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Skip:
-    """One image that could not be embedded: its pool row, its key there, and why."""
-
-    row: int
-    key: str
-    reason: str
-
-
-Encode = Callable[[int, int], tuple[np.ndarray, list[Skip]]]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What the commit mark of a shard says: rows [first_row, first_row + rows) of the pool are in it."""
-
-    first_row: int
-    rows: int
-    dim: int
-    sha256: str
-    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows: where a damage is
-    skipped: list[Skip]
-
-    @property
-    def last_row(self) -> int:
-        """One past its last row."""
-        return self.first_row + self.rows
-
-
-def embed(
-    folder: Path,
-    rows: int,
-    encode: Encode,
-    max_unreadable: float,
-    rows_per_shard: int = ROWS_PER_SHARD,
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, int]:
-    """Embeds the rows of a pool that `folder` does not hold yet, and returns {rows, embedded, skipped, dim}.
-
-    encode(first, last) gives (last - first, D) float32 or float16 vectors of unit length, all zero where skipped, and
-    the skips with their pool rows. It is called once per missing shard: after a kill the same call goes on from there.
-    progress is called with the number of rows done. Raises DataError when more than `max_unreadable` of all rows were
-    skipped, as soon as that is certain, and when the vectors are not what was asked for; NonFiniteError for NaN or
-    infinity; StorageError when the disk refuses.
-    """
-    for index in missing(folder, rows, rows_per_shard):
-        embed_shard(folder, index, rows, encode, max_unreadable, rows_per_shard)
-        if progress is not None:
-            progress(min((index + 1) * rows_per_shard, rows))
-    return conclude(folder, rows, max_unreadable, rows_per_shard)
-
-
-def missing(folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> list[int]:
-    """The shards that `folder` does not hold yet. Raises DataError for a pool without rows."""
-    if rows <= 0:
-        raise DataError(f"nothing to embed for {folder}: the pool lists no images")
-    folder.mkdir(parents=True, exist_ok=True)
-    spans = enumerate(range(0, rows, rows_per_shard))
-    return [i for i, first in spans if _committed(folder, i, first, min(first + rows_per_shard, rows)) is None]
-
-
-def embed_shard(
-    folder: Path, index: int, rows: int, encode: Encode, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD
-) -> list[Skip]:
-    """Embeds and commits one shard; its skips. Several processes may do so, even the same shard, at a time.
-
-    Before the commit the skips of all shards that are there are counted: a rerun tries this shard again.
-    """
-    first = index * rows_per_shard
-    last = min(first + rows_per_shard, rows)
-    vectors, skips = encode(first, last)
-    _check_vectors(vectors, skips, first, last)
-    if skips:
-        check_readable([*_skips_so_far(folder, rows, rows_per_shard), *skips], rows, max_unreadable)
-    _commit(folder, index, first, vectors, skips)
-    return skips
-
-
-def _skips_so_far(folder: Path, rows: int, rows_per_shard: int) -> list[Skip]:
-    shards = (
-        _committed(folder, index, first, min(first + rows_per_shard, rows))
-        for index, first in enumerate(range(0, rows, rows_per_shard))
-    )
-    return [skip for shard in shards if shard is not None for skip in shard.skipped]
-
-
-def conclude(folder: Path, rows: int, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD) -> dict[str, int]:
-    """Makes a store of the shards, all of which are there; gives {rows, embedded, skipped, dim}."""
-    for left in folder.glob(".shard-*"):  # by a worker that was killed
-        left.unlink(missing_ok=True)
-    shards = [_read_shard(folder, index) for index in range(len(range(0, rows, rows_per_shard)))]
-    skipped = [skip for shard in shards for skip in shard.skipped]
-    check_readable(skipped, rows, max_unreadable)
-    dims = {shard.dim for shard in shards}
-    if len(dims) > 1:
-        raise DataError(f"{folder}: its shards have {sorted(dims)} dimensions; delete it and embed the pool again")
-    facts = {"rows": rows, "dim": dims.pop(), "shards": len(shards), "skipped": len(skipped)}
-    _publish_json(folder / "features.json", {**facts, "rows_per_shard": rows_per_shard})
-    return {"rows": rows, "embedded": rows - len(skipped), "skipped": len(skipped), "dim": facts["dim"]}
 
 
 @dataclass(frozen=True)
@@ -145,14 +32,14 @@ class Features:
     @classmethod
     def open(cls, folder: Path) -> "Features":
         """Reads the commit marks alone, and raises DataError naming the file unless every row is held exactly once."""
-        facts = _read_json(folder / "features.json", {"rows", "dim", "shards", "skipped"})
-        shards = tuple(_read_shard(folder, index) for index in range(facts["shards"]))
+        facts = read_json(folder / "features.json", {"rows", "dim", "shards", "skipped"})
+        shards = tuple(read_shard(folder, index) for index in range(facts["shards"]))
         expected = 0
         for index, shard in enumerate(shards):
             if shard.first_row != expected or shard.dim != facts["dim"]:
                 raise DataError(
-                    f"{_mark(folder, index)}: starts at row {shard.first_row} with {shard.dim} dimensions, expected "
-                    f"row {expected} with {facts['dim']}; embed the pool again"
+                    f"{mark_path(folder, index)}: starts at row {shard.first_row} with {shard.dim} dimensions, "
+                    f"expected row {expected} with {facts['dim']}; embed the pool again"
                 )
             expected = shard.last_row
         skipped = np.array(sorted(skip.row for shard in shards for skip in shard.skipped), dtype=np.int64)
@@ -161,7 +48,7 @@ class Features:
                 f"{folder}/features.json: {facts['rows']} rows of which {facts['skipped']} skipped, but the shards "
                 f"hold {expected} and {len(skipped)}; embed the pool again"
             )
-        files = tuple(_data(folder, index) for index in range(len(shards)))
+        files = tuple(data_path(folder, index) for index in range(len(shards)))
         return cls(files, facts["rows"], facts["dim"], skipped, shards)
 
     @classmethod
@@ -251,7 +138,7 @@ class Features:
         left = block.data.cast("B")
         try:
             with open(path, "rb", buffering=0) as file:
-                file.seek(_npy_bytes(shard.rows, self.dim) - 2 * (shard.last_row - first) * self.dim)
+                file.seek(npy_bytes(shard.rows, self.dim) - 2 * (shard.last_row - first) * self.dim)
                 while left and (got := file.readinto(left)):
                     left = left[got:]
         except OSError as error:
@@ -291,9 +178,9 @@ class Features:
     def verify(self) -> None:
         """Reads everything and raises DataError naming the first shard whose content is not what was written."""
         for index, shard in enumerate(self.shards):
-            damage = _damage(self.files[index], shard)
-            if damage is not None:
-                raise DataError(f"{self.files[index]}: {damage}; delete it (`repair` does) and embed again")
+            found = damage(self.files[index], shard)
+            if found is not None:
+                raise DataError(f"{self.files[index]}: {found}; delete it (`repair` does) and embed again")
 
     def _vectors(self, index: int) -> np.ndarray:
         """A shard's vectors, mapped for as long as they are held: what was read of a kept map is the process's."""
@@ -305,155 +192,3 @@ class Features:
         if vectors.shape != (shard.rows, shard.dim) or vectors.dtype != np.float16:
             raise DataError(f"{path}: {vectors.dtype} {vectors.shape}, expected float16 {(shard.rows, shard.dim)}")
         return vectors
-
-
-def repair(folder: Path) -> list[Path]:
-    """Deletes the shards of a store that are damaged, and names them: the next `embed` computes these and no others."""
-    deleted = []
-    for mark in sorted(folder.glob("shard-*.json")):
-        data = mark.with_suffix(".npy")
-        try:
-            damaged = _damage(data, _read_shard(folder, int(mark.stem.removeprefix("shard-")))) is not None
-        except DataError:
-            damaged = True
-        if damaged:
-            mark.unlink()  # first: data without it is not committed
-            data.unlink(missing_ok=True)
-            deleted.append(data)
-    return deleted
-
-
-def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int) -> None:
-    """Conservation (listed = embedded + skipped), finiteness, unit length; skipped rows are zero."""
-    if vectors.ndim != 2 or len(vectors) != last - first:
-        raise DataError(f"rows {first}..{last - 1} were asked for, encode gave an array of shape {vectors.shape}")
-    rows = np.array([skip.row for skip in skips], dtype=np.int64) - first
-    if len(np.unique(rows)) != len(rows) or ((rows < 0) | (rows >= last - first)).any():
-        raise DataError(f"skips of rows {first}..{last - 1} name a row twice or one outside: {sorted(rows + first)}")
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
-    if not np.isfinite(norms).all():
-        raise NonFiniteError(f"the vector of pool row {first + int(np.argmin(np.isfinite(norms)))} is not finite")
-    expected = np.ones(len(vectors), dtype=np.float32)
-    expected[rows] = 0
-    off = np.abs(norms - expected) > np.where(expected > 0, UNIT_TOLERANCE, 0)
-    if off.any():
-        row = int(np.argmax(off))
-        raise DataError(f"the vector of pool row {first + row} has length {norms[row]:.4g}, expected {expected[row]:g}")
-
-
-def check_readable(skips: list[Skip], rows: int, max_unreadable: float) -> None:
-    """Raises DataError, naming some, when more than `max_unreadable` of the pool's `rows` images were skipped."""
-    if len(skips) <= max_unreadable * rows:
-        return
-    named = "; ".join(f"{skip.key!r} ({skip.reason})" for skip in skips[:SKIPS_SHOWN])
-    raise DataError(
-        f"{len(skips)} of the pool's {rows} images are unreadable, more than pool.max_unreadable={max_unreadable:g}: "
-        f"{named}{'; ...' if len(skips) > SKIPS_SHOWN else ''}. Repair or remove them, or raise that share"
-    )
-
-
-def _commit(folder: Path, index: int, first: int, vectors: np.ndarray, skips: list[Skip]) -> Shard:
-    data = _data(folder, index)
-    half = np.ascontiguousarray(vectors, dtype=np.float16)
-    publish(data, lambda file: np.save(file, half, allow_pickle=False))
-    ordered = sorted(skips, key=lambda skip: skip.row)
-    shard = Shard(first, len(half), half.shape[1], _sha256(data), _checksums(half), ordered)
-    _publish_json(_mark(folder, index), asdict(shard))
-    return shard
-
-
-def _committed(folder: Path, index: int, first: int, last: int) -> Shard | None:
-    """The shard if it is complete and holds just these rows; else it is to be made again."""
-    try:
-        shard = _read_shard(folder, index)
-    except DataError:
-        return None
-    return shard if (shard.first_row, shard.last_row) == (first, last) else None
-
-
-def _read_shard(folder: Path, index: int) -> Shard:
-    """The commit mark of a shard whose data file has the right size. Raises DataError naming the file."""
-    data, mark = _data(folder, index), _mark(folder, index)
-    found = _read_json(mark, {"first_row", "rows", "dim", "sha256", "crc32", "skipped"})
-    shard = Shard(**{**found, "skipped": [Skip(**skip) for skip in found["skipped"]]})
-    if not all(shard.first_row <= skip.row < shard.last_row for skip in shard.skipped):
-        raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; embed the pool again")
-    size, expected = data.stat().st_size if data.is_file() else 0, _npy_bytes(shard.rows, shard.dim)
-    if size != expected:
-        raise DataError(f"{data}: {size} bytes, expected {expected}; delete it and embed the pool again")
-    return shard
-
-
-def _npy_bytes(rows: int, dim: int) -> int:
-    """Size of a .npy file of float16 (rows, dim)."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"shape": (rows, dim), "fortran_order": False, "descr": "<f2"})
-    return header.tell() + 2 * rows * dim
-
-
-def _data(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:06d}.npy"
-
-
-def _mark(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:06d}.json"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checksums(half: npt.NDArray[np.float16]) -> list[int]:
-    return [
-        zlib.crc32(half[start : start + CHECKED_ROWS].data.cast("B")) for start in range(0, len(half), CHECKED_ROWS)
-    ]
-
-
-def _damage(path: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard's content, or None."""
-    if _sha256(path) == shard.sha256:
-        return None
-    half = np.fromfile(path, np.float16, offset=_npy_bytes(shard.rows, shard.dim) - 2 * shard.rows * shard.dim)
-    if half.size != shard.rows * shard.dim:
-        return f"holds {half.size} numbers instead of {shard.rows * shard.dim}"
-    found = _checksums(half.reshape(shard.rows, shard.dim))
-    off = [i for i, (a, b) in enumerate(zip(found, shard.crc32, strict=True)) if a != b]
-    if not off:
-        return "its header differs from what was written (sha256)"
-    first = shard.first_row + off[0] * CHECKED_ROWS
-    last = min(first + CHECKED_ROWS, shard.last_row) - 1
-    return f"content differs from its sha256, first in rows {first}..{last} ({len(off)} of {len(found)} blocks)"
-
-
-def _read_json(path: Path, keys: set[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); embed the pool again") from error
-    if not isinstance(found, dict) or not keys <= found.keys():
-        raise DataError(f"{path}: not a feature store's file, it lacks some of {sorted(keys)}; embed the pool again")
-    return found
-
-
-def _publish_json(path: Path, content: dict[str, Any]) -> None:
-    publish(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
-
-
-def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it."""
-    aside = path.with_name(f".{path.name}.{uuid4().hex}")  # several processes may publish the same
-    try:
-        with open(aside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from sept.retrieval.features import publish
+from sept.retrieval.shards import publish
 
 TILE = 128  # pixels, the side of every picture shown, whatever the size of the image
 GAP, CAPTION, FONT = 10, 20, 12  # pixels: between tiles, height of a caption, size of its letters

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sept.errors import ConfigError, DataError
 from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates
+from sept.retrieval.embedding import UNIT_TOLERANCE
 from sept.retrieval.exact import exact_queries
-from sept.retrieval.features import UNIT_TOLERANCE, Features, IntArray
+from sept.retrieval.features import Features, IntArray
 from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic, full_float32
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product

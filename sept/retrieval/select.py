@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from sept.data.rng import fold
 from sept.errors import ConfigError, DataError
-from sept.retrieval.features import IntArray, publish
+from sept.retrieval.features import IntArray
 from sept.retrieval.index import Ranked
+from sept.retrieval.shards import publish
 
 DEPTH_MARGIN = 1.5  # first depth, in units of budget / queries: what overlap between the lists costs
 SAMPLE_MARGIN = 1.15  # a sample of 1/16 predicts the depth within about 6 %, small ones within more

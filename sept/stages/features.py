@@ -13,8 +13,10 @@ from sept.config import Model, Preprocess
 from sept.data.pool import Union
 from sept.machine import Machine
 from sept.progress import progress
+from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.encoder import Encoder
-from sept.retrieval.features import ROWS_PER_SHARD, Features, Skip, conclude, embed_shard, missing
+from sept.retrieval.features import Features
+from sept.retrieval.shards import Skip
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 

@@ -11,8 +11,9 @@ from sept.data.pool import Union
 from sept.errors import ConfigError
 from sept.machine import Machine
 from sept.progress import progress
-from sept.retrieval.features import Skip, check_readable
+from sept.retrieval.embedding import check_readable
 from sept.retrieval.select import random_subset, save_selection
+from sept.retrieval.shards import Skip
 from sept.stages import similar
 from sept.stages.features import named, skipped
 from sept.stages.pool import open_pool

@@ -26,9 +26,10 @@ from sept.retrieval.approximate import (
     readable,
     require_same,
 )
-from sept.retrieval.features import Features, IntArray, publish
+from sept.retrieval.features import Features, IntArray
 from sept.retrieval.index import Ranked
 from sept.retrieval.select import random_subset
+from sept.retrieval.shards import publish
 
 PART_ROWS = 1_000_000  # 776 MB a part at 768 dimensions
 BLOCK_ROWS = 8192

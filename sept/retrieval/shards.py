@@ -1,0 +1,137 @@
+"""Files of a feature store: shards of float16 vectors, each with a commit mark; how they are named, written, checked.
+
+A shard is `shard-NNNNNN.npy` plus a `.json` of the same name that is written last and commits it: its rows, its hash
+and the images it had to skip travel together.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from sept.errors import DataError, StorageError
+
+CHECKED_ROWS = 8192  # of a shard that share a checksum
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One image that could not be embedded: its pool row, its key there, and why."""
+
+    row: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the commit mark of a shard says: rows [first_row, first_row + rows) of the pool are in it."""
+
+    first_row: int
+    rows: int
+    dim: int
+    sha256: str
+    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows: where a damage is
+    skipped: list[Skip]
+
+    @property
+    def last_row(self) -> int:
+        """One past its last row."""
+        return self.first_row + self.rows
+
+
+def read_shard(folder: Path, index: int) -> Shard:
+    """The commit mark of a shard whose data file has the right size. Raises DataError naming the file."""
+    data, mark = data_path(folder, index), mark_path(folder, index)
+    found = read_json(mark, {"first_row", "rows", "dim", "sha256", "crc32", "skipped"})
+    shard = Shard(**{**found, "skipped": [Skip(**skip) for skip in found["skipped"]]})
+    if not all(shard.first_row <= skip.row < shard.last_row for skip in shard.skipped):
+        raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; embed the pool again")
+    size, expected = data.stat().st_size if data.is_file() else 0, npy_bytes(shard.rows, shard.dim)
+    if size != expected:
+        raise DataError(f"{data}: {size} bytes, expected {expected}; delete it and embed the pool again")
+    return shard
+
+
+def npy_bytes(rows: int, dim: int) -> int:
+    """Size of a .npy file of float16 (rows, dim)."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"shape": (rows, dim), "fortran_order": False, "descr": "<f2"})
+    return header.tell() + 2 * rows * dim
+
+
+def data_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.npy"
+
+
+def mark_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.json"
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(half: npt.NDArray[np.float16]) -> list[int]:
+    return [
+        zlib.crc32(half[start : start + CHECKED_ROWS].data.cast("B")) for start in range(0, len(half), CHECKED_ROWS)
+    ]
+
+
+def damage(path: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard's content, or None."""
+    if sha256(path) == shard.sha256:
+        return None
+    half = np.fromfile(path, np.float16, offset=npy_bytes(shard.rows, shard.dim) - 2 * shard.rows * shard.dim)
+    if half.size != shard.rows * shard.dim:
+        return f"holds {half.size} numbers instead of {shard.rows * shard.dim}"
+    found = checksums(half.reshape(shard.rows, shard.dim))
+    off = [i for i, (a, b) in enumerate(zip(found, shard.crc32, strict=True)) if a != b]
+    if not off:
+        return "its header differs from what was written (sha256)"
+    first = shard.first_row + off[0] * CHECKED_ROWS
+    last = min(first + CHECKED_ROWS, shard.last_row) - 1
+    return f"content differs from its sha256, first in rows {first}..{last} ({len(off)} of {len(found)} blocks)"
+
+
+def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); embed the pool again") from error
+    if not isinstance(found, dict) or not keys <= found.keys():
+        raise DataError(f"{path}: not a feature store's file, it lacks some of {sorted(keys)}; embed the pool again")
+    return found
+
+
+def publish_json(path: Path, content: dict[str, Any]) -> None:
+    publish(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+
+def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it."""
+    aside = path.with_name(f".{path.name}.{uuid4().hex}")  # several processes may publish the same
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
