@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval import candidates, index
+from sept.retrieval import candidates, compact, index
 from sept.retrieval.candidates import Bins, Candidates, radix_argsort
+from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import embed
 from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features
 from sept.retrieval.index import Ranked, merge, search, search_many
 from sept.retrieval.scan import Arithmetic, Hits, Products
-from sept.retrieval.shards import Skip
+from sept.retrieval.shards import Skip, residual
 
 ARITHMETICS = [Arithmetic(torch.float32), Arithmetic(torch.bfloat16)]
 
@@ -78,8 +79,13 @@ def test_search_equals_brute_force_with_copies_and_near_copies(data: st.DataObje
         numbers = data.draw(st.sampled_from(ARITHMETICS))
         patch.setattr(index, "arithmetic", lambda device: numbers)
         features = store(Path(folder), vectors, skipped, data.draw(st.integers(50, 500)))
-        memory = data.draw(st.sampled_from([1, 100_000, 2**30]))
-        assert_same(search(queries, features, depth, block_rows=data.draw(st.integers(1, 500)), memory=memory), wanted)
+        memory, block_rows = data.draw(st.sampled_from([1, 100_000, 2**30])), data.draw(st.integers(1, 500))
+        copy = None
+        if data.draw(st.booleans()):
+            compact.build(Path(folder) / "int8", features)
+            copy = Compact.open(Path(folder) / "int8", features)
+        found = search(queries, features, depth, block_rows=block_rows, memory=memory, compact=copy)
+        assert_same(found, wanted)
 
 
 @settings(deadline=None, max_examples=12)
@@ -118,7 +124,7 @@ def test_a_guess_that_was_too_high_is_noticed(tmp_path: Path, arithmetic: Arithm
     rng = np.random.default_rng(9)
     vectors, queries = unit(rng, 200, 16), exact_queries(unit(rng, 2, 16))
     features = store(tmp_path, vectors, [], 200)
-    part, products = Candidates(features, queries, 10, arithmetic), Products()
+    part, products = Candidates(features, queries, 10, arithmetic, features.residual), Products()
     scores = queries @ vectors.T
     part.expect(np.array([-np.inf, np.sort(scores[1])[-5]]))  # of query 1 only 5 rows reach it
     numbers = [torch.from_numpy(each).to(arithmetic.dtype) for each in (queries, vectors.astype(np.float16))]
@@ -154,15 +160,15 @@ def test_radix_argsort_is_a_stable_sort(values: list[int]) -> None:
 def test_sums_are_as_close_as_promised(arithmetic: Arithmetic) -> None:
     rng = np.random.default_rng(10)
     queries, vectors = exact_queries(unit(rng, 50, 768)), unit(rng, 3000, 768).astype(np.float16)
+    stored = residual(vectors) if arithmetic.dtype == torch.bfloat16 else 0.0
     found = Products()(
         torch.from_numpy(queries).float().to(arithmetic.dtype),
         torch.from_numpy(vectors).to(arithmetic.dtype),
         np.array([7]),
     )
     off = np.abs(found.double().numpy() - queries @ vectors.astype(np.float64).T)[:, 8:]
-    assert (
-        off <= arithmetic.error(queries)[:, None] + arithmetic.rounding * np.abs(found.double().numpy()[:, 8:])
-    ).all()
+    error = arithmetic.error(queries, stored)[:, None]
+    assert (off <= error + arithmetic.rounding * np.abs(found.double().numpy()[:, 8:])).all()
     assert (found[:, 7] == -3).all()
 
 
@@ -231,7 +237,7 @@ def test_queries_of_another_dimension_are_refused(tmp_path: Path) -> None:
 def test_a_product_with_too_few_bits_is_noticed(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     vectors, queries = unit(rng, 50, 16), unit(rng, 1, 16)
-    part, products = Candidates(store(tmp_path, vectors, []), exact_queries(queries), 5, Arithmetic()), Products()
+    part, products = Candidates(store(tmp_path, vectors, []), exact_queries(queries), 5, Arithmetic(), 0.0), Products()
     scores = torch.from_numpy(queries).bfloat16().float() @ torch.from_numpy(vectors).bfloat16().float().T
     part.add(products.reaching(scores, part.cut), 0)
     with pytest.raises(AssertionError, match="fewer bits"):

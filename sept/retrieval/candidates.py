@@ -80,10 +80,12 @@ class Candidates:
     as similar as the edge less the rounding less `error`, and a sum another `error` below that is of no such row.
     """
 
-    def __init__(self, features: Features, queries: FloatArray, depth: int, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, features: Features, queries: FloatArray, depth: int, arithmetic: Arithmetic, residual: float
+    ) -> None:
         self.depth, self.arithmetic = depth, arithmetic
         self.exact = ExactScores(features, queries)
-        self.error = arithmetic.error(queries)
+        self.error = arithmetic.error(queries, residual)
         self.bins = Bins(len(queries), depth)
         self.floor = np.full(len(queries), -np.inf)  # sums below it are of no interest, for another reason
         self.guess = np.full(len(queries), -np.inf)

@@ -20,6 +20,7 @@ from sept.retrieval.shards import (
     publish,
     publish_json,
     read_shard,
+    residual,
     sha256,
 )
 
@@ -152,7 +153,7 @@ def _commit(folder: Path, index: int, first: int, vectors: np.ndarray, skips: li
     half = np.ascontiguousarray(vectors, dtype=np.float16)
     publish(data, lambda file: np.save(file, half, allow_pickle=False))
     ordered = sorted(skips, key=lambda skip: skip.row)
-    shard = Shard(first, len(half), half.shape[1], sha256(data), checksums(half), ordered)
+    shard = Shard(first, len(half), half.shape[1], sha256(data), checksums(half), residual(half), ordered)
     publish_json(mark_path(folder, index), asdict(shard))
     return shard
 

@@ -87,7 +87,7 @@ def _pair_seconds(features: Features, exact: np.ndarray, rows: int) -> float:
 
 def _product_seconds(features: Features, exact: np.ndarray, block: torch.Tensor, numbers: Arithmetic) -> float:
     queries = torch.from_numpy(exact).to(torch.float32).to(block.device, block.dtype)
-    candidates, products = Candidates(features, exact, 1, numbers), Products()
+    candidates, products = Candidates(features, exact, 1, numbers, 0.0), Products()
     cut = torch.full((len(queries),), 1.0 - CUT_SHARE)
     products.reaching(products(queries, block, np.empty(0, dtype=np.int64)), cut)
     start = time.perf_counter()

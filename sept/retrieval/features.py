@@ -107,6 +107,11 @@ class Features:
         return first, Features(self.files[begin:end], last - first, self.dim, skipped, tuple(moved))
 
     @property
+    def residual(self) -> float:
+        """The largest length of a row less the same in bfloat16."""
+        return max(shard.residual for shard in self.shards)
+
+    @property
     def embedded(self) -> int:
         """How many rows have a vector."""
         return self.rows - len(self.skipped)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from sept.errors import ConfigError, DataError
 from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates
+from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import UNIT_TOLERANCE
 from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic, full_float32
+from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, CompactBlocks, Products, arithmetic, full_float32
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
 MEMORY = 2**30  # bytes for the candidates of the queries that share a scan
@@ -47,16 +48,17 @@ def search(
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
     memory: int = MEMORY,
+    compact: Compact | None = None,
 ) -> Ranked:
     """The `depth` most similar pool rows of every query (SEPT Alg. 1, lines 2-5); all of them if the pool holds fewer.
 
     queries: (Q, D) float32, of unit length. Scores are dot products with the stored float16 vectors, exact for queries
     rounded to 28 binary places. Skipped rows are never returned. memory: bytes for candidates, beside the result and
-    two blocks; queries that need more take turns, each time in a scan of the whole pool. progress is called with the
-    number of rows done, of N. Raises DataError for a query that is not a unit vector, ConfigError if the store was made
-    with another dim.
+    two blocks; queries that need more take turns, each time in a scan of the whole pool. compact: an int8 copy to scan
+    instead, with the same result. progress is called with the number of rows done, of N. Raises DataError for a query
+    that is not a unit vector, ConfigError if the store was made with another dim.
     """
-    [ranked] = search_many([(queries, depth)], features, device, block_rows, progress, memory)
+    [ranked] = search_many([(queries, depth)], features, device, block_rows, progress, memory, compact)
     return ranked
 
 
@@ -67,6 +69,7 @@ def search_many(
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
     memory: int = MEMORY,
+    compact: Compact | None = None,
 ) -> list[Ranked]:
     """`search` for several tasks, each (queries, depth), in one scan: the pool is read once for all of them."""
     for queries, depth in tasks:
@@ -75,7 +78,7 @@ def search_many(
         assert len(queries), "a search needs queries"
     assert features.embedded, "a search needs a pool"
     found = [_Found(exact_queries(queries), min(depth, features.embedded)) for queries, depth in tasks]
-    scan = _Scan(features, device, arithmetic(device), block_rows)
+    scan = _Scan(features, compact, device, arithmetic(device), block_rows)
     turns = list(_turns(found, features.dim, memory))
     with full_float32():
         for turn, tiles in enumerate(turns):
@@ -121,15 +124,15 @@ class _Scan:
     """Passes over the pool, each for some tiles."""
 
     features: Features
+    compact: Compact | None
     device: str | torch.device
     arithmetic: Arithmetic
     block_rows: int
 
     def __call__(self, tiles: Sequence[_Tile], guess: bool, progress: Progress | None) -> None:
         """Fills in what the tiles' queries find; those that a guess failed are searched again without."""
-        blocks = Blocks(self.features, self.device, self.arithmetic, self.block_rows)
-        products = Products()
-        parts = [self._candidates(tile) for tile in tiles]
+        blocks, products = self._blocks(), Products()
+        parts = [self._candidates(tile, blocks.residual) for tile in tiles]
         if guess and self.features.embedded >= SAMPLED_POOL * SAMPLE_ROWS:
             self._expect(parts, products)
         for first, block in blocks:
@@ -149,10 +152,15 @@ class _Scan:
         if again:
             self(again, guess=False, progress=None)
 
-    def _candidates(self, tile: _Tile) -> tuple[Tensor, Candidates]:
+    def _blocks(self) -> Blocks:
+        if self.compact is None:
+            return Blocks(self.features, self.device, self.arithmetic, self.block_rows)
+        return CompactBlocks(self.compact, self.device, self.arithmetic, self.block_rows)
+
+    def _candidates(self, tile: _Tile, residual: float) -> tuple[Tensor, Candidates]:
         exact = tile.found.queries[tile.queries]
         queries = torch.from_numpy(exact).to(torch.float32).to(self.device, self.arithmetic.dtype)
-        return queries, Candidates(self.features, exact, tile.found.depth, self.arithmetic)
+        return queries, Candidates(self.features, exact, tile.found.depth, self.arithmetic, residual)
 
     def _expect(self, parts: Sequence[tuple[Tensor, Candidates]], products: Products) -> None:
         """Tells the candidates from a sample of the pool what will not be among them, or they would all be at first."""

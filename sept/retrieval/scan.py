@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sept.retrieval.compact import Compact, scales_of
 from sept.retrieval.features import Features, IntArray
 
 BLOCK_ROWS = 8192  # 13 MB as float16 at 768 dimensions
@@ -40,25 +41,25 @@ class Arithmetic:
         """A score is within this share of itself of the sum it was rounded from."""
         return 1.01 * BFLOAT16_UNIT if self.dtype == torch.bfloat16 else 0.0
 
-    def error(self, queries: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def error(self, queries: npt.NDArray[np.float64], residual: float) -> npt.NDArray[np.float64]:
         """(Q,) by how much a sum, before it is rounded to a score, can be off for any stored vector.
 
-        A float32 sum of D products of two unit vectors is off by at most D units, in any order (Higham, Accuracy and
-        Stability of Numerical Algorithms, section 3.1). 3 more for rounding the query, the score kept and the cut; 1 %
-        more for the second order and for lengths that float16 moved. In bfloat16 the vectors are off as well, by their
-        residuals: the query's is computed, a stored vector's at most its length times 2**-8 (Cauchy-Schwarz).
+        residual: the largest length of a stored vector less what is multiplied in its place. A float32 sum of D
+        products of two unit vectors is off by at most D units, in any order (Higham, Accuracy and Stability of
+        Numerical Algorithms, section 3.1). 3 more for rounding the query, the score kept and the cut; 1 % more for the
+        second order and for lengths that float16 moved. Where vectors are off, so is the sum, by at most the product
+        of the lengths (Cauchy-Schwarz).
         """
-        error = np.full(len(queries), (queries.shape[1] + 3) * FLOAT32_UNIT)
-        if self.dtype == torch.bfloat16:
-            rounded = torch.from_numpy(queries).to(torch.float32).bfloat16().double().numpy()
-            error += np.linalg.norm(queries - rounded, axis=1) + BFLOAT16_UNIT * np.linalg.norm(rounded, axis=1)
-        return 1.01 * error
+        rounded = torch.from_numpy(queries).to(torch.float32).to(self.dtype).double().numpy()
+        off = np.linalg.norm(queries - rounded, axis=1) if self.dtype == torch.bfloat16 else 0.0
+        units = (queries.shape[1] + 3) * FLOAT32_UNIT
+        return 1.01 * (units + off + residual * np.linalg.norm(rounded, axis=1))
 
 
 def arithmetic(device: str | torch.device) -> Arithmetic:
     """The faster one there: bfloat16 on processors that multiply it natively, else float32."""
     if torch.device(device).type != "cpu":
-        return Arithmetic()
+        return Arithmetic(torch.bfloat16) if torch.cuda.is_bf16_supported(including_emulation=False) else Arithmetic()
     return Arithmetic(torch.bfloat16) if _bfloat16_pays(torch.get_num_threads()) else Arithmetic()
 
 
@@ -105,10 +106,11 @@ class Blocks:
     def __init__(self, features: Features, device: str | torch.device, arithmetic: Arithmetic, block_rows: int) -> None:
         shape = (min(block_rows, features.rows), features.dim)
         self.features, self.block_rows = features, block_rows
-        pinned = torch.device(device).type == "cuda"
-        self.staging = [torch.empty(shape, dtype=torch.float16, pin_memory=pinned) for _ in range(2)]
+        self.pinned = torch.device(device).type == "cuda"
+        self.staged = [self._staging(*shape) for _ in range(2)]
         self.loaded = torch.empty(shape, dtype=arithmetic.dtype, device=device)
-        self.single = torch.empty((CONVERTED_ROWS, features.dim))
+        self.single = torch.empty((shape[0] if self.pinned else CONVERTED_ROWS, features.dim), device=device)
+        self.residual = features.residual if arithmetic.dtype == torch.bfloat16 else 0.0
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """(first row, (n, D)) of every block."""
@@ -116,25 +118,50 @@ class Blocks:
         with ThreadPoolExecutor(1) as ahead:
             reading = ahead.submit(self._read, 0, *places[0])
             for i, (first, _) in enumerate(places):
-                half = reading.result()
+                staged = reading.result()
                 if i + 1 < len(places):
                     reading = ahead.submit(self._read, (i + 1) % 2, *places[i + 1])
-                yield first, self.load(half)
+                yield first, self._load(*staged)
 
-    def load(self, half: Tensor) -> Tensor:
-        """(n, D) float16 on the CPU to the device and its arithmetic, in the buffer that every call reuses."""
+    def _staging(self, rows: int, dim: int) -> tuple[Tensor, ...]:
+        return (torch.empty((rows, dim), dtype=torch.float16, pin_memory=self.pinned),)
+
+    def _read(self, slot: int, first: int, rows: int) -> tuple[Tensor, ...]:
+        half = self.staged[slot][0][:rows]
+        self.features.read(first, half.numpy())
+        return (half,)
+
+    def _load(self, half: Tensor, *scales: Tensor) -> Tensor:
+        """(n, D) float16 on the CPU to the device and its arithmetic, in the buffer that every call reuses.
+
+        scales: (n, G) float16, what as many parts of a row of whole numbers are multiplied with.
+        """
         loaded = self.loaded[: len(half)]
-        if loaded.dtype == torch.float32:
-            return loaded.copy_(half.to(loaded.device, non_blocking=True))
-        for start in range(0, len(half), CONVERTED_ROWS):
-            part = half[start : start + CONVERTED_ROWS]
-            loaded[start : start + CONVERTED_ROWS] = self.single[: len(part)].copy_(part)
+        rows = len(half) if self.pinned else CONVERTED_ROWS
+        for start in range(0, len(half), rows):
+            part = slice(start, start + rows)
+            single = self.single[: len(half[part])].copy_(half[part], non_blocking=self.pinned)
+            for scale in scales:
+                single.view(len(single), scale.shape[1], -1).mul_(scale[part, :, None].to(single))
+            loaded[part] = single
         return loaded
 
-    def _read(self, slot: int, first: int, rows: int) -> Tensor:
-        half = self.staging[slot][:rows]
-        self.features.read(first, half.numpy())
-        return half
+
+class CompactBlocks(Blocks):
+    """The same from an int8 copy of the pool: half the bytes to read."""
+
+    def __init__(self, compact: Compact, device: str | torch.device, arithmetic: Arithmetic, block_rows: int) -> None:
+        super().__init__(compact.features, device, arithmetic, block_rows)
+        self.compact, self.residual = compact, compact.residual
+
+    def _staging(self, rows: int, dim: int) -> tuple[Tensor, ...]:
+        whole = torch.empty((rows, dim), dtype=torch.int8, pin_memory=self.pinned)
+        return whole, torch.empty((rows, scales_of(dim)), dtype=torch.float16, pin_memory=self.pinned)
+
+    def _read(self, slot: int, first: int, rows: int) -> tuple[Tensor, ...]:
+        whole, scales = (each[:rows] for each in self.staged[slot])
+        self.compact.read(first, whole.numpy(), scales.numpy())
+        return whole, scales
 
 
 class Products:
@@ -184,10 +211,13 @@ class Products:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Products with all 24 bits, whatever training has set: TF32 and bfloat16 would break the bound on the error."""
-    before = torch.get_float32_matmul_precision()
+    """Sums with all 24 bits, whatever training has set: TF32 and bfloat16 sums would break the bound on the error."""
+    before, matmul = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul
+    reduced = matmul.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
+    matmul.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        matmul.allow_bf16_reduced_precision_reduction = reduced

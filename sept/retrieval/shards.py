@@ -41,6 +41,7 @@ class Shard:
     dim: int
     sha256: str
     crc32: list[int]  # of the bytes of each CHECKED_ROWS rows: where a damage is
+    residual: float  # the largest length of a row less the same in bfloat16
     skipped: list[Skip]
 
     @property
@@ -52,7 +53,7 @@ class Shard:
 def read_shard(folder: Path, index: int) -> Shard:
     """The commit mark of a shard whose data file has the right size. Raises DataError naming the file."""
     data, mark = data_path(folder, index), mark_path(folder, index)
-    found = read_json(mark, {"first_row", "rows", "dim", "sha256", "crc32", "skipped"})
+    found = read_json(mark, {"first_row", "rows", "dim", "sha256", "crc32", "residual", "skipped"})
     shard = Shard(**{**found, "skipped": [Skip(**skip) for skip in found["skipped"]]})
     if not all(shard.first_row <= skip.row < shard.last_row for skip in shard.skipped):
         raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; embed the pool again")
@@ -86,6 +87,22 @@ def checksums(half: npt.NDArray[np.float16]) -> list[int]:
     return [
         zlib.crc32(half[start : start + CHECKED_ROWS].data.cast("B")) for start in range(0, len(half), CHECKED_ROWS)
     ]
+
+
+def residual(half: npt.NDArray[np.float16]) -> float:
+    """The largest length of a row (n, D) less the same in bfloat16: what a product in bfloat16 can be off by."""
+    worst = 0.0
+    for start in range(0, len(half), CHECKED_ROWS):
+        single = half[start : start + CHECKED_ROWS].astype(np.float32)
+        lengths = np.linalg.norm(single - to_bfloat16(single), axis=1)
+        worst = max(worst, float(lengths.max()))
+    return worst
+
+
+def to_bfloat16(single: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rounded to the nearest bfloat16, ties to even."""
+    bits = single.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).astype(np.uint32).view(np.float32)
 
 
 def damage(path: Path, shard: Shard) -> str | None:

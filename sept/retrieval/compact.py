@@ -1,0 +1,125 @@
+"""An int8 copy of a feature store: half the bytes to scan, and known how far off it can be.
+
+Whole numbers from -127 to 127, and a scale for every few of a row: an outlier then coarsens its neighbours alone.
+Shards follow those of the store; each has a mark, written last, that names the store's shard by its hash.
+Shapes: N pool rows, D dim, n rows of a shard or block, G scales of a row.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sept.errors import DataError
+from sept.retrieval.features import Features
+from sept.retrieval.shards import CHECKED_ROWS, publish, publish_json, read_json, to_bfloat16
+
+LARGEST = 127
+SHARING = 32  # numbers of a row, at most, that share a scale
+WHOLE, SCALE = np.dtype("<i1"), np.dtype("<f2")
+AGAIN = "delete the folder and build the copy again"
+
+Int8Array = npt.NDArray[np.int8]
+Float16Array = npt.NDArray[np.float16]
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Compact:
+    """The copy in `folder` of `features`. residual: the largest length of a row less what stands for it here."""
+
+    features: Features
+    folder: Path
+    residual: float
+
+    @classmethod
+    def open(cls, folder: Path, features: Features) -> "Compact":
+        """Reads the marks alone. Raises DataError where a shard is missing, cut, or a copy of other vectors."""
+        worst = 0.0
+        for index, shard in enumerate(features.shards):
+            mark = read_json(_mark(folder, index), {"of", "residual"})
+            if mark["of"] != shard.sha256:
+                raise DataError(f"{_mark(folder, index)}: of other vectors than {features.files[index]}; {AGAIN}")
+            sizes = (features.dim, scales_of(features.dim) * SCALE.itemsize)
+            for path, size in zip((_whole(folder, index), _scales(folder, index)), sizes, strict=True):
+                found = path.stat().st_size if path.is_file() else 0
+                if found != shard.rows * size:
+                    raise DataError(f"{path}: {found} bytes, expected {shard.rows * size}; {AGAIN}")
+            worst = max(worst, mark["residual"])
+        return cls(features, folder, worst)
+
+    def read(self, first: int, whole: Int8Array, scales: Float16Array) -> None:
+        """Fills (n, D) int8 and (n, G) float16 with n rows of one shard from row `first`."""
+        index = bisect_right(self.features.shards, first, key=lambda shard: shard.first_row) - 1
+        row = first - self.features.shards[index].first_row
+        for path, into in ((_whole(self.folder, index), whole), (_scales(self.folder, index), scales)):
+            left = into.data.cast("B")
+            with open(path, "rb", buffering=0) as file:
+                file.seek(row * into.nbytes // len(into))
+                while left and (got := file.readinto(left)):
+                    left = left[got:]
+            if left:
+                raise DataError(f"{path}: ends {len(left)} bytes early; {AGAIN}")
+
+
+def build(folder: Path, features: Features, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Writes the copy of every shard that `folder` does not hold yet; gives {rows, residual}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    worst = 0.0
+    for index, shard in enumerate(features.shards):
+        mark = _mark(folder, index)
+        if not mark.is_file() or read_json(mark, {"of", "residual"})["of"] != shard.sha256:
+            publish_json(mark, {"of": shard.sha256, "residual": _copy(folder, index, features)})
+        worst = max(worst, read_json(mark, {"residual"})["residual"])
+        if progress is not None:
+            progress(shard.last_row)
+    return {"rows": features.rows, "residual": worst}
+
+
+def _copy(folder: Path, index: int, features: Features) -> float:
+    """Copies a shard; its residual."""
+    shard, worst = features.shards[index], 0.0
+    whole = np.empty((shard.rows, shard.dim), dtype=WHOLE)
+    scales = np.empty((shard.rows, scales_of(shard.dim)), dtype=SCALE)
+    for start in range(0, shard.rows, CHECKED_ROWS):
+        part = slice(start, min(start + CHECKED_ROWS, shard.rows))
+        half = np.empty((part.stop - start, shard.dim), dtype=np.float16)
+        features.read(shard.first_row + start, half)
+        whole[part], scales[part], residual = _rounded(half.astype(np.float32))
+        worst = max(worst, residual)
+    publish(_whole(folder, index), lambda file: file.write(whole.data.cast("B")))
+    publish(_scales(folder, index), lambda file: file.write(scales.data.cast("B")))
+    return worst
+
+
+def _rounded(single: Float32Array) -> tuple[Int8Array, Float16Array, float]:
+    """(n, D) float32 as whole numbers (n, D), scales (n, G), and the largest residual, in float32 or in bfloat16."""
+    n, dim = single.shape
+    parts = single.reshape(n, scales_of(dim), -1)
+    scales = (np.abs(parts).max(axis=2) / LARGEST).astype(SCALE)
+    used = scales.astype(np.float32)[..., None]
+    whole = np.rint(parts / np.where(used > 0, used, 1)).clip(-LARGEST, LARGEST)
+    copy = (whole * used).reshape(n, dim)
+    lengths = [np.linalg.norm(single - each, axis=1).max() for each in (copy, to_bfloat16(copy))]
+    return whole.reshape(n, dim).astype(WHOLE), scales, float(max(lengths))
+
+
+def scales_of(dim: int) -> int:
+    """How many scales a row of `dim` numbers has: as few as divide it evenly."""
+    return next(count for count in range(-(-dim // SHARING), dim + 1) if dim % count == 0)
+
+
+def _whole(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.int8"
+
+
+def _scales(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.scales"
+
+
+def _mark(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:06d}.json"
