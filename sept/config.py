@@ -144,9 +144,13 @@ class Retriever:
         _positive("retriever.batch_size", self.batch_size)
 
 
+EXACT = ("exact", "int8")  # ways to search that give the same lists
+
+
 @dataclass
 class Index:
-    """How the pool's features are searched. exact: a streamed scan of every vector; ivf_sq8 and milvus: approximate."""
+    """How the pool's features are searched. exact: a streamed scan of every vector; int8: of an int8 copy, with the
+    same result; ivf_sq8 and milvus: approximate."""
 
     name: str = "exact"
     nlist: int | None = None  # approximate: cells of the paper's index, fewer where the pool is small
@@ -155,8 +159,8 @@ class Index:
     sample: int | None = None  # approximate: queries whose lists are compared with the exact scan's; 0: none
 
     def check(self) -> None:
-        _one_of("index.name", self.name, ("exact", "ivf_sq8", "milvus"))
-        if self.name == "exact":
+        _one_of("index.name", self.name, (*EXACT, "ivf_sq8", "milvus"))
+        if self.name in EXACT:
             return
         if self.nlist is None or self.nprobe is None or self.sample is None:
             raise ConfigError(f"index={self.name} needs index.nlist, index.nprobe and index.sample")
@@ -390,6 +394,7 @@ class Hardware:
     devices: int = 1  # that share a self-supervised training: GPUs, or processes on CPUs
     workers: int = 0  # of data loaders; 0 reads in the training process
     threads: int | None = None  # of torch; null: as many as cores
+    search_mib: int = 1024  # memory for what a search finds, beside two blocks of features
     precision: str = "auto"  # auto: bf16-mixed on GPUs, 32 on CPUs
     checkpoint_every_s: float = 60.0  # of a training stage
 
@@ -397,6 +402,7 @@ class Hardware:
         _one_of("hardware.accelerator", self.accelerator, ("auto", "cpu", "cuda"))
         _one_of("hardware.precision", self.precision, ("auto", "32", "bf16-mixed"))
         _positive("hardware.devices", self.devices)
+        _positive("hardware.search_mib", self.search_mib)
 
 
 @dataclass

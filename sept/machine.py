@@ -20,13 +20,15 @@ def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
 @dataclass(frozen=True)
 class Machine:
     """accelerator: cpu or cuda. devices: processes that share a self-supervised training, of which this is the one
-    of `rank`. precision: Lightning's name. loggers: further Lightning loggers, for a stage's name and spec."""
+    of `rank`. search_bytes: memory for what a search finds. precision: Lightning's name. loggers: further Lightning
+    loggers, for a stage's name and spec."""
 
     accelerator: str = "cpu"
     devices: int = 1
     rank: int = 0
     workers: int = 0
     threads: int = 1
+    search_bytes: int = 2**30
     precision: str = "32-true"
     checkpoint_every_s: float = 60.0
     loggers: Loggers = no_loggers
@@ -54,6 +56,7 @@ def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Machine:
         devices=hardware.devices,
         workers=hardware.workers,
         threads=hardware.threads or _cores(),
+        search_bytes=hardware.search_mib * 2**20,
         precision=precision,
         checkpoint_every_s=hardware.checkpoint_every_s,
         loggers=loggers,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sept import cost
-from sept.config import BOXED, Classify, Detect, Experiment
+from sept.config import BOXED, EXACT, Classify, Detect, Experiment
 from sept.data import locate, tasks
 from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
@@ -34,7 +34,7 @@ VERSIONS = {
     "pool": 1,
     "task": 1,
     "retriever": 2,
-    "features": 3,
+    "features": 4,
     "index": 1,
     "queries": 3,
     "selection": 3,
@@ -170,7 +170,7 @@ class Pipeline:
         e, budget, features, queries = self.e, self._budget(), self.features(), self.queries()
         n, dim = queries.estimate["images"], 2 * cost.width(e.retriever.model)
         rows = sum(each.estimate["images"] for each in features)
-        approximate = {} if e.index.name == "exact" else {"nprobe": e.index.nprobe, "sample": e.index.sample}
+        approximate = {} if e.index.name in EXACT else {"nprobe": e.index.nprobe, "sample": e.index.sample}
         return self._step(
             "selection",
             spec={"method": e.init.name, "budget": budget, "leak": e.leak, "seed": e.retriever.seed} | approximate,
@@ -180,7 +180,9 @@ class Pipeline:
             | ({"index": self.index()} if approximate else {}),
             slug=f"{e.pool.name}-{e.init.name}-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
+            watched={"retriever": self.retriever()} | ({"compact": self.index()} if e.index.name == "int8" else {}),
             machine=self.machine,
+            batch_size=e.retriever.batch_size,
             places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
             uri=e.index.uri,
@@ -240,11 +242,12 @@ class Pipeline:
         )
 
     def index(self) -> Step:
-        """An approximate index over the features, built once for a pool."""
+        """An approximate index over the features, or their int8 copy, built once for a pool."""
         e, features = self.e, self.features()
         return self._step(
             "index",
-            spec={"name": e.index.name, "nlist": e.index.nlist, "seed": e.retriever.seed},
+            spec={"name": e.index.name}
+            | ({"nlist": e.index.nlist, "seed": e.retriever.seed} if e.index.name not in EXACT else {}),
             inputs=self._numbered("features", features),
             slug=f"{e.pool.name}-{e.retriever.name}-{e.index.name}",
             estimate={"images": sum(each.estimate["images"] for each in features)},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sept.errors import DataError, NonFiniteError, StorageError
-from sept.retrieval.embedding import embed, repair
+from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip, publish
 
@@ -240,22 +240,6 @@ def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch,
     data.write_bytes(content)
     with pytest.raises(DataError, match=r"shard-000001\.npy.*sha256, first in rows 10\.\.12 \(1 of 3 blocks\)"):
         Features.open(tmp_path / "again").verify()
-
-
-def test_only_damaged_shards_are_made_again(folder: Path) -> None:
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    changed = bytearray(before["shard-000001.npy"])
-    changed[-5] ^= 1
-    (folder / "shard-000001.npy").write_bytes(changed)
-    (folder / "shard-000003.npy").write_bytes(before["shard-000003.npy"][:-2])
-    assert [file.name for file in repair(folder)] == ["shard-000001.npy", "shard-000003.npy"]
-    with pytest.raises(DataError, match=r"shard-000001\.json"):
-        Features.open(folder)
-    again = Encoder()
-    embed(folder, ROWS, again, 0.1, PER_SHARD)
-    assert again.calls == [(7, 14), (21, 23)]
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert repair(folder) == []
 
 
 @pytest.mark.parametrize("rows", [[3, 4, 5], [0, 2, 4, 6], [0, 22], [8, 1, 8]])

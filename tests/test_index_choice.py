@@ -10,14 +10,19 @@ from conftest import Tiny, run
 KEPT = ("pool", "task", "retriever", "features", "queries", "store.json")
 
 
-@pytest.mark.parametrize("index", ["ivf_sq8", "milvus"])
-def test_an_index_that_looks_into_every_cell_selects_what_the_exact_scan_does(index, tiny: Tiny, tmp_path: Path):
-    pytest.importorskip("milvus_lite" if index == "milvus" else "faiss")
-    store = tmp_path / "store"
+def copied(tiny: Tiny, store: Path) -> Path:
+    """The store of the tests' common run, up to the features and queries."""
     store.mkdir()
     for name in KEPT:
         copy = shutil.copytree if (tiny.store / name).is_dir() else shutil.copy
         copy(tiny.store / name, store / name)
+    return store
+
+
+@pytest.mark.parametrize("index", ["ivf_sq8", "milvus"])
+def test_an_index_that_looks_into_every_cell_selects_what_the_exact_scan_does(index, tiny: Tiny, tmp_path: Path):
+    pytest.importorskip("milvus_lite" if index == "milvus" else "faiss")
+    store = copied(tiny, tmp_path / "store")
     choices = [f"index={index}", "index.nlist=8", "index.nprobe=8", "index.sample=5"]
     done = run(*choices, store=store, script="search.py")
     assert done.returncode == 0, done.stderr
@@ -29,6 +34,17 @@ def test_an_index_that_looks_into_every_cell_selects_what_the_exact_scan_does(in
     again = run(*choices, "index.nprobe=4", "plan=true", store=store)
     line = next(line for line in again.stderr.splitlines() if line.split()[:1] == ["index"])
     assert line.split()[1] == "cached"  # another share of cells is another selection from the same index
+
+
+def test_an_int8_copy_is_scanned_for_the_same_selection_of_the_same_key(tiny: Tiny, tmp_path: Path):
+    store = copied(tiny, tmp_path / "store")
+    done = run("index=int8", "hardware.search_mib=1", store=store, script="search.py")
+    assert done.returncode == 0, done.stderr
+    [copy] = (store / "index").iterdir()
+    assert json.loads((copy / "manifest.json").read_text())["facts"]["residual"] < 0.02
+    [found] = (store / "selection").glob("patterns-sept*")
+    exact = {path.name: path for path in (tiny.store / "selection").glob("patterns-sept*")}
+    assert (found / "selection.parquet").read_bytes() == (exact[found.name] / "selection.parquet").read_bytes()
 
 
 def test_an_index_without_its_numbers_is_refused(tiny: Tiny):

@@ -90,3 +90,21 @@ def test_an_unknown_way_with_leaks_is_refused(tiny: Tiny):
     done = run("leak=hide", store=tiny.store)
     assert done.returncode == 78
     assert "leak=hide: must be one of report, remove" in done.stderr
+
+
+def test_images_that_were_replaced_under_their_names_are_noticed_before_the_search(tiny: Tiny, tmp_path):
+    [pool], names = (tiny.store / "pool").iterdir(), []
+    with tarfile.open(next((pool / "images").glob("*.tar"))) as tar:
+        for n, member in enumerate(tar):
+            names.append(f"{n:03d}.jpg")
+            (tmp_path / names[-1]).write_bytes(tar.extractfile(member).read().ljust(4096, b"\x00"))  # of one size
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    choices = [*MICRO, "pool=list", f"pool.path={tmp_path / 'list.txt'}"]
+    assert run(*choices, store=tmp_path / "store", script="search.py").returncode == 0
+    for name, other in zip(names, reversed(names[: len(names) // 2 * 2]), strict=False):  # a list is all its identity
+        (tmp_path / name).rename(tmp_path / f"{other}.new")
+    for path in tmp_path.glob("*.new"):
+        path.rename(path.with_suffix(""))
+    changed = run(*choices, "budget.images=24", store=tmp_path / "store", script="search.py")
+    assert changed.returncode == 65
+    assert "gives another vector than the one stored for row" in changed.stderr

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sept.store import CHECKPOINTS, Artefact, Step, Store, prune, verify
+from sept.store import CHECKPOINTS, Artefact, Step, Store, prune, repair, verify
 from sept.store.__main__ import main
 from sept.store.artefact import ASIDE, checksum
 
@@ -455,6 +455,35 @@ def test_an_artefact_moved_to_another_name_is_damage(store: Store) -> None:
 
 
 # Upkeep
+
+
+def test_repair_keeps_what_is_whole_and_the_next_run_makes_the_rest(store: Store) -> None:
+    finetune = store.make(chain())
+    embed, pretrain = (next((store.root / stage).iterdir()) for stage in ("embed", "pretrain"))
+    whole = (embed / "deep" / "a.bin").read_bytes()
+    (embed / "read.txt").write_text("altered")
+    (pretrain / "read.txt").unlink()
+    (pretrain / "extra").write_text("")
+    fate = repair(Store(store.root))
+    assert fate == {
+        embed: "unfinished: 1 of 2 files are whole",
+        pretrain: "unfinished: 1 of 2 files are whole",
+    }
+    left = {path.parent.name.rpartition("-")[0]: path for path in store.root.glob(".unfinished/*/deep")}
+    assert (left["embed"] / "a.bin").read_bytes() == whole
+    assert not list(store.root.glob(".unfinished/*/read.txt"))
+    again = Store(store.root)
+    again.make(chain())
+    assert verify(again) == []
+    assert finetune.path.exists()
+    assert repair(again) == {}
+
+
+def test_repair_removes_what_has_no_readable_manifest(store: Store) -> None:
+    made = store.make(step())
+    (made.path / "manifest.json").write_text("{")
+    assert list(repair(Store(store.root)).values()) == ["removed: its manifest is damaged"]
+    assert not made.path.exists()
 
 
 def test_prune_removes_what_is_named_and_refuses_what_is_not_there(store: Store) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from sept.errors import DataError, NonFiniteError
 from sept.retrieval.shards import (
+    REPAIR,
     Shard,
     Skip,
     checksums,
-    damage,
     data_path,
     mark_path,
     publish,
@@ -97,26 +97,10 @@ def conclude(folder: Path, rows: int, max_unreadable: float, rows_per_shard: int
     check_readable(skipped, rows, max_unreadable)
     dims = {shard.dim for shard in shards}
     if len(dims) > 1:
-        raise DataError(f"{folder}: its shards have {sorted(dims)} dimensions; delete it and embed the pool again")
+        raise DataError(f"{folder}: its shards have {sorted(dims)} dimensions; {REPAIR}")
     facts = {"rows": rows, "dim": dims.pop(), "shards": len(shards), "skipped": len(skipped)}
     publish_json(folder / "features.json", {**facts, "rows_per_shard": rows_per_shard})
     return {"rows": rows, "embedded": rows - len(skipped), "skipped": len(skipped), "dim": facts["dim"]}
-
-
-def repair(folder: Path) -> list[Path]:
-    """Deletes the shards of a store that are damaged, and names them: the next `embed` computes these and no others."""
-    deleted = []
-    for mark in sorted(folder.glob("shard-*.json")):
-        data = mark.with_suffix(".npy")
-        try:
-            damaged = damage(data, read_shard(folder, int(mark.stem.removeprefix("shard-")))) is not None
-        except DataError:
-            damaged = True
-        if damaged:
-            mark.unlink()  # first: data without it is not committed
-            data.unlink(missing_ok=True)
-            deleted.append(data)
-    return deleted
 
 
 def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval.shards import Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
+from sept.retrieval.shards import REPAIR, Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
 
 READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
 
@@ -39,14 +39,14 @@ class Features:
             if shard.first_row != expected or shard.dim != facts["dim"]:
                 raise DataError(
                     f"{mark_path(folder, index)}: starts at row {shard.first_row} with {shard.dim} dimensions, "
-                    f"expected row {expected} with {facts['dim']}; embed the pool again"
+                    f"expected row {expected} with {facts['dim']}; {REPAIR}"
                 )
             expected = shard.last_row
         skipped = np.array(sorted(skip.row for shard in shards for skip in shard.skipped), dtype=np.int64)
         if (expected, len(skipped)) != (facts["rows"], facts["skipped"]):
             raise DataError(
                 f"{folder}/features.json: {facts['rows']} rows of which {facts['skipped']} skipped, but the shards "
-                f"hold {expected} and {len(skipped)}; embed the pool again"
+                f"hold {expected} and {len(skipped)}; {REPAIR}"
             )
         files = tuple(data_path(folder, index) for index in range(len(shards)))
         return cls(files, facts["rows"], facts["dim"], skipped, shards)
@@ -147,9 +147,9 @@ class Features:
                 while left and (got := file.readinto(left)):
                     left = left[got:]
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error}); delete it and embed again") from error
+            raise DataError(f"{path}: cannot be read ({error}); {REPAIR}") from error
         if left:
-            raise DataError(f"{path}: ends {len(left)} bytes early; delete it and embed again")
+            raise DataError(f"{path}: ends {len(left)} bytes early; {REPAIR}")
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""
@@ -185,7 +185,7 @@ class Features:
         for index, shard in enumerate(self.shards):
             found = damage(self.files[index], shard)
             if found is not None:
-                raise DataError(f"{self.files[index]}: {found}; delete it (`repair` does) and embed again")
+                raise DataError(f"{self.files[index]}: {found}; {REPAIR}")
 
     def _vectors(self, index: int) -> np.ndarray:
         """A shard's vectors, mapped for as long as they are held: what was read of a kept map is the process's."""
@@ -193,7 +193,7 @@ class Features:
         try:
             vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); delete it and embed again") from error
+            raise DataError(f"{path}: cannot be read ({error}); {REPAIR}") from error
         if vectors.shape != (shard.rows, shard.dim) or vectors.dtype != np.float16:
             raise DataError(f"{path}: {vectors.dtype} {vectors.shape}, expected float16 {(shard.rows, shard.dim)}")
         return vectors

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from sept.errors import DataError, StorageError
 
+REPAIR = "`python -m sept.store repair`, and the next run embeds what is missing"
 CHECKED_ROWS = 8192  # of a shard that share a checksum
 
 
@@ -56,10 +57,10 @@ def read_shard(folder: Path, index: int) -> Shard:
     found = read_json(mark, {"first_row", "rows", "dim", "sha256", "crc32", "residual", "skipped"})
     shard = Shard(**{**found, "skipped": [Skip(**skip) for skip in found["skipped"]]})
     if not all(shard.first_row <= skip.row < shard.last_row for skip in shard.skipped):
-        raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; embed the pool again")
+        raise DataError(f"{mark}: skips a row outside {shard.first_row}..{shard.last_row - 1}; {REPAIR}")
     size, expected = data.stat().st_size if data.is_file() else 0, npy_bytes(shard.rows, shard.dim)
     if size != expected:
-        raise DataError(f"{data}: {size} bytes, expected {expected}; delete it and embed the pool again")
+        raise DataError(f"{data}: {size} bytes, expected {expected}; {REPAIR}")
     return shard
 
 
@@ -125,9 +126,9 @@ def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); embed the pool again") from error
+        raise DataError(f"{path}: cannot be read ({error}); {REPAIR}") from error
     if not isinstance(found, dict) or not keys <= found.keys():
-        raise DataError(f"{path}: not a feature store's file, it lacks some of {sorted(keys)}; embed the pool again")
+        raise DataError(f"{path}: not a feature store's file, it lacks some of {sorted(keys)}; {REPAIR}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""An approximate index over the features of the pool, and how the selection opens it."""
+"""An approximate index over the features of the pool, or their int8 copy, and how the selection opens it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 
 from sept.machine import Machine
 from sept.progress import done, progress
+from sept.retrieval import compact
 from sept.retrieval.approximate import Index
 from sept.retrieval.features import Features
 from sept.store import Artefact
@@ -17,6 +18,8 @@ def build(
 ) -> dict[str, Any]:
     features = joined(inputs)
     with progress("build the index", features.rows) as advance:
+        if spec["name"] == "int8":
+            return compact.build(folder, features, progress=done(advance))
         if spec["name"] == "ivf_sq8":
             from sept.retrieval.approximate import ivf
 

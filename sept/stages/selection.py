@@ -30,13 +30,14 @@ def build(
     machine: Machine,
     places: Sequence[Mapping[str, Any]],
     max_unreadable: float,
+    batch_size: int = 0,
     uri: str | None = None,
     task_place: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     pool = open_pool(inputs, places)
     if "queries" in inputs:
         assert task_place is not None
-        return similar.build(folder / SELECTION, inputs, spec, pool, machine, uri, task_place)
+        return similar.build(folder / SELECTION, inputs, spec, pool, machine, batch_size, uri, task_place)
     readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
         rows = _random(pool, readable, spec["budget"], spec["seed"])

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from sept import cost
+from sept.config import Preprocess
 from sept.data.pool import Union
 from sept.errors import ConfigError
 from sept.machine import Machine
 from sept.progress import done, progress
 from sept.retrieval.approximate import compare
+from sept.retrieval.compact import Compact
 from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled
 from sept.retrieval.features import Features
 from sept.retrieval.index import Ranked, search
@@ -28,7 +30,9 @@ from sept.retrieval.select import (
 )
 from sept.retrieval.selectors import Choice, choose
 from sept.stages import queries as query_stage
+from sept.stages import spot
 from sept.stages.copies import Copies
+from sept.stages.features import open_encoder
 from sept.stages.index import joined, numbered, opened
 from sept.stages.task import test_images
 from sept.store import Artefact
@@ -43,14 +47,17 @@ def build(
     spec: Mapping[str, Any],
     pool: Union,
     machine: Machine,
+    batch_size: int,
     uri: str | None,
     task_place: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Writes the selection to `path` and gives its facts."""
     for part in numbered(inputs, "features"):
         _require_same_encoder(part, inputs["queries"])
-    machine.use_threads()
     features = joined(inputs)
+    preprocess = Preprocess(**inputs["queries"].manifest["spec"]["preprocess"])
+    encoder, _ = open_encoder(inputs["retriever"], preprocess, machine, batch_size)
+    spot.check(features, pool, encoder)
     vectors, ids, classes = query_stage.load(inputs["queries"])
     copies = Copies(pool, test_images(inputs["task"], task_place), machine)
     with _lists(inputs, spec, features, vectors, machine, uri) as (lists, first_depth, quality):
@@ -136,9 +143,12 @@ def _lists(
             yield partial(index.search, vectors), None, quality
         return
 
+    compact = Compact.open(inputs["compact"].path, features) if "compact" in inputs else None
+
     def exact(depth: int) -> Ranked:
         with progress(f"search to depth {depth:,}", features.rows) as advance:
-            return search(vectors, features, depth, device, progress=done(advance))
+            seen, memory = done(advance), machine.search_bytes
+            return search(vectors, features, depth, device, progress=seen, memory=memory, compact=compact)
 
     yield exact, _depth_from_sample(features, vectors, budget, device), dict
 

@@ -8,6 +8,6 @@ from sept.store.artefact import Artefact
 from sept.store.build import CHECKPOINTS
 from sept.store.step import KEY_CHARS, Step
 from sept.store.store import Store
-from sept.store.upkeep import prune, verify
+from sept.store.upkeep import prune, repair, verify
 
-__all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "prune", "verify"]
+__all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "prune", "repair", "verify"]

@@ -1,4 +1,4 @@
-"""`python -m sept.store`: list, verify or prune the artefacts of a store."""
+"""`python -m sept.store`: list, verify, repair or prune the artefacts of a store."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from sept.errors import ConfigError, DataError, SeptError
 from sept.store.artefact import KEY_CHARS, load_artefact, parse_folder
 from sept.store.store import FORMAT_FILE, Store
-from sept.store.upkeep import prune, verify
+from sept.store.upkeep import prune, repair, verify
 
 HEADER = ("stage", "key", "slug", "MB", "wall_s", "created")
 BYTES_PER_MB = 1e6
@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (Path(options.root) / FORMAT_FILE).exists():
             raise ConfigError(f"{options.root} holds no store; name one with --root or SEPT_STORE")
         if options.command == "prune":
-            return _prune(options)
+            return _told(prune(Store(options.root), options.stage, options.key, options.unfinished, options.dry_run))
+        if options.command == "repair":
+            return _told(repair(Store(options.root)))
         store = Store(options.root, mode="read-only")
         return _verify(store) if options.command == "verify" else _list(store)
     except SeptError as error:
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="one line for each published artefact")
     commands.add_parser("verify", help="re-hash every file; exits 65 when one is missing, altered or extra")
+    commands.add_parser("repair", help="drop damaged files; the command that made an artefact computes them again")
     pruning = commands.add_parser("prune", help="remove what is named; work of a running process is left alone")
     pruning.add_argument("--stage", action="append", default=[], help="may be repeated")
     pruning.add_argument("--key", action="append", default=[], help="as listed; may be repeated")
@@ -73,8 +76,7 @@ def _verify(store: Store) -> int:
     return DataError.exit_code if problems else 0
 
 
-def _prune(options: argparse.Namespace) -> int:
-    fate = prune(Store(options.root), options.stage, options.key, options.unfinished, options.dry_run)
+def _told(fate: dict[Path, str]) -> int:
     for folder, what in fate.items():
         print(f"{what}: {folder}")
     return 0

@@ -1,5 +1,6 @@
-"""Looking after a store: `verify` compares every file with its manifest, `prune` removes what is named."""
+"""Looking after a store: `verify` compares files with manifests, `repair` drops the damaged ones, `prune` the named."""
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,47 @@ def _file_problems(folder: Path, manifest: dict[str, Any], found: list[str]) -> 
                 yield f"{name} was altered"
         except OSError as error:
             yield f"{name} cannot be read: {error.strerror}"
+
+
+def repair(store: Store) -> dict[Path, str]:
+    """Turns damaged artefacts into unfinished work without the damaged files; {folder: what became of it}.
+
+    The command that made one makes it again: a stage that goes on where it was stopped (embedding, for instance)
+    computes only what is missing. Reads every byte. A folder whose key is locked by a running process is left alone.
+    """
+    return {folder: _reopen(store, folder) for folder in store.artefact_folders() if _problems(folder)}
+
+
+def _reopen(store: Store, folder: Path) -> str:
+    name = parse_folder(folder.name)
+    assert name is not None
+    lock = try_lock(store.root, name.key)
+    if lock is None:
+        return "kept: in use"
+    try:
+        with storage_errors(folder):
+            return _to_unfinished(store, folder, name.key)
+    except DataError:
+        discard(store.root, folder)
+        return "removed: its manifest is damaged"
+    finally:
+        lock.release()
+
+
+def _to_unfinished(store: Store, folder: Path, key: str) -> str:
+    known = load_artefact(folder).manifest["files"]
+    found = payload(folder, but=frozenset({MANIFEST}))
+    damaged = [name for name in found if fingerprint(folder / name) != known.get(name)]
+    work = store.root / UNFINISHED / f"{folder.parent.name}-{key}"
+    if work.exists():
+        discard(store.root, work)
+    (folder / MANIFEST).unlink()  # first: without it nothing is published
+    for name in damaged:
+        (folder / name).unlink()
+    work.parent.mkdir(exist_ok=True)
+    os.rename(folder, work)
+    whole = len(found) - len(damaged)
+    return f"unfinished: {whole} of {len(known)} files are whole"
 
 
 def prune(
