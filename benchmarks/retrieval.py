@@ -5,7 +5,7 @@
 
 Every figure is the median of `--repeats` runs that take turns, so that another process on the machine disturbs all
 sides alike. CPU seconds are given beside the wall's: on a shared machine they are the steadier figure.
-`GEMM`: the float32 products of the scan alone, on a block in memory. Peers: faiss's streamed exact search
+`int8`: the scan of the int8 copy. `GEMM`: the float32 products of the scan alone, on a block in memory. Peers: faiss's streamed exact search
 (`knn_ground_truth`) over the same files, and its flat index on the same vectors in memory.
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
+from sept.retrieval.compact import Compact, build
 from sept.retrieval.embedding import embed
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
@@ -110,9 +111,12 @@ def peak_memory(folder: Path, queries: np.ndarray, depth: int, threads: int) -> 
 def streamed(features: Features, folder: Path, options: argparse.Namespace) -> None:
     """On disk: against the streamed peer and the bare product, and against the estimate."""
     queries = unit(-1 % 2**32, options.queries, features.dim)
+    build(folder.parent / "int8", features)
+    compact = Compact.open(folder.parent / "int8", features)
     for depth in options.depths:
         work: Work = {
             "sept": lambda depth=depth: search(queries, features, depth),
+            "int8": lambda depth=depth: search(queries, features, depth, compact=compact),
             "GEMM": gemm(queries, features.rows),
             "knn_ground_truth": lambda depth=depth: knn_ground_truth(
                 queries, blocks(features), depth, faiss.METRIC_INNER_PRODUCT
@@ -120,7 +124,7 @@ def streamed(features: Features, folder: Path, options: argparse.Namespace) -> N
         }
         rates = measure(features, queries)
         measured = medians(work, options.repeats)
-        expected = estimate(features.rows, features.dim, len(queries), rates.bandwidth, rates.flops, depth, rates.ranks)
+        expected = estimate(features.rows, features.dim, len(queries), depth, rates)
         memory = peak_memory(folder, queries, depth, options.threads)
         notes = [ratio(measured, "GEMM", "sept"), ratio(measured, "knn_ground_truth", "sept")]
         notes += [f"estimate {expected:.2f} s", f"peak {memory / MIB:.0f} MiB"]

@@ -60,7 +60,7 @@ def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str)
     """What an exact scan for these queries takes here, of this pool and of the paper's, from rates measured now."""
     rates = measure(features, vectors, device)
     times = {
-        rows: estimate(rows, features.dim, len(vectors), rates.bandwidth, rates.flops, depth, rates.ranks)
+        rows: estimate(rows, features.dim, len(vectors), depth, rates)
         for rows in (features.rows, PAPER_POOL)
     }
     told = ", ".join(f"{seconds:,.1f} s for {rows:,} images" for rows, seconds in times.items())

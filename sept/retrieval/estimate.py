@@ -17,40 +17,37 @@ from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL
 from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic
 
 STORED_BYTES = 2  # a component, as float16
-TRIED_BLOCKS, TRIED_PAIRS = 5, 50_000
+TRIED_BLOCKS, TRIED_PAIRS, TRIED_ROWS = 5, 50_000, 4_000
+APART = 5  # rows, of which one is tried: what is gathered lies scattered
 CUT_SHARE = 0.01  # of the scores, kept in the trial
-KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.4}  # candidates for each row of a list, seen on random vectors
+KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates for each row of a list, seen on random vectors
 
 
 @dataclass(frozen=True)
 class Rates:
-    """bandwidth: stored bytes made ready for the product a second. flops: of the product, its scores filtered. ranks:
-    rows of the lists a second, told apart from the other candidates and put in order."""
+    """bandwidth: stored bytes made ready for the product a second. flops: of the product, its scores filtered. gathered:
+    scattered rows read again a second, as float64. pairs: scored exactly and put in order a second. kept: of them, for
+    each row of a list."""
 
     bandwidth: float
     flops: float
-    ranks: float
+    gathered: float = np.inf
+    pairs: float = np.inf
+    kept: float = 1.0
 
 
-def estimate(
-    rows: int,
-    dim: int,
-    queries: int,
-    bandwidth: float,
-    flops: float,
-    depth: int = 0,
-    ranks: float = np.inf,
-    overlapped: bool = False,
-) -> float:
+def estimate(rows: int, dim: int, queries: int, depth: int, rates: Rates, overlapped: bool = False) -> float:
     """Seconds of one scan of `rows` x `dim` for `queries`, and of ranking them to `depth`.
 
     overlapped: reading costs the processor nothing, as with a GPU fed from a disk; else the times add up.
     """
-    scanned = rows + SAMPLE_ROWS if rows >= SAMPLED_POOL * SAMPLE_ROWS else rows
-    reading = scanned * dim * STORED_BYTES / bandwidth
-    multiplying = 2.0 * scanned * dim * queries / flops
+    sample = SAMPLE_ROWS if rows >= SAMPLED_POOL * SAMPLE_ROWS else 0
+    reading = rows * dim * STORED_BYTES / rates.bandwidth
+    multiplying = 2.0 * (rows + sample) * dim * queries / rates.flops
     scan = max(reading, multiplying) if overlapped else reading + multiplying
-    return scan + queries * min(depth, rows) / ranks
+    pairs = rates.kept * queries * min(depth, rows)
+    gathered = sample + rows * -np.expm1(-pairs / rows)  # distinct rows of so many drawn
+    return float(scan + gathered / rates.gathered + pairs / rates.pairs)
 
 
 def measure(features: Features, queries: np.ndarray, device: str | torch.device = "cpu") -> Rates:
@@ -68,10 +65,22 @@ def measure(features: Features, queries: np.ndarray, device: str | torch.device 
         if tried + 1 == TRIED_BLOCKS:
             break
         start = time.perf_counter()
-    stored = features.dim * STORED_BYTES
-    multiplied = 2 * features.dim * len(exact)
-    ranks = 1 / (KEPT_SHARE[numbers.dtype] * _pair_seconds(features, exact, rows))
-    return Rates(stored / float(np.median(reading)), multiplied / float(np.median(multiplying)), ranks)
+    stored, multiplied = features.dim * STORED_BYTES, 2 * features.dim * len(exact)
+    return Rates(
+        stored / float(np.median(reading)),
+        multiplied / float(np.median(multiplying)),
+        1 / _row_seconds(features),
+        1 / _pair_seconds(features, exact, rows),
+        KEPT_SHARE[numbers.dtype],
+    )
+
+
+def _row_seconds(features: Features) -> float:
+    """To read one of some scattered rows and make it float64."""
+    rows = np.arange(0, min(APART * TRIED_ROWS, features.rows), APART)
+    start = time.perf_counter()
+    torch.from_numpy(features.take_half(rows)).double()
+    return (time.perf_counter() - start) / len(rows)
 
 
 def _pair_seconds(features: Features, exact: np.ndarray, rows: int) -> float:
