@@ -19,6 +19,7 @@ from sept import compose, config, console
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
+from sept.plan import plan
 from sept.results import row
 from sept.signals import raising
 from sept.store import Store
@@ -64,17 +65,21 @@ def _told(error: SeptError) -> int:
 
 def main() -> None:
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
+    narrowed = [text for text in sys.argv[1:] if "=" in text and not text.startswith("+table=")]
     try:
         compose.check_overrides(sys.argv[1:])
+        if table is not None and "plan=true" in map(str.lower, sys.argv):
+            print(plan(table, compose.expand(table, narrowed)))
+            return
         compose.register()
         with compose.one_line():
             cell()
     except SeptError as error:
         sys.exit(_told(error))
-    if table is not None and "plan=true" not in map(str.lower, sys.argv):
+    if table is not None:
         from sept import tables
 
-        tables.main([table, *(text for text in sys.argv[1:] if "=" in text and not text.startswith("+table="))])
+        tables.main([table, *narrowed])
     if failures:
         sys.exit(max(failures))
 

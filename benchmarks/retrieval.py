@@ -5,13 +5,13 @@
 
 Every figure is the median of `--repeats` runs that take turns, so that another process on the machine disturbs all
 sides alike. CPU seconds are given beside the wall's: on a shared machine they are the steadier figure.
-`int8`: the scan of the int8 copy. `GEMM`: the float32 products of the scan alone, on a block in memory. Peers: faiss's streamed exact search
-(`knn_ground_truth`) over the same files, and its flat index on the same vectors in memory.
+`int8`: the scan of the int8 copy. `GEMM`: the float32 products of the scan alone, on a block in memory. Peers: faiss's
+streamed exact search (`knn_ground_truth`) over the same files, and its flat index on the same vectors in memory.
 """
 
 import argparse
 import multiprocessing
-import resource
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -92,10 +92,11 @@ def ratio(measured: dict[str, tuple[float, float]], over: str, under: str) -> st
 
 
 def peak(folder: Path, queries: np.ndarray, depth: int, threads: int, out: "multiprocessing.Queue[int]") -> None:
-    """In a process of its own: the memory a search adds up to."""
+    """In a process of its own: the memory that it and the search add up to."""
     torch.set_num_threads(threads)
     search(queries, Features.open(folder), depth)
-    out.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    status = Path("/proc/self/status").read_text()  # getrusage would give the parent's peak where that is higher
+    out.put(1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]))  # type: ignore[index]
 
 
 def peak_memory(folder: Path, queries: np.ndarray, depth: int, threads: int) -> int:

@@ -7,7 +7,7 @@ fused attention computes again in the backward pass. Equal to torch's FlopCounte
 
 from typing import Any
 
-from sept.config import Classify, Compute, IBotRecipe, Model, Pretrain
+from sept.config import Classify, Compute, Detect, IBotRecipe, Model, Pretrain
 from sept.errors import ConfigError
 
 BACKWARD = 2  # times a forward pass
@@ -84,6 +84,24 @@ def finetune_flops(recipe: Classify, model: Model, classes: int, images: int) ->
     return (training_flops(model, recipe.side) + (1 + BACKWARD) * 2 * width(model) * classes) * images
 
 
+def detect_flops(recipe: Detect, model: Model, images: int) -> float:
+    """About, for a plan: the trunk alone at the size of test images, `images` times forward and backward."""
+    side = (KNOWN.get(model.name, {}) | model.args).get("img_size", 224)
+    return training_flops(model, side) * recipe.test_short_side * recipe.long_side / side**2 * images
+
+
+def counted_flops(network: Any, *inputs: Any) -> float:
+    """FLOPs of one forward pass in eval mode, counted by torch: of networks without a closed form here."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = network.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(*inputs)
+    network.train(training)
+    return float(counter.get_total_flops())
+
+
 def search_flops(rows: int, queries: int, dim: int) -> float:
     """The products of an exact scan."""
     return 2.0 * rows * queries * dim
@@ -145,8 +163,5 @@ def _built(model: Model, side: int | None = None) -> Any:
 
 def _measured(model: Model, side: int) -> float:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _built(model, side).eval()(torch.empty(1, 3, side, side, device="meta"))
-    return float(counter.get_total_flops())
+    return counted_flops(_built(model, side), torch.empty(1, 3, side, side, device="meta"))

@@ -11,11 +11,11 @@ start.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sept import cost
 from sept.config import BOXED, EXACT, Classify, Detect, Experiment
@@ -24,9 +24,10 @@ from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
 from sept.data.read import OPTIONS, read
 from sept.data.shots import draw
-from sept.errors import ConfigError
+from sept.errors import ConfigError, DataError
 from sept.machine import Machine
 from sept.models.files import resolve
+from sept.paper import published
 from sept.store import Artefact, Step
 
 # Bump a stage's number in the commit that changes its output, and name it in CHANGELOG.md.
@@ -46,11 +47,17 @@ VERSIONS = {
 }
 
 
+SHAPE = 4 / 3  # of a photograph, for estimates
+T = TypeVar("T")
+
+
 class Pipeline:
     """The steps of one experiment on one machine."""
 
-    def __init__(self, experiment: Experiment, machine: Machine) -> None:
-        self.e, self.machine = experiment, machine
+    def __init__(self, experiment: Experiment, machine: Machine, absent: dict[str, str] | None = None) -> None:
+        """absent: of a plan, which goes on with published sizes where data or weights are not on this machine, and
+        notes here what and why; without it they are refused."""
+        self.e, self.machine, self.absent = experiment, machine, absent
 
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
@@ -85,12 +92,16 @@ class Pipeline:
         """The detector, trained on the drawn images, and its average precision on the test images."""
         e, weights, task = self.e, self.initial_weights(), self.task()
         assert e.task.images is not None
+        assert isinstance(e.finetune, Detect)
         return self._step(
             "detect",
             spec=self._finetune_spec() | {"images": e.task.images},
             inputs={"task": task} | ({"backbone": weights} if weights else {}),
             slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
-            estimate={"images": e.task.images * e.finetune.epochs},
+            estimate={
+                "images": e.task.images * e.finetune.epochs,
+                "flops": cost.detect_flops(e.finetune, e.pretrain.model, e.task.images * e.finetune.epochs),
+            },
             machine=self.machine,
             place=self.task_place(),
         )
@@ -159,7 +170,10 @@ class Pipeline:
             spec={"side": side},
             inputs={"selection": selection} | self._numbered("pool", self.pools()),
             slug=selection.slug,
-            estimate={"images": selection.estimate["images"]},
+            estimate={
+                "images": selection.estimate["images"],
+                "bytes": selection.estimate["images"] * 3 * side**2 * SHAPE,
+            },
             places=self.pool_places(),
         )
 
@@ -233,6 +247,7 @@ class Pipeline:
             estimate={
                 "images": pool.estimate["images"],
                 "flops": pool.estimate["images"] * cost.forward_flops(r.model, r.preprocess.crop),
+                "bytes": pool.estimate["images"] * 2 * 2 * cost.width(r.model),
             },
             machine=self.machine,
             place=place,
@@ -313,7 +328,11 @@ class Pipeline:
             spec: dict[str, Any] = {"kind": p.kind, "images": p.images, "side": p.side, "seed": p.seed}
             images = p.images or 0
         else:
-            listing, images = locate.identify(place["kind"], place["path"])
+            listing, images = self._present(
+                place["path"],
+                lambda: locate.identify(place["kind"], place["path"]),
+                (place["path"], published(place["name"] if p.kind == "union" else p.name).images),
+            )
             spec = {"kind": place["kind"], "listing": listing}
         slug = f"{p.name}-{place['name']}" if p.kind == "union" else p.name
         return self._step("pool", spec=spec, slug=slug, estimate={"images": images}, machine=self.machine, place=place)
@@ -329,11 +348,30 @@ class Pipeline:
             estimate = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
         else:
-            listed = self._task_listing
-            boxed = isinstance(listed, boxes.DetectionTask)
-            spec = {"kind": t.kind, "listing": boxes.digest(listed) if boxed else tasks.digest(listed)}  # type: ignore
-            estimate = {"classes": len(listed.classes), "images": len(listed.train)}
+            spec, estimate = self._present(t.path or "", self._listed, self._unlisted())
         return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, place=place)
+
+    def _listed(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Spec and estimate of a task on disk."""
+        listed = self._task_listing
+        digest = boxes.digest(listed) if isinstance(listed, boxes.DetectionTask) else tasks.digest(listed)
+        estimate: dict[str, float] = {"classes": len(listed.classes), "images": len(listed.train)}
+        return {"kind": self.e.task.kind, "listing": digest}, estimate
+
+    def _unlisted(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """The same of a task that is absent."""
+        size = published(self.e.task.name)
+        return {"kind": self.e.task.kind, "name": self.e.task.name}, {"classes": size.classes, "images": size.images}
+
+    def _present(self, what: str, find: Callable[[], T], otherwise: T) -> T:
+        """What `find` finds on this machine; `otherwise` in a plan, where it is not there."""
+        try:
+            return find()
+        except (DataError, ConfigError) as error:
+            if self.absent is None:
+                raise
+            self.absent[what] = str(error)
+            return otherwise
 
     @property
     def _task_listing(self) -> tasks.Task | boxes.DetectionTask:
@@ -367,23 +405,28 @@ class Pipeline:
     def _shots(self, task: Step) -> int:
         """Training images that are used; a class with too few is refused here, before any work."""
         e, shot = self.e, self.e.shot
-        if e.task.kind == "patterns":
-            share = (shot.share or 1.0) * task.estimate["images"]
-            return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
+        if e.task.kind == "patterns" or "listing" not in task.spec:
+            return self._expected_shots(task)
         listed = self._task_listing
         if isinstance(listed, boxes.DetectionTask):
             drawn = self._drawn(listed)
             return len(boxes.instances(drawn)) if e.query.name == "instance" else len(drawn)
         return len(draw(listed.train, shot.per_class, e.seed, listed.classes, shot.share or 1.0))
 
+    def _expected_shots(self, task: Step) -> int:
+        shot = self.e.shot
+        if self.e.task.images is not None:
+            per_image = published(self.e.task.name).boxes_per_image if self.e.query.name == "instance" else 1
+            return int(per_image * self.e.task.images)
+        share = (shot.share or 1.0) * task.estimate["images"]
+        return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
+
     def _drawn(self, listed: boxes.DetectionTask) -> list[boxes.Boxed]:
         assert self.e.task.images is not None
         return boxes.draw_images(listed.train, self.e.task.images, self.e.seed)
 
     def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
-        file = resolve(weights)
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        file, digest = self._present(weights, lambda: _digested(weights), (Path(weights), weights))
         spec = {"model": model, "sha256": digest, "branch": branch}
         return self._step(stage, spec=spec, slug=slug, file=file)
 
@@ -405,6 +448,12 @@ class Pipeline:
             return stages.build(folder, artefacts, spec, **given)
 
         return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
+
+
+def _digested(weights: str) -> tuple[Path, str]:
+    file = resolve(weights)
+    with file.open("rb") as stream:
+        return file, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _sparing(logger: Any) -> Any:
 
         return call
 
-    for name in ("log_metrics", "save", "finalize"):  # what Lightning calls in a fit
+    for name in ("log_metrics", "log_image", "save", "finalize"):  # what Lightning calls in a fit
         setattr(logger, name, spared(getattr(logger, name)))
     return logger
 

@@ -1,8 +1,10 @@
 """What looks at a training every so many steps, and changes nothing of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -50,3 +52,18 @@ class Neighbours(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"knn_top1": accuracy}, learner.step)
         encoder.train()
+
+
+class Pictures(L.Callback):
+    """Sends what `show` draws, uint8 (H, W, 3) by name, to the loggers that take images, at the end of a training."""
+
+    def __init__(self, title: str, show: Callable[[], dict[str, np.ndarray]]) -> None:
+        self.title, self.show = title, show
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: L.Trainer, learner: Any) -> None:
+        takers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        if takers and trainer.is_global_zero:
+            shown = self.show()
+            for logger in takers:
+                logger.log_image(self.title, list(shown.values()), caption=list(shown))

@@ -98,7 +98,9 @@ def swin_block(state, name, x, heads, window, shift):
 
 
 def merged(state, name, x):
-    """The official downsample: 2 x 2 neighbours concatenated column by column, normed, halved in width."""
+    """The official downsample: 2 x 2 neighbours concatenated column by column, normed, halved in width; zeros beyond
+    an odd edge."""
+    x = torch.nn.functional.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
     corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
     return linear(state, f"{name}.reduction", layer_norm(state, f"{name}.norm", torch.cat(corners, dim=-1), 1e-5))
 
@@ -119,3 +121,16 @@ def swin_feature(state, pixels, heads, window, *, trunk=False):
             x = merged(state, f"layers.{stage}.downsample", x)
     norm = f"norm{len(heads) - 1}" if trunk else "norm"
     return layer_norm(state, norm, x, 1e-5).mean(dim=(1, 2))
+
+
+def trunk_maps(state, pixels, heads, window):
+    """Maps (B, H_i, W_i, D_i) of the detection trunk, of images of any size, each after its own norm."""
+    p = state["patch_embed.proj.weight"].shape[-1]
+    padded = torch.nn.functional.pad(pixels, (0, -pixels.shape[3] % p, 0, -pixels.shape[2] % p))
+    x, maps = layer_norm(state, "patch_embed.norm", patches(state, padded), 1e-5), []
+    for stage, h in enumerate(heads):
+        x = merged(state, f"layers.{stage - 1}.downsample", x) if stage else x
+        for i in range(blocks_of(state, f"layers.{stage}.")):
+            x = swin_block(state, f"layers.{stage}.blocks.{i}", x, h, window, window // 2 if i % 2 else 0)
+        maps.append(layer_norm(state, f"norm{stage}", x, 1e-5))
+    return maps

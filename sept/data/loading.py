@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,7 @@ class Batches:
     samples: int
     batch_size: int
     seed: int
+    join: Callable[[list], dict[str, Any]] | None = None  # of a batch's samples; None: `collate`
 
     def between(self, first: int, last: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
         """The batches of steps `first` to `last` - 1, or of each the share of a rank."""
@@ -71,18 +72,23 @@ class Batches:
             rank=rank,
             world=world,
         )
-        return loader(self.dataset, sampler, workers)
+        return loader(self.dataset, sampler, workers, self.join)
 
 
-def loader(dataset: Dataset, batches: Sampler | Sequence, workers: int) -> DataLoader:
-    """Batches in the sampler's order, read by `workers` processes (0: by this one)."""
+def loader(
+    dataset: Dataset,
+    batches: Sampler | Sequence,
+    workers: int,
+    join: Callable[[list], dict[str, Any]] | None = None,
+) -> DataLoader:
+    """Batches in the sampler's order, read by `workers` processes (0: by this one), joined by `collate` or `join`."""
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
         multiprocessing.set_forkserver_preload(["__main__", __name__, type(dataset).__module__])
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=join or collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="forkserver" if workers else None,

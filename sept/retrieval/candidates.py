@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sept.retrieval.exact import ExactScores
+from sept.retrieval.exact import ExactScores, on_all_cores
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.scan import Arithmetic, Hits
 
@@ -130,10 +130,14 @@ class Candidates:
         score = self._exactly(found)
         order = np.argsort(found.query, kind="stable")
         ends = np.cumsum(np.bincount(found.query, minlength=len(self.error)))
-        for query in np.flatnonzero(np.diff(ends, prepend=0)).tolist():
+
+        def best(query: int) -> IntArray:
             here = order[ends[query - 1] if query else 0 : ends[query]]
-            best = here[_descending(score[here])[: self.depth]]
-            yield query, found.row[best], score[best]
+            return here[_descending(score[here])[: self.depth]]
+
+        present = np.flatnonzero(np.diff(ends, prepend=0)).tolist()
+        for query, places in zip(present, on_all_cores(best, present), strict=True):
+            yield query, found.row[places], score[places]
 
     def _below(self, edges: FloatArray) -> FloatArray:
         """The cut that follows from edges that `depth` scores reach."""

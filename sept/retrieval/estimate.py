@@ -25,9 +25,9 @@ KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates for each ro
 
 @dataclass(frozen=True)
 class Rates:
-    """bandwidth: stored bytes made ready for the product a second. flops: of the product, its scores filtered. gathered:
-    scattered rows read again a second, as float64. pairs: scored exactly and put in order a second. kept: of them, for
-    each row of a list."""
+    """A second. bandwidth: stored bytes made ready for the product. flops: of the product, its scores filtered.
+    gathered: scattered rows read again, as float64. pairs: scored exactly and put in order. kept: pairs for each row of
+    a list."""
 
     bandwidth: float
     flops: float

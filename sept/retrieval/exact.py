@@ -4,6 +4,10 @@ Reads a feature store. Shapes: Q queries, D dim, m pairs, u distinct rows of a c
 """
 
 import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +16,7 @@ from torch import Tensor
 
 from sept.retrieval.features import Features, IntArray
 
-CHUNK_ROWS = 2048  # 13 MB as float64 at 768 dimensions
+CHUNK_ROWS = 1024  # 6 MB as float64 at 768 dimensions
 WHOLE = 2.0**28  # queries are multiples of its inverse
 
 
@@ -23,6 +27,18 @@ def exact_queries(queries: np.ndarray) -> npt.NDArray[np.float64]:
     float64 holds it exactly, in whatever order it is summed.
     """
     return np.rint(queries.astype(np.float64) * WHOLE) / WHOLE
+
+
+def on_all_cores(work: Callable[[int], Any], which: Iterable[int]) -> list[Any]:
+    """What `work` gives for each, in order: as many at a time as torch has threads, each on one."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return [work(each) for each in which]
+    try:
+        with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+            return list(pool.map(work, which))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class ExactScores:
@@ -37,14 +53,14 @@ class ExactScores:
         rows, counts = torch.unique_consecutive(torch.from_numpy(row), return_counts=True)
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         columns = torch.from_numpy(query).to(torch.int64)
-        vectors = torch.empty((min(len(rows), CHUNK_ROWS), self.features.dim), dtype=torch.float64)
-        for start in range(0, len(rows), CHUNK_ROWS):
+
+        def chunk(start: int) -> None:
             stop = min(start + CHUNK_ROWS, len(rows))
             pairs = slice(int(ends[start]), int(ends[stop]))
-            half = torch.from_numpy(self.features.take_half(rows[start:stop].numpy()))
-            scores[pairs] = self._products(
-                vectors[: stop - start].copy_(half), ends[start : stop + 1] - ends[start], columns[pairs]
-            )
+            vectors = torch.from_numpy(self.features.take_half(rows[start:stop].numpy())).double()
+            scores[pairs] = self._products(vectors, ends[start : stop + 1] - ends[start], columns[pairs])
+
+        on_all_cores(chunk, range(0, len(rows), CHUNK_ROWS))
         return scores.numpy()
 
     def _products(self, vectors: Tensor, ends: Tensor, query: Tensor) -> Tensor:

@@ -61,11 +61,16 @@ def test_images(artefact: Artefact, place: Mapping[str, Any]) -> list[Example]:
     return task.test
 
 
-def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Boxed]:
-    """The annotated images that are used."""
+def open_boxed(artefact: Artefact, place: Mapping[str, Any]) -> DetectionTask:
+    """The annotated images behind a task artefact, where they lie now."""
     task = _read(artefact.path, place)
     assert isinstance(task, DetectionTask), f"{place['kind']} has no boxes"
-    return draw_images(task.train, count, seed)
+    return task
+
+
+def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Boxed]:
+    """The annotated images that are used."""
+    return draw_images(open_boxed(artefact, place).train, count, seed)
 
 
 def _read(folder: Path, place: Mapping[str, Any]) -> Task | DetectionTask:

@@ -9,7 +9,13 @@ from torch.utils.data import Dataset
 
 from sept.data.detection.boxes import Boxed
 from sept.data.images import ImageError, Pixels, decode
+from sept.data.loading import Place
+from sept.data.rng import numpy_rng
 from sept.errors import DataError
+
+FLIPPED = 0.5  # share of the training images (MoBY's transfer, and every recipe before it)
+
+Annotated = tuple[Tensor, dict[str, Any]]
 
 
 def to_target(image: Boxed) -> dict[str, Any]:
@@ -46,6 +52,34 @@ class DetectionImages(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, dict[str, Any]]:
+    def __getitem__(self, place: int) -> Annotated:
         image = self.images[place]
         return torch.from_numpy(read_pixels(image)).permute(2, 0, 1).contiguous(), to_target(image)
+
+
+class FlippedImages(Dataset):
+    """Training images as `DetectionImages` has them, indexed by (epoch, sample): every other one mirrored, which
+    is drawn from (seed, epoch, sample)."""
+
+    def __init__(self, images: Sequence[Boxed], seed: int) -> None:
+        self.images, self.seed = DetectionImages(images, training=True), seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: Place) -> Annotated:
+        epoch, sample = place
+        drawn = numpy_rng(self.seed, "flip", epoch, sample).random() < FLIPPED
+        return mirrored(*self.images[sample]) if drawn else self.images[sample]
+
+
+def mirrored(pixels: Tensor, target: dict[str, Any]) -> Annotated:
+    """Left and right exchanged, in the image (3, H, W) and in its boxes."""
+    left, top, right, bottom = target["boxes"].unbind(dim=1)
+    width = pixels.shape[2]
+    return pixels.flip(2), {**target, "boxes": torch.stack([width - right, top, width - left, bottom], dim=1)}
+
+
+def as_lists(samples: list[Annotated]) -> dict[str, list[Any]]:
+    """A batch of images of several sizes: `images` and `targets` are lists."""
+    return {"images": [pixels for pixels, _ in samples], "targets": [target for _, target in samples]}

@@ -1,0 +1,121 @@
+"""Fine-tuning the segmenter on the drawn images, and mean IoU on the task's test set."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sept import cost
+from sept.config import Model, Segment
+from sept.data.labelled import in_order
+from sept.data.loading import Batches, loader, steps_per_epoch
+from sept.data.rng import fold
+from sept.data.segmentation.masks import IGNORE, check_masks, draw_images
+from sept.data.segmentation.views import Crop, CroppedImages, WholeImages, as_lists
+from sept.fit import fit
+from sept.learners.segmenter import Segmenter
+from sept.machine import Machine
+from sept.stages.task import open_masked
+from sept.stages.weights import BACKBONE
+from sept.store import Artefact
+from sept.watch import Accuracy, Pictures
+
+SEGMENTER, PREDICTIONS = "segmenter.safetensors", "predictions"
+SHOWN = 8  # test images, spread evenly
+LEAST_SIDE = 300  # pixels of a picture's shorter side
+OPACITY = 0.6  # of a class's colour over the image
+BITS = 8  # of a colour of VOC's palette
+UInt8Array = NDArray[np.uint8]
+
+
+def build(
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
+) -> dict[str, Any]:
+    recipe, model = Segment(**spec["recipe"]), Model(**spec["model"])
+    task = open_masked(inputs["task"], place)
+    classes = len(task.classes)
+    train = draw_images(task.train, spec["images"], spec["shot_seed"])
+    check_masks([*train, *task.test], classes, machine.threads)
+    per_epoch = steps_per_epoch(len(train), recipe.batch_size)
+    backbone = inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
+    seed = fold(spec["shot_seed"], "segment", recipe.seed)
+    learner = Segmenter(recipe, model, classes, backbone, seed=seed, steps_per_epoch=per_epoch)
+    images = WholeImages(task.test, classes)
+    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists)
+    crop = Crop(recipe.side, recipe.long_side, (recipe.scale[0], recipe.scale[1]))
+    show = partial(_pictures, learner, images)
+
+    fit(
+        learner,
+        Batches(CroppedImages(train, classes, crop, seed), len(train), recipe.batch_size, seed),
+        folder,
+        replace(machine, devices=1),  # as for classifiers
+        what="fine-tune",
+        loggers=partial(machine.loggers, folder.name, spec),
+        watchers=[Accuracy(tests, recipe.test_every * per_epoch), Pictures(PREDICTIONS, show)],
+    )
+    save_file({name: value.contiguous() for name, value in learner.model.state_dict().items()}, folder / SEGMENTER)
+    (folder / PREDICTIONS).mkdir(exist_ok=True)
+    for name, picture in show().items():
+        Image.fromarray(picture).save(folder / PREDICTIONS / f"{name}.png")
+    seen = learner.steps * min(recipe.batch_size, len(train))
+    view = torch.zeros(1, 3, recipe.side, recipe.side, device=learner.device)
+    return {
+        "metric": "miou",
+        "score": learner.miou.item(),
+        "miou": learner.miou.item(),
+        "pixel_accuracy": learner.pixel_accuracy.item(),
+        "class_iou": dict(zip(task.classes, learner.class_iou.tolist(), strict=True)),
+        "images": len(train),
+        "tests": len(task.test),
+        "images_seen": seen,
+        "flops": seen * (1 + cost.BACKWARD) * cost.counted_flops(learner.model, view),  # less the auxiliary head
+    }
+
+
+def _pictures(learner: Segmenter, images: WholeImages) -> dict[str, UInt8Array]:
+    """uint8 (H, W, 3) by name: test images with the classes that are there to the left, those found to the right."""
+    training = learner.training
+    learner.eval()
+    places = np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int).tolist()
+    pictures = {}
+    for place in places:
+        sample = images[place]
+        found = learner.predict(sample["images"].to(learner.device)).cpu()
+        pictures[f"{place:05d}"] = _drawn(sample["images"], sample["masks"], found)
+    learner.train(training)
+    return pictures
+
+
+def _drawn(image: Tensor, there: Tensor, found: Tensor) -> UInt8Array:
+    pixels = image.permute(1, 2, 0).numpy()
+    zoom = max(1, -(-LEAST_SIDE // min(pixels.shape[:2])))
+    pair = np.concatenate([painted(pixels, mask.numpy()) for mask in (there, found)], axis=1)
+    return pair.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def painted(pixels: UInt8Array, mask: NDArray) -> UInt8Array:
+    """An image (H, W, 3) under the colours of its mask (H, W). Class 0 and what is to be ignored stay as they are:
+    of most tasks that is the background."""
+    colours = palette()[mask]
+    mixed = np.rint((1 - OPACITY) * pixels + OPACITY * colours).astype(np.uint8)
+    plain = (mask == 0) | (mask == IGNORE)
+    return np.where(plain[..., None], pixels, mixed)
+
+
+def palette() -> UInt8Array:
+    """(256, 3): VOC's colours of classes. Red, green and blue take the bits of the class in turns, lowest first, each
+    from its own highest bit down."""
+    classes = np.arange(2**BITS)
+    colours = np.zeros((2**BITS, 3), np.uint8)
+    for bit in range(BITS):
+        colours[:, bit % 3] |= ((classes >> bit & 1) << (BITS - 1 - bit // 3)).astype(np.uint8)
+    return colours
