@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from sept.results import CELL
+from sept.results import CELL, MEASURES
 from sept.store import Step, Store
 
 
@@ -22,8 +22,9 @@ def tell_plan(step: Step, store: Store) -> None:
 def tell_row(done: dict[str, Any], step: Step, store: Store) -> None:
     """The row, and where the backbone lies with the line that loads it in timm."""
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
+    others = [f"{name} {done[name]:.2f}" for name in MEASURES if done[name] is not None and name != done["metric"]]
     print(
-        f"top-1 {done['top1']:.2f} % (best {done['best_top1']:.2f}, frozen {done['frozen_top1']:.2f})  {named}  "
+        f"{done['metric']} {done['score']:.2f} % ({', '.join(others)})  {named}  "
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s"
     )
     _say(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]

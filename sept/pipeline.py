@@ -329,7 +329,7 @@ class Pipeline:
             images = p.images or 0
         else:
             listing, images = self._present(
-                place["path"],
+                f"pool {place['path']}",
                 lambda: locate.identify(place["kind"], place["path"]),
                 (place["path"], published(place["name"] if p.kind == "union" else p.name).images),
             )
@@ -348,7 +348,7 @@ class Pipeline:
             estimate = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
         else:
-            spec, estimate = self._present(t.path or "", self._listed, self._unlisted())
+            spec, estimate = self._present(f"task={t.name}", self._listed, self._unlisted())
         return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, place=place)
 
     def _listed(self) -> tuple[dict[str, Any], dict[str, float]]:

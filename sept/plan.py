@@ -10,6 +10,10 @@ from sept.store import Step, Store
 
 FLOPS_PER_S = 1.1e14  # of one GPU: about a third of an A100's peak in bfloat16
 KILOWATTS = 0.5  # of one GPU with its share of the machine
+ASSUMED = (
+    f"assumed: {FLOPS_PER_S:.2g} FLOP/s and {KILOWATTS:g} kW a GPU; detectors: their trunk alone; features in float16, "
+    "stored images 4:3; published sizes of what is missing"
+)
 HEADER = ("stage", "steps", "cached", "to do", "images", "FLOPs", "GPU-hours", "kWh", "disk")
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -49,12 +53,10 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     for key, step in steps.items():
         totals.setdefault(step.stage, Total()).add(step, key in cached)
     lines = [f"plan of {name}: {len(cells)} cells, {len(finals)} of them distinct; nothing is started", *_table(totals)]
-    lines.append(
-        f"assumed: {FLOPS_PER_S:.2g} FLOP/s and {KILOWATTS:g} kW a GPU; detectors: their trunk alone; features in float16, "
-        "stored images 4:3; for what is missing, published sizes"
-    )
+    lines.append(ASSUMED)
     if absent:
-        lines += ["missing on this machine:", *(f"  {what}: {why}" for what, why in absent.items())]
+        told = [why if what in why else f"{what}: {why}" for what, why in absent.items()]
+        lines += ["missing on this machine:", *(f"  {line}" for line in told)]
     return "\n".join(lines)
 
 
@@ -65,10 +67,7 @@ def _table(totals: dict[str, Total]) -> list[str]:
         whole.flops, whole.disk = whole.flops + each.flops, whole.disk + each.disk
     rows = [HEADER, *(_row(stage, total) for stage, total in totals.items()), _row("total", whole)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def _row(name: str, total: Total) -> tuple[str, ...]:

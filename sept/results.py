@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sept.config import SIMILAR, Experiment
+from sept.config import BOXED, SIMILAR, Experiment
 from sept.store import Artefact, Step, Store
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
+MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75")  # percent; each row has those of its metric
 
 
 def choices(e: Experiment) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def choices(e: Experiment) -> dict[str, Any]:
     trained = found or e.init.name == "random"
     return {
         "task": e.task.name,
-        "shot": "full" if e.shot.per_class is None else e.shot.per_class,
+        "shot": _shot(e),
         "init": e.init.name,
         "budget": e.budget.images if trained else None,
         "query": e.query.name if found else None,
@@ -27,22 +28,38 @@ def choices(e: Experiment) -> dict[str, Any]:
     }
 
 
+def _shot(e: Experiment) -> int | str:
+    """Labelled images: a number a class, a share of each class (`50%`), `full`, or images in all (`n1000`)."""
+    if e.task.kind in BOXED:
+        return f"n{e.task.images}"
+    if e.shot.share is not None:
+        return f"{100 * e.shot.share:g}%"
+    return "full" if e.shot.per_class is None else e.shot.per_class
+
+
 def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
-    """The finished cell, or None. Accuracies in percent; flops and wall_s are those of this cell alone, `shared_...`
-    those of what is made once for a pool; status tells whether a stage was stopped and resumed on the way."""
+    """The finished cell, or None.
+
+    score is the headline value in percent, metric its name; of MEASURES a row has those that its metric has, else None.
+    flops and wall_s are those of this cell alone, `shared_...` those of what is made once for a pool. status tells
+    whether a stage was stopped and resumed on the way. artefacts: {stage, key, path below the store, flops, wall_s,
+    shared} of each, inputs before what reads them.
+    """
     final = store.find(step)
     if final is None:
         return None
     artefacts = [found for each in step.walk() if (found := store.find(each)) is not None]
-    own = [a for a in artefacts if a.stage not in SHARED]
-    shared = [a for a in artefacts if a.stage in SHARED]
+    once = {each.key for shared in step.walk() if shared.stage in SHARED for each in shared.walk()}
+    own = [a for a in artefacts if a.key not in once]
+    shared = [a for a in artefacts if a.key in once]
     facts = final.facts
     return {
         **choices(e),
-        "top1": facts["top1"],
-        "best_top1": facts["best_top1"],
-        "frozen_top1": facts["frozen_top1"],
+        "metric": facts.get("metric", "top1"),
+        "score": facts["score"] if "score" in facts else facts["top1"],
+        **{name: facts.get(name) for name in MEASURES},
         "images_seen": sum(a.facts.get("images_seen", 0) for a in own if a.stage == "pretrain"),
+        "pool_images": sum(a.facts["rows"] for a in shared if a.stage == "pool"),
         "flops": _total(own, "flops"),
         "shared_flops": _total(shared, "flops"),
         "wall_s": round(sum(a.manifest["wall_s"] for a in own), 1),
@@ -53,8 +70,20 @@ def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
         "commit": final.manifest["commit"],
         "key": final.key,
         "keys": {stage: sorted(a.key for a in artefacts if a.stage == stage) for stage in {a.stage for a in artefacts}},
+        "artefacts": [_entry(a, a.key in once, store) for a in artefacts],
     }
 
 
 def _total(artefacts: Iterable[Artefact], fact: str) -> float:
     return float(sum(a.facts.get(fact, 0.0) for a in artefacts))
+
+
+def _entry(artefact: Artefact, shared: bool, store: Store) -> dict[str, Any]:
+    return {
+        "stage": artefact.stage,
+        "key": artefact.key,
+        "path": artefact.path.relative_to(store.root).as_posix(),
+        "flops": float(artefact.facts.get("flops", 0.0)),
+        "wall_s": artefact.manifest["wall_s"],
+        "shared": shared,
+    }

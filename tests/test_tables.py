@@ -3,18 +3,25 @@
 import csv
 import io
 import json
-import statistics
+import re
+import shlex
+import shutil
 
 import pytest
 from conftest import TINY, Tiny
+from lines import line, table
 
-from sept import tables
 from sept.compose import expand
+from sept.config import Budget, Classify, Detect, Experiment, Init, Pool, Shot, Task
 from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.results import CELL, row
-from sept.store import Store
-from sept.tables import _paper, as_csv, as_markdown, as_terminal, cells_of, differences, main, rows
+from sept.results import CELL, choices, row
+from sept.store import Step, Store
+from sept.tables import COLUMNS, cells_of, main, rows
+from sept.tables.latex import as_latex, escape
+from sept.tables.paper import PAPER, printed
+from sept.tables.runs import command, leaves
+from sept.tables.text import as_csv, as_markdown, as_terminal
 
 
 @pytest.fixture
@@ -38,7 +45,9 @@ def test_rows_hold_what_the_manifests_say_and_nothing_where_nothing_is(settings,
         assert (line["n"], line["mean"], line["frozen_mean"]) == (1, facts["top1"], facts["frozen_top1"])
         assert "std" not in line
         assert by[init, 4]["n"] == 0
-        assert set(cells_of(by[init, 4])[len(CELL) + 1 :]) == {""}
+        blank = dict(zip(COLUMNS, cells_of(by[init, 4]), strict=True))
+        assert {name for name, text in blank.items() if text} <= {*CELL, "n", "status"}
+        assert (blank["n"], blank["status"]) == ("0", "missing")
     assert (by["rand_init", 5]["budget"], by["rand_init", 5]["pool"], by["sept", 5]["budget"]) == (None, None, 32)
     assert by["rand_init", 5]["flops"] == manifest(tiny, "rand_init")["facts"]["flops"]
     assert by["sept", 5]["flops"] > by["rand_init", 5]["flops"]
@@ -52,6 +61,32 @@ def test_a_cell_that_a_sweep_names_often_counts_once(settings):
 def test_cells_that_differ_in_more_than_seeds_are_never_averaged(settings):
     lines = rows(expand("quickstart", [*settings, "init=rand_init", "finetune.seed=0", "finetune.epochs=3,4"]))
     assert [line["n"] for line in lines] == [1, 0]
+    assert [line["variant"] for line in lines] == ["finetune.epochs=3", "finetune.epochs=4"]
+
+
+def test_a_comparison_says_how_many_of_its_runs_are_missing(settings):
+    [line] = rows(expand("quickstart", [*settings, "init=sept", "finetune.seed=0,9,10"]))
+    assert (line["n"], line["status"]) == (1, "2 of 3 missing")
+
+
+def test_a_cell_whose_data_is_not_here_is_missing_with_the_reason_beside_the_papers_number(settings, tmp_path):
+    official = ["task=flowers102", f"task.path={tmp_path}", "init=rand_init,sept", "finetune.seed=0,1"]
+    lines = rows(expand("quickstart", [*settings, *official]))
+    assert [(line["init"], line["n"], line["paper"], line["status"]) for line in lines] == [
+        ("rand_init", 0, 19.9, "missing"),
+        ("sept", 0, None, "missing"),
+    ]
+    assert "flowers" in lines[0]["reason"]
+    assert "missing: " in as_terminal({"t": lines})
+    assert "paper" in as_terminal({"t": lines})
+
+
+def test_a_damaged_artefact_costs_its_own_cell_only(settings, tiny, tmp_path):
+    shutil.copytree(tiny.store, tmp_path / "store")
+    [folder] = (tmp_path / "store" / "finetune").glob("patterns_a-sept-*")
+    (folder / "manifest.json").write_text("{")
+    cells = expand("quickstart", [*settings, f"store.root={tmp_path / 'store'}", "finetune.seed=0"])
+    assert [(line["init"], line["n"]) for line in rows(cells)] == [("rand_init", 1), ("random", 1), ("sept", 0)]
 
 
 def test_a_row_tells_its_status_its_images_and_its_keys(settings, tiny):
@@ -64,51 +99,205 @@ def test_a_row_tells_its_status_its_images_and_its_keys(settings, tiny):
     assert row(missing, Pipeline(missing, resolve(missing.hardware)).run(), store) is None
 
 
-def line(init: str, values: list[float], **rest) -> dict:
-    named = dict.fromkeys(CELL) | {"task": "a", "shot": 5, "init": init, "budget": 10, "pool": "p"} | rest
-    spread = {"std": statistics.stdev(values)} if len(values) > 1 else {}
-    return named | {"n": len(values), "mean": statistics.fmean(values)} | spread
+def test_a_row_lists_its_artefacts_and_what_is_made_once_is_told_apart(settings, tiny):
+    """The retriever's own images are selected and packed too: that work is the pool's, not the run's."""
+    [cell] = expand("quickstart", [*settings, "init=sept", "finetune.seed=0"])
+    found = row(cell, Pipeline(cell, resolve(cell.hardware)).run(), Store(tiny.store, mode="read-only"))
+    assert found is not None
+    kinds = [(each["stage"], each["shared"]) for each in found["artefacts"]]
+    assert kinds.count(("selection", True)) == kinds.count(("selection", False)) == 1
+    assert {stage for stage, shared in kinds if not shared} == {
+        "queries",
+        "selection",
+        "subset",
+        "pretrain",
+        "finetune",
+    }
+    for each in found["artefacts"]:
+        made = json.loads((tiny.store / each["path"] / "manifest.json").read_bytes())
+        assert (made["key"], made["wall_s"]) == (each["key"], each["wall_s"])
+    assert found["flops"] == sum(each["flops"] for each in found["artefacts"] if not each["shared"])
+    assert found["shared_flops"] == sum(each["flops"] for each in found["artefacts"] if each["shared"])
+    assert found["pool_images"] == 400
+    assert (found["metric"], found["score"]) == ("top1", found["top1"])
+    assert found["ap"] is None
 
 
-def test_the_gap_between_sept_and_random_comes_with_its_standard_error():
-    lines = [line("random", [10, 12, 14]), line("sept", [20, 20, 26]), line("sept", [1, 2], budget=20)]
-    assert differences(lines) == ["sept - random on a, 5 shots: +10.00, standard error 2.31"]
-    assert differences([line("random", [10]), line("sept", [20, 20])]) == []
+def test_a_detector_is_a_row_with_its_own_measures(tmp_path):
+    def build(folder, inputs):
+        return {"metric": "ap50", "score": 61.5, "ap": 33.0, "ap50": 61.5, "ap75": 30.0, "flops": 7.0}
 
-
-def test_forms():
-    lines = [line("random", [10, 12]), {**dict.fromkeys(CELL), "init": "sept", "task": "a,b", "n": 0}]
-    parsed = list(csv.DictReader(io.StringIO(as_csv("t", lines))))
-    assert [(each["init"], each["mean"], each["std"]) for each in parsed] == [
-        ("random", "11.00", "1.41"),
-        ("sept", "", ""),
-    ]
-    assert parsed[1]["task"] == "a,b"
-    markdown = as_markdown("t", lines[:1]).splitlines()
-    assert {row.count("|") for row in markdown} == {len(tables.COLUMNS) + 1}
-    terminal = as_terminal("t", lines)
-    assert "11.00" in terminal
-    assert "paper" not in terminal  # nothing is known in that column
+    store, step = Store(tmp_path / "store"), Step("detect", 1, {}, {}, build)
+    store.make(step)
+    e = Experiment(init=Init("random"), task=Task("voc", "voc", images=1000), finetune=Detect())
+    found = row(e, step, store)
+    assert found is not None
+    assert (found["metric"], found["score"], found["ap"], found["ap75"]) == ("ap50", 61.5, 33.0, 30.0)
+    assert (found["top1"], found["frozen_top1"], found["shot"]) == (None, None, "n1000")
 
 
 @pytest.mark.parametrize(
-    ("named", "value"),
+    ("shot", "named"), [(Shot(5), 5), (Shot(None), "full"), (Shot(None, 0.5), "50%"), (Shot(None, 0.125), "12.5%")]
+)
+def test_shots_are_named(shot, named):
+    e = Experiment(shot=shot, task=Task("food101", "food101"), finetune=Classify(), budget=Budget(3), pool=Pool("p"))
+    assert choices(e)["shot"] == named
+
+
+def scores() -> list[dict]:
+    return table(
+        line("random", [10.0, 12.0]),
+        line("sept", [20.0, 21.0]),
+        line("rand_init", [], task="x & y_%,|#", paper=3.5),
+        line("sept", [30.0], shot=10),
+    )
+
+
+def test_csv_is_what_the_rows_say():
+    lines = scores()
+    parsed = list(csv.DictReader(io.StringIO(as_csv({"t": lines, "u": lines[:1]}))))
+    assert [each["table"] for each in parsed] == ["t"] * 4 + ["u"]
+    assert [(each["init"], each["mean"], each["std"], each["n"]) for each in parsed[:4]] == [
+        ("random", "11.00", "1.41", "2"),
+        ("sept", "20.50", "0.71", "2"),
+        ("rand_init", "", "", "0"),
+        ("sept", "30.00", "", "1"),
+    ]
+    assert (parsed[2]["task"], parsed[2]["paper"]) == ("x & y_%,|#", "3.5")
+    assert (parsed[1]["gain"], parsed[1]["gain_low"], parsed[1]["within_noise"]) == ("9.50", "3.15", "no")
+    assert parsed[0]["gain"] == parsed[3]["gain"] == ""
+
+
+def test_markdown_is_a_table_and_the_differences():
+    text = as_markdown({"t": scores()})
+    first, second = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len({re.sub(r"\\\|", "", row).count("|") for row in first.splitlines()}) == 1
+    assert "| 20.50 ± 0.71 |" in first
+    assert "+9.50 [+3.15, +15.85]" in first
+    assert "| sept - random | a, 5 shots | +9.50 | [+3.15, +15.85] | higher | 2 seeds |" in second
+    assert "Everywhere, where it has a part: budget 10, query image, retriever r, pool p." in text
+
+
+def test_the_terminal_leaves_out_what_nobody_knows_and_says_noise():
+    lines = table(line("random", [10.0, 12.0]), line("sept", [20.0, 9.0]))
+    text = as_terminal({"t": lines})
+    assert "t: top-1 on the test set in %, mean ± deviation over n runs" in text
+    assert text.count("within noise") == 2  # of the row, and of the difference
+    assert not re.search("paper|status|AP50|variant", text)
+    assert "one run each" in as_terminal({"t": [line("random", [1.0]), line("sept", [2.0])]})
+
+
+def test_what_is_measured_is_named():
+    assert "AP50 on the test set" in as_terminal({"t": [line("sept", [1.0], metric="ap50")]})
+    mixed = as_terminal({"t": [line("sept", [1.0], metric="ap50"), line("sept", [1.0], task="b")]})
+    assert "score on the test set" in mixed
+    assert "measure" in mixed
+
+
+def test_latex_is_balanced_and_escaped():
+    text = as_latex({"table_9": scores()})
+    assert text.count("{") == text.count("}")
+    assert re.findall(r"\\(begin|end)\{(\w+)\}", text) == [
+        ("begin", "table"),
+        ("begin", "tabular"),
+        ("end", "tabular"),
+        ("end", "table"),
+    ]
+    columns = len(re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)[0])
+    body = text.split("midrule")[1].split("\\bottomrule")[0]
+    for entries in filter(None, body.strip().splitlines()):
+        assert len(re.split(r"(?<!\\)&", entries)) == columns
+        assert entries.endswith(r" \\")
+    assert r"$20.50 \pm 0.71$" in text
+    assert "-- (3.50)" in text
+    assert r"x \& y\_\%,|\#" in text
+    assert not re.search(r"(?<!\\)[#%&_](?!\n)", re.sub(r"(?<!\\)&| %$|\{%$", "", text, flags=re.MULTILINE))
+
+
+def test_latex_special_characters_are_printed_as_they_are():
+    assert escape("a_b{c}\\~^$ ±") == r"a\_b\{c\}\textbackslash{}\textasciitilde{}\textasciicircum{}\$ $\pm$"
+
+
+S16 = {"query": "image", "retriever": "ibot_vit_s16", "pool": "sept155m"}
+
+
+@pytest.mark.parametrize(
+    ("task", "shot", "init", "budget", "rest", "value"),
     [
-        (("flowers102", 5, "rand_init", None, None, None, None), 19.9),
-        (("flowers102", 5, "random", 100_000, None, None, "sept155m"), 73.77),
-        (("flowers102", 5, "sept", 100_000, "image", "ibot_vit_s16", "sept155m"), 98.73),
-        (("flowers102", 5, "sept", 100_000, "image", "ibot_micro", "sept155m"), None),
-        (("flowers102", 5, "sept", 99, "image", "ibot_vit_s16", "sept155m"), None),
-        (("patterns_a", 5, "sept", 2000, "image", "ibot_micro", "patterns"), None),
+        ("flowers102", 5, "rand_init", None, {}, 19.9),
+        ("flowers102", 5, "in1k_sup", None, {}, 89.17),
+        ("flowers102", 5, "random", 100_000, {"pool": "sept155m"}, 73.77),
+        ("flowers102", 5, "sept", 100_000, S16, 98.73),
+        ("flowers102", 5, "sept", 99, S16, None),
+        ("flowers102", 5, "union_topk", 100_000, S16, None),
+        ("flowers102", 5, "sept", 100_000, S16 | {"retriever": "ibot_micro"}, None),
+        ("inat_m1k", 10, "sept", 1_000_000, S16, 48.38),
+        ("food101", 5, "sept", 100_000, S16 | {"pool": "in22k"}, 49.68),
+        ("food101", 5, "sept", 100_000, S16 | {"pool": "in22k", "retriever": "ibot_vit_b16"}, 52.25),
+        ("food101", 10, "sept", 100_000, S16 | {"pool": "in22k", "retriever": "ibot_vit_l16_in22k"}, 64.66),
+        ("food101", 5, "random", 100_000, {"pool": "yfcc100m"}, 21.69),
+        ("food101", "50%", "sept", 500_000, S16, 91.74),
+        ("food101", "full", "rand_init", None, {}, 77.4),
+        ("food101", "full", "sept", 1_000_000, S16, 93.97),
+        ("voc", "n1000", "sept", 300_000, S16 | {"query": "instance"}, 63.3),
+        ("voc", "n1000", "in1k_ssl", None, {}, 67.8),
+        ("in1k", "full", "retriever", None, {}, None),
     ],
 )
-def test_the_number_of_the_paper_stands_beside_ours_where_it_has_one(named, value):
-    assert _paper(named) == value
+def test_the_number_of_the_paper_stands_beside_ours_where_it_has_one(task, shot, init, budget, rest, value):
+    named = dict.fromkeys(CELL) | {"task": task, "shot": shot, "init": init, "budget": budget} | rest
+    assert printed(named) == value
+
+
+def test_every_number_of_the_papers_tables_can_be_met():
+    from sept.tables.paper import _index
+
+    with PAPER.open(newline="") as file:
+        kept = [each for each in csv.DictReader(file) if each["init"] != "retriever"]
+    assert {float(each["value"]) for each in kept} == set(_index().values())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (),
+        ("seed=3", "finetune.seed=7", "init=random", "budget=1k", "compute.epochs=2"),
+        ("task=food101", "task.path='/a b/ü'", "pool=sept155m", "pretrain=moby_swin_t", "finetune=classify"),
+        ("init=in1k_ssl", "init.weights=/weights/moby.pth", "shot=half", "pretrain=moby_swin_t"),
+        (
+            "pool=folder",
+            "pool.path='/it\\'s,(1)'",
+            "leak=remove",
+            "pool.without=[]",
+            "+pretrain.model.args.a=[1,2.5,x]",
+        ),
+        ("pool=sept155m", "pool.without=[intern]", "retriever=ibot_vit_b16", "retriever.weights=/w"),
+        ("~pretrain.model.args.depths", "pool.sources={}", "retriever.model.name='null'"),
+    ],
+)
+def test_the_command_of_a_run_composes_to_the_same_experiment(given):
+    """By itself, without the table; a shell splits it as shlex does."""
+    [cell] = expand("quickstart", ["init=sept", "finetune.seed=0", *given])
+    text = command(cell)
+    program, script, *overrides = shlex.split(text)
+    assert (program, script) == ("python", "train.py")
+    [again] = expand("quickstart", ["init=sept", "finetune.seed=0", *overrides])
+    assert leaves(again) == leaves(cell)
+    assert len(overrides) <= 12, "options say it shortly"
 
 
 def test_a_table_that_is_not_there_is_refused_in_one_line(capsys):
     assert main(["quickstrat"]) == 78
-    assert capsys.readouterr().err == "there is no table quickstrat; known are patterns, quickstart\n"
+    assert capsys.readouterr().err.startswith("there is no table quickstrat; known are ")
     assert main(["quickstart", "budget=3k"]) == 78
     assert main(["quickstart", "seed=abc"]) == 78
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert main(["seed=1"]) == 78
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_several_tables_and_forms_come_from_one_command(settings, capsys):
+    assert main(["quickstart", "patterns", *settings, "task=patterns_a", "seed=0", "finetune.seed=0", "--csv"]) == 0
+    parsed = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(each["table"], each["n"]) for each in parsed] == [("quickstart", "1")] * 3 + [("patterns", "1")] * 3
+    assert main(["quickstart", *settings, "init=sept", "finetune.seed=0", "--latex"]) == 0
+    assert r"\toprule" in capsys.readouterr().out

@@ -1,0 +1,179 @@
+"""Which figures a table's rows can fill, and with what: series of points, apart from any drawing.
+
+Each is the counterpart, at the scale of the rows, of a figure or a claim of the paper.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sept.tables import words
+from sept.tables.rows import Line
+
+MAX_BARS = 8  # side by side; with more, the smallest budget stands for all
+POOLED = ("query", "retriever")  # choices that can tell two series of one init apart, beside variant
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row: y and paper in percent; spread is the deviation over its runs, None for a single one."""
+
+    x: float
+    y: float
+    spread: float | None
+    paper: float | None
+    further: float | None = None  # x with what is shared counted in full
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or one colour of bars; init chooses the colour. level: a single point drawn across the panel."""
+
+    label: str
+    init: str
+    points: tuple[Point, ...]
+    level: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. ticks: names of the places on the x axis, for bars."""
+
+    title: str
+    series: tuple[Series, ...]
+    ticks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the report."""
+
+    name: str
+    title: str
+    caption: str
+    x: str
+    y: str
+    kind: Literal["lines", "bars"]
+    panels: tuple[Panel, ...]
+    counts: bool = False  # x counts something: a few whole numbers
+
+
+def charts(lines: Sequence[Line]) -> list[Chart]:
+    """The figures that these rows have the numbers for."""
+    known = [line for line in lines if line["n"]]
+    found = [_bars(known), _over_budget(known), _over_pool(known), _over_flops(known)]
+    return [_explained(chart) for chart in found if chart is not None]
+
+
+def _explained(chart: Chart) -> Chart:
+    """The caption says what the marks are."""
+    points = [point for panel in chart.panels for series in panel.series for point in series.points]
+    marks = ["Error bars: deviation over runs."] if any(point.spread is not None for point in points) else []
+    marks += ["Stars: the paper's numbers."] if any(point.paper is not None for point in points) else []
+    return replace(chart, caption=" ".join([chart.caption, *marks]))
+
+
+def _bars(lines: Sequence[Line]) -> Chart | None:
+    """SEPT Fig. 1b: the ways to start side by side, a group for each task; a panel for each number of shots."""
+    names = [name for name in words.varying(lines) if name not in ("task", "shot")]
+    told = ""
+    if len(_ways(lines, names)) > MAX_BARS and "budget" in names:
+        least = min(line["budget"] for line in lines if line["budget"] is not None)
+        lines = [line for line in lines if line["budget"] in (None, least)]
+        told, names = f" Budget: {least:,} images.", [name for name in names if name != "budget"]
+    ways = _ways(lines, names)
+    if not 2 <= len(ways) <= MAX_BARS:
+        return None
+    panels = []
+    for shot, group in _by(lines, ("shot",)):
+        tasks = tuple(dict.fromkeys(line["task"] for line in group))
+        series = [
+            Series(label, init, tuple(_point(line, tasks.index(line["task"])) for line in members))
+            for (label, init) in ways
+            if (members := [line for line in group if (words.label(line, names), line["init"]) == (label, init)])
+        ]
+        panels.append(Panel(words.named("shot", *shot), tuple(series), tasks))
+    caption = f"Counterpart of the paper's Fig. 1b (there: 100,000 images and ImageNet-1k).{told}"
+    return Chart("bars", "Ways to start, side by side", caption, "", words.metric(lines), "bars", tuple(panels))
+
+
+def _over_budget(lines: Sequence[Line]) -> Chart | None:
+    caption = (
+        "Counterpart of the paper's Table 3 and, on one source, of Fig. 4. Dashed: ways to start without a budget."
+    )
+    return _lines("budget", "Accuracy over budget", caption, "pre-training images", lines, "budget", ("pool",))
+
+
+def _over_pool(lines: Sequence[Line]) -> Chart | None:
+    caption = "Counterpart of the paper's Table 5. Dashed: ways to start without a pool."
+    pooled = [line | _of_pool(line) for line in lines]
+    return _lines("pool", "Accuracy over pool size", caption, "images in the pool", pooled, "pool_images", ("budget",))
+
+
+def _of_pool(line: Line) -> dict[str, Any]:
+    """A variant that is a size or source of the pool makes no series of its own; without a pool there is no size."""
+    settings = (line["variant"] or "").split(", ")
+    variant = None if all(each.startswith("pool.") for each in settings) else line["variant"]
+    return {"variant": variant} | ({"pool_images": None} if line["pool"] is None else {})
+
+
+def _over_flops(lines: Sequence[Line]) -> Chart | None:
+    caption = (
+        "Filled: the run's own compute. Hollow: with all that is made once for a pool counted in full (retriever, "
+        "embedding of the pool, index). What published checkpoints cost others is not counted."
+    )
+    return _lines("flops", "Accuracy over compute", caption, "FLOPs", lines, "flops", ("pool",), "shared_flops")
+
+
+def _lines(
+    name: str,
+    title: str,
+    caption: str,
+    x: str,
+    lines: Sequence[Line],
+    column: str,
+    apart: Sequence[str],
+    further: str | None = None,
+) -> Chart | None:
+    """A panel for each task and number of shots in which there are two places on the x axis to compare.
+
+    apart: what, beside init, query, retriever and variant, makes rows series of their own. further: a column to add.
+    """
+    panels = []
+    for held, group in _by(lines, ("task", "shot")):
+        varying = [each for each in words.varying(group) if each in ("init", *POOLED, *apart, "variant")]
+        series = tuple(_series(group, column, varying, further))
+        if len({point.x for each in series if not each.level for point in each.points}) > 1:
+            panels.append(Panel(f"{held[0]}, {words.named('shot', held[1])}", series))
+    return (
+        Chart(name, title, caption, x, words.metric(lines), "lines", tuple(panels), further is None) if panels else None
+    )
+
+
+def _series(lines: Sequence[Line], column: str, names: Sequence[str], further: str | None) -> Iterator[Series]:
+    for label, init in _ways(lines, names):
+        members = [line for line in lines if (words.label(line, names), line["init"]) == (label, init)]
+        placed = [line for line in members if line.get(column) is not None]
+        if placed:
+            points = [_point(line, line[column], further) for line in placed]
+            yield Series(label, init, tuple(sorted(points, key=lambda point: point.x)))
+        elif members:
+            yield Series(label, init, (_point(members[0], 0),), level=True)
+
+
+def _point(line: Line, x: float, further: str | None = None) -> Point:
+    shared = line.get(further) if further else None
+    return Point(x, line["mean"], line.get("std"), line["paper"], x + shared if shared else None)
+
+
+def _ways(lines: Sequence[Line], names: Sequence[str]) -> list[tuple[str, str]]:
+    """(label, init) of each way to start, in the order of the rows."""
+    return list(dict.fromkeys((words.label(line, names), line["init"]) for line in lines))
+
+
+def _by(lines: Sequence[Line], names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[Line]]]:
+    """The rows grouped by these choices, in their order."""
+    groups: dict[tuple[Any, ...], list[Line]] = {}
+    for line in lines:
+        groups.setdefault(tuple(line[name] for name in names), []).append(line)
+    yield from groups.items()

@@ -1,0 +1,180 @@
+"""Charts drawn as SVG that stands inside a page: its text and lines take the page's own colour."""
+
+import io
+import re
+from typing import Any
+
+from sept.tables.charts import Chart, Panel, Point, Series
+
+COLOURS = {  # Okabe and Ito's, told apart on light and on dark ground and by the colour-blind
+    "rand_init": "#8c8c8c",
+    "in1k_sup": "#009e73",
+    "in1k_ssl": "#cc79a7",
+    "random": "#e69f00",
+    "sept": "#0072b2",
+    "union_topk": "#56b4e9",
+    "classifier": "#d55e00",
+    "cluster": "#b8a800",
+}
+INK = "#010203"  # stands for the page's text colour until the SVG is done
+PANEL = (3.6, 2.7)  # inches
+LETTER, HANDLE, ENTRY = 0.075, 0.6, 0.2  # inches of a legend: width of a letter, of mark and gap, height of a line
+MANY = 3  # panels a line at most
+BARS_WIDTH = 0.8  # of the distance between two groups
+DECADES = 1.5  # of an axis, from which on powers of ten alone are enough ticks
+MARKERS = "os^vDP"  # of the series of one init
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sept",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.fontsize": 8,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+def draw(chart: Chart, prefix: str = "figure") -> str:
+    """An `<svg>` element without reference to anything outside; ids begin with `prefix` and its name."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    text = io.StringIO()
+    with rc_context(STYLE):
+        FigureCanvasSVG(_figure(chart)).print_svg(text, metadata={"Date": None})
+    return _inline(text.getvalue(), f"{prefix}-{chart.name}-", chart.title)
+
+
+def _figure(chart: Chart) -> Any:
+    """The panels side by side, those of many bars one below the other, over one legend."""
+    from matplotlib.figure import Figure
+
+    crowded = chart.kind == "bars" and max(len(panel.ticks) for panel in chart.panels) > MANY
+    columns = 1 if crowded else min(MANY, len(chart.panels))
+    lines = -(-len(chart.panels) // columns)
+    width = PANEL[0] * columns * (2 if columns == 1 else 1)
+    labels = {series.label for panel in chart.panels for series in panel.series}
+    abreast = max(1, min(len(labels), int(width / (LETTER * max(map(len, labels)) + HANDLE))))
+    height = PANEL[1] * lines + ENTRY * (1 + -(-len(labels) // abreast))
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for ax, panel in zip(axes, chart.panels, strict=False):
+        _panel(ax, panel, chart)
+    for ax in axes[len(chart.panels) :]:
+        ax.set_axis_off()
+    figure.supylabel(f"{chart.y}, %", fontsize=STYLE["font.size"])
+    _legend(figure, axes[: len(chart.panels)], abreast)
+    return figure
+
+
+def _panel(ax: Any, panel: Panel, chart: Chart) -> None:
+    if chart.kind == "bars":
+        _bars(ax, panel)
+    else:
+        _curves(ax, panel)
+        _ticks(ax, panel, chart.counts)
+    ax.set(title=panel.title, xlabel=chart.x)
+    ax.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _curves(ax: Any, panel: Panel) -> None:
+    """Points joined in the order of x, on a logarithmic axis; levels across it."""
+    ax.set_xscale("log")
+    for series, marker in _marked(panel):
+        colour = COLOURS[series.init]
+        if series.level:
+            [point] = series.points
+            ax.axhline(point.y, color=colour, linestyle="--", linewidth=1, label=series.label)
+            if point.paper is not None:
+                ax.axhline(point.paper, color=colour, linestyle=":", linewidth=1)
+            continue
+        x, y = [point.x for point in series.points], [point.y for point in series.points]
+        errors = [point.spread or 0 for point in series.points]
+        ax.errorbar(
+            x, y, errors, color=colour, marker=marker, markersize=5, capsize=2, linewidth=1.2, label=series.label
+        )
+        for point in series.points:
+            _beside(ax, point, colour, marker)
+
+
+def _ticks(ax: Any, panel: Panel, counts: bool) -> None:
+    """Counts are few and named one by one; other numbers by powers of ten, and between them on a short axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    points = [point for series in panel.series if not series.level for point in series.points]
+    places = sorted({at for point in points for at in (point.x, point.further) if at is not None})
+    if counts:
+        ax.set_xticks(places, [_count(at) for at in places])
+        return
+    short = places[-1] < places[0] * 10**DECADES
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:.0e}".replace("e+", "e")))
+
+
+def _count(number: float) -> str:
+    """`2k`, `1.2M`."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.0f}"
+
+
+def _beside(ax: Any, point: Point, colour: str, marker: str) -> None:
+    """What belongs to a point: the paper's number, and the same result at the cost that includes what is shared."""
+    if point.paper is not None:
+        ax.plot([point.x], [point.paper], color=colour, marker="*", markersize=7, mfc="none", linestyle="")
+    if point.further is not None:
+        ax.plot([point.x, point.further], [point.y] * 2, color=colour, linewidth=0.6, alpha=0.6)
+        ax.plot([point.further], [point.y], color=colour, marker=marker, markersize=5, mfc="none", linestyle="")
+
+
+def _marked(panel: Panel) -> list[tuple[Series, str]]:
+    """Each series with its marker: those of one init share a colour."""
+    before: dict[str, int] = {}
+    marked = []
+    for series in panel.series:
+        place = before[series.init] = before.get(series.init, -1) + 1
+        marked.append((series, MARKERS[place % len(MARKERS)]))
+    return marked
+
+
+def _bars(ax: Any, panel: Panel) -> None:
+    width = BARS_WIDTH / len(panel.series)
+    shades: dict[str, int] = {}
+    for place, series in enumerate(panel.series):
+        shade = shades[series.init] = shades.get(series.init, -1) + 1
+        colour = COLOURS[series.init]
+        offset = (place - (len(panel.series) - 1) / 2) * width
+        x = [point.x + offset for point in series.points]
+        heights = [point.y for point in series.points]
+        ax.bar(x, heights, width * 0.92, color=colour, alpha=0.9**shade, hatch="/" * shade, label=series.label)
+        for at, point in zip(x, series.points, strict=True):
+            ax.errorbar([at], [point.y], [point.spread or 0], color=INK, capsize=2, linewidth=0.8)
+            if point.paper is not None:
+                ax.plot([at], [point.paper], color=INK, marker="*", markersize=6, mfc="none", linestyle="")
+    ax.set_xticks(range(len(panel.ticks)), panel.ticks)
+    ax.set_ylim(bottom=0)
+
+
+def _legend(figure: Any, axes: Any, abreast: int) -> None:
+    """One for all panels, each label once."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=abreast)
+
+
+def _inline(svg: str, prefix: str, title: str) -> str:
+    """The element alone: no prologue, metadata or namespaces, which a page does not need; ids made the page's own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    return svg.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,236 @@
+"""The report: one page that needs nothing but itself, from the tables down to the runs that each number rests on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sept.store.artefact import KEY_CHARS
+from sept.store.disk import storage_errors
+from sept.tables import words
+from sept.tables.charts import charts
+from sept.tables.matrix import Matrix, matrix
+from sept.tables.page import escape, folded, grid, page, paragraph, wide
+from sept.tables.rows import Line
+from sept.tables.runs import command
+from sept.tables.statistics import differences
+from sept.tables.text import Tables, compared
+
+SHORT = 24  # differences up to which they are shown unfolded
+ABOUT = (
+    "Numbers are means over runs with different seeds, ± their standard deviation; n counts the runs. Below each "
+    "stands what the paper printed for the same comparison, where it printed one. Each number leads to its runs, with "
+    "the command that makes each of them again."
+)
+NOISE = (
+    f"Runs with the same seeds are paired; the interval is Student's t at {words.PERCENT}, each for itself, without a "
+    "correction for their number. A difference whose interval contains 0 is within noise."
+)
+
+
+def write_report(path: Path, tables: Tables) -> None:
+    """Replaces the file at `path` at once. Raises StorageError where it cannot be written."""
+    from sept.retrieval.shards import publish
+
+    text = report(tables)
+    with storage_errors(path):
+        publish(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
+
+
+def report(tables: Tables) -> str:
+    """The page, as text."""
+    links = [f'<a href="#{escape(name)}">{escape(name)}</a>' for name in tables]
+    parts = [paragraph(ABOUT), f'<nav>{"".join(links)}<a href="#runs">runs</a></nav>']
+    for name, lines in tables.items():
+        parts += _table(name, lines)
+    parts += ['<h2 id="runs">Runs</h2>']
+    for name, lines in tables.items():
+        for place, line in enumerate(lines):
+            parts += _runs(name, place, line)
+    return page(f"sept: {', '.join(tables)}", parts)
+
+
+def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
+    finished, wanted = sum(bool(line["n"]) for line in lines), len(lines)
+    yield f'<h2 id="{escape(name)}">{escape(name)}</h2>'
+    same = _same_count(lines)
+    counted = f" n = {same}." if same else ""
+    yield paragraph(f"{words.metric(lines)} on the test set in %.{counted} {words.everywhere(lines)}")
+    if finished < wanted:
+        yield paragraph(f"{finished} of {wanted} comparisons have finished runs.")
+    for reason in words.reasons(lines):
+        yield paragraph(reason, "quiet")
+    yield _matrix(name, lines, matrix(lines))
+    yield from _differences(lines)
+    yield from _figures(name, lines)
+    yield from _costs(lines)
+    yield from _galleries(lines)
+
+
+def _matrix(name: str, lines: Sequence[Line], layout: Matrix) -> str:
+    same = _same_count(lines)
+    body = []
+    for way, values in enumerate(layout.ways):
+        told = zip(layout.names, values, strict=True)
+        cells = [f"<th>{escape(words.cell(each, value))}</th>" for each, value in told]
+        for column in range(len(layout.columns)):
+            place = layout.cells.get((way, column))
+            cells.append('<td class="number"></td>' if place is None else _entry(name, place, lines[place], not same))
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return wide(_heads(layout), body)
+
+
+def _same_count(lines: Sequence[Line]) -> int | None:
+    """How many runs each finished comparison has, if all have as many."""
+    counts = {line["n"] for line in lines} - {0}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _heads(layout: Matrix) -> str:
+    """The tasks, each over its numbers of shots where those vary."""
+    several = len({shot for _, shot in layout.columns}) > 1
+    names = "".join(f'<th rowspan="{1 + several}">{escape(each)}</th>' for each in layout.names)
+    if not several:
+        tasks = "".join(f'<th class="number">{escape(task)}</th>' for task, _ in layout.columns)
+        return f"<thead><tr>{names}{tasks}</tr></thead>"
+    over = "".join(f'<th class="over" colspan="{width}">{escape(task)}</th>' for task, width in layout.spans())
+    shots = "".join(f'<th class="number">{escape(words.named("shot", shot))}</th>' for _, shot in layout.columns)
+    return f"<thead><tr>{names}{over}</tr><tr>{shots}</tr></thead>"
+
+
+def _entry(name: str, place: int, line: Line, counted: bool) -> str:
+    """One number, a link to its runs, over what qualifies it and the paper's."""
+    ours = words.spread(line, "mean", "std") or "–"
+    below = [f"n = {line['n']}"] if counted and line["n"] else []
+    below += [line["status"]] if line["status"] else []
+    below += [f"paper {line['paper']:.2f}"] if line["paper"] is not None else []
+    notes = "".join(f"<small>{escape(text)}</small>" for text in below)
+    return f'<td class="number"><a href="#{_anchor(name, place)}">{ours}</a>{notes}</td>'
+
+
+def _anchor(name: str, place: int) -> str:
+    return escape(f"{name}-{place + 1}")
+
+
+def _differences(lines: Sequence[Line]) -> Iterator[str]:
+    titles, texts = compared(lines)
+    if not texts:
+        return
+    yield "<h3>Differences</h3>"
+    yield paragraph(NOISE, "quiet")
+    noise = ["" if found.interval.within_noise is False else "noise" for found in differences(lines)]
+    yield folded(f"{len(texts)} differences", grid(titles, texts, (2, 3), noise), opened=len(texts) <= SHORT)
+
+
+def _figures(name: str, lines: Sequence[Line]) -> Iterator[str]:
+    drawn = charts(lines)
+    if not drawn:
+        return
+    from sept.tables.figures import draw
+
+    yield "<h3>Figures</h3>"
+    for chart in drawn:
+        caption = f"<b>{escape(chart.title)}.</b> {escape(chart.caption)}"
+        yield f"<figure>{draw(chart, name)}<figcaption>{caption}</figcaption></figure>"
+
+
+def _costs(lines: Sequence[Line]) -> Iterator[str]:
+    """Of a run of each comparison, and of all that the table rests on, each artefact once."""
+    finished = [line for line in lines if line["n"]]
+    if not finished:
+        return
+    names = words.varying(lines)
+    titles = [*names, "own FLOPs", "own s", "shared FLOPs", "shared s"]
+    texts = [
+        [words.cell(name, line[name]) for name in names]
+        + [f"{line['flops']:.2e}", f"{line['wall_s']:,.0f}"]
+        + [f"{line['shared_flops']:.2e}", f"{line['shared_wall_s']:,.0f}"]
+        for line in finished
+    ]
+    yield "<h3>Costs</h3>"
+    yield paragraph(
+        "Of one run. Own: its selection, pre-training and fine-tuning. Shared: what is made once for a pool or a task, "
+        "whatever runs use it (retriever, embedding of the pool, index).",
+        "quiet",
+    )
+    yield folded("by comparison", grid(titles, texts, range(len(names), len(titles))), opened=len(texts) <= SHORT)
+    totals = _totals(finished)
+    marked = ["" for _ in totals[:-1]] + ["total"]
+    yield "<h4>All runs of this table, each artefact once</h4>"
+    yield grid(["stage", "", "artefacts", "FLOPs", "wall s"], totals, (2, 3, 4), marked)
+
+
+def _totals(lines: Sequence[Line]) -> list[list[str]]:
+    made = {each["key"]: each for line in lines for run in line["runs"] for each in run["artefacts"]}
+    by_stage: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for each in made.values():
+        by_stage.setdefault((each["stage"], each["shared"]), []).append(each)
+    texts = [_sum(stage, "shared" if shared else "own", found) for (stage, shared), found in by_stage.items()]
+    return [*texts, _sum("all", "", [*made.values()])]
+
+
+def _sum(stage: str, kind: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    flops, wall_s = sum(each["flops"] for each in found), sum(each["wall_s"] for each in found)
+    return [stage, kind, f"{len(found):,}", f"{flops:.2e}", f"{wall_s:,.0f}"]
+
+
+def _galleries(lines: Sequence[Line]) -> Iterator[str]:
+    """A look into one selection of each comparison; a larger budget begins with the same images."""
+    from sept.tables.pictures import strips
+
+    seen, shown = set(), []
+    names = [name for name in words.varying(lines) if name != "budget"]
+    for line in lines:
+        choices = tuple(line[name] for name in words.CHOICES if name != "budget")
+        if line["pool"] is None or not line["experiments"] or choices in seen:
+            continue
+        seen.add(choices)
+        shown += [
+            f"<h4>{escape(words.label(line, names))}</h4>" + "".join(_strip(each) for each in found)
+            for found in [strips(line["experiments"][0])]
+            if found
+        ]
+    if shown:
+        yield "<h3>Selections</h3>"
+        yield paragraph(
+            "Of the first run of each. Framed: a labelled image of the task; then what it brought.", "quiet"
+        )
+        yield folded(f"{len(shown)} selections", "\n".join(shown), opened=len(shown) <= SHORT)
+
+
+def _strip(strip: Any) -> str:
+    from sept.tables.pictures import picture
+
+    def figure(image: Any, caption: str, kind: str = "") -> str:
+        source, told = picture(image), f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        return f'<figure{kind}><img alt="{escape(caption or strip.label)}" src="{source}">{told}</figure>'
+
+    query = [] if strip.query is None else [figure(strip.query, "query", ' class="query"')]
+    chosen = [figure(image, "" if similarity is None else f"{similarity:.3f}") for image, similarity in strip.chosen]
+    return f'<div class="strip" title="{escape(strip.label)}">{"".join([*query, *chosen])}</div>'
+
+
+def _runs(name: str, place: int, line: Line) -> Iterator[str]:
+    """The entry that a number leads to."""
+    told = words.label(line, words.CHOICES)
+    yield f'<section id="{_anchor(name, place)}"><h4>{escape(name)}: {escape(told)}</h4>'
+    yield paragraph(": ".join(text for text in (line["status"], line["reason"]) if text))
+    score = words.METRICS.get(line["metric"], line["metric"])
+    for run, e in zip(line["runs"], line["experiments"], strict=True):
+        facts = (
+            f"{score} {run['score']:.2f} · seed {run['seed']}, fine-tuning seed {run['finetune_seed']} · "
+            f"{run['flops']:.2e} FLOPs, {run['wall_s']:,.0f} s · {run['status']} · commit {_commit(run['commit'])}"
+        )
+        yield paragraph(facts)
+        yield f"<pre>{escape(command(e))}</pre>"
+        listed = [[each["path"], "shared" if each["shared"] else "own"] for each in run["artefacts"]]
+        yield folded(
+            f"key {run['key'][:KEY_CHARS]}: {len(listed)} artefacts below the store", grid(["path", ""], listed, ())
+        )
+    yield "</section>"
+
+
+def _commit(commit: Mapping[str, Any] | None) -> str:
+    """Of the code that made the result."""
+    if commit is None:
+        return "unknown"
+    return f"{commit['sha'][:12]}{' with changes' if commit['dirty'] else ''}"

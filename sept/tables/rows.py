@@ -1,0 +1,169 @@
+"""The rows of a table: each comparison of a sweep, with what the store holds of its runs, beside the paper's number."""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sept.config import Experiment
+from sept.errors import SeptError
+from sept.machine import resolve
+from sept.pipeline import Pipeline
+from sept.results import CELL, choices, row
+from sept.store import Step, Store
+from sept.tables.paper import printed
+from sept.tables.runs import leaves
+from sept.tables.statistics import gain
+
+Line = dict[str, Any]
+"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: all there),
+reason, runs (as `results.row` gives them) and their experiments."""
+
+MEAN_OF = {
+    "mean": "score",
+    "frozen_mean": "frozen_top1",
+    "ap_mean": "ap",
+    "ap50_mean": "ap50",
+    "ap75_mean": "ap75",
+    "pool_images": "pool_images",
+    "flops": "flops",
+    "shared_flops": "shared_flops",
+    "wall_s": "wall_s",
+    "shared_wall_s": "shared_wall_s",
+}
+SPREAD_OF = {"std": "score", "frozen_std": "frozen_top1"}
+SEEN = {"task.name", "init.name", "budget.images", "query.name", "retriever.name", "pool.name", "shot.per_class"}
+
+
+@dataclass
+class _Group:
+    """The runs of one comparison, each once, though a sweep may name it often: rand_init at every budget."""
+
+    unseeded: Experiment
+    wanted: set[str] = field(default_factory=set)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+
+
+def rows(cells: Iterable[Experiment]) -> list[Line]:
+    """A row for each comparison, in the order of the sweep: mean and deviation over the runs that are finished.
+
+    A cell whose data or weights are not on this machine, or whose artefact is damaged, is a missing one with a reason.
+    """
+    groups: dict[tuple[str, str], _Group] = {}
+    keys: dict[str, str] = {}
+    stores: dict[str, Store] = {}
+    for e in cells:
+        if e.store.root not in stores:
+            stores[e.store.root] = Store(e.store.root, mode="read-only")
+        unseeded = replace(e, seed=0, finetune=replace(e.finetune, seed=0))
+        text = _text(leaves(unseeded))
+        if text not in keys:
+            keys[text] = _key(unseeded, text)  # tells apart what no column shows
+        group = groups.setdefault((_text(_named(e)), keys[text]), _Group(unseeded))
+        _look(group, e, stores[e.store.root])
+    variants = _variants([group.unseeded for group in groups.values()])
+    lines = [_line(group, variant) for group, variant in zip(groups.values(), variants, strict=True)]
+    return [line | _gain(line, lines) for line in lines]
+
+
+def _look(group: _Group, e: Experiment, store: Store) -> None:
+    """Add what the store holds of one cell."""
+    try:
+        step = _step(e)
+        group.wanted.add(step.key)
+        done = row(e, step, store)
+    except SeptError as error:
+        group.wanted.add(f"{e.seed}.{e.finetune.seed}")
+        group.refusals.append(str(error))
+        return
+    if done is not None:
+        group.runs[done["key"]], group.experiments[done["key"]] = done, e
+
+
+def _step(e: Experiment) -> Step:
+    return Pipeline(e, resolve(e.hardware)).run()
+
+
+def _key(unseeded: Experiment, text: str) -> str:
+    try:
+        return _step(unseeded).key
+    except SeptError:  # what is not on this machine has no key
+        return text
+
+
+def _named(e: Experiment) -> dict[str, Any]:
+    return {name: value for name, value in choices(e).items() if name in CELL}
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _line(group: _Group, variant: str | None) -> Line:
+    named, runs = _named(group.unseeded), [*group.runs.values()]
+    return {
+        **named,
+        "variant": variant,
+        "metric": runs[0]["metric"] if runs else None,
+        "n": len(runs),
+        **_summary(runs),
+        "paper": printed(named),
+        "status": _status(group),
+        "reason": group.refusals[0] if group.refusals else None,
+        "runs": runs,
+        "experiments": [*group.experiments.values()],
+    }
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Means, and deviations of what there is more than one of; without the measures that the metric lacks."""
+    values = {}
+    for name, source in (MEAN_OF | SPREAD_OF).items():
+        known = [run[source] for run in runs if run.get(source) is not None]
+        if len(known) > (name in SPREAD_OF):
+            values[name] = (statistics.stdev if name in SPREAD_OF else statistics.fmean)(known)
+    return values
+
+
+def _status(group: _Group) -> str:
+    """Empty where every run is there and none was stopped on the way."""
+    absent = len(group.wanted) - len(group.runs)
+    resumed = sum(run["status"] == "resumed" for run in group.runs.values())
+    parts = [f"{resumed} resumed"] if resumed else []
+    if absent:
+        parts.append(f"{absent} of {len(group.wanted)} missing" if group.runs else "missing")
+    return ", ".join(parts)
+
+
+def _variants(experiments: list[Experiment]) -> list[str | None]:
+    """For each comparison whose columns say the same as another's, the settings that tell them apart."""
+    names = [_text(_named(e)) for e in experiments]
+    several = Counter(names)
+    told: list[str | None] = []
+    for e, name in zip(experiments, names, strict=True):
+        if several[name] == 1:
+            told.append(None)
+            continue
+        alike = [leaves(other) for other, same in zip(experiments, names, strict=True) if same == name]
+        apart = {
+            setting: value
+            for setting, value in leaves(e).items()
+            if setting not in SEEN and any(other.get(setting) != value for other in alike)
+        }
+        told.append(", ".join(f"{setting}={value}" for setting, value in apart.items()))
+    return told
+
+
+def _gain(line: Line, lines: list[Line]) -> dict[str, Any]:
+    """What a row of images like the task has over its row of random ones."""
+    over = gain(line, lines)
+    if over is None:
+        return {}
+    found: dict[str, Any] = {"gain": over.mean, "gain_n": over.n}
+    if over.within_noise is not None:
+        found |= {"gain_low": over.low, "gain_high": over.high, "within_noise": "yes" if over.within_noise else "no"}
+    return found

@@ -1,0 +1,122 @@
+"""How far one row lies above another, and whether that is more than noise: paired runs, Student's t.
+
+Two runs are a pair when they have the same seeds: the same few shots of the task, the same order of fine-tuning. What
+the pair shares drops out of its difference.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sept.config import SIMILAR
+
+CONFIDENCE = 0.95
+ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
+AXES = ("init", "budget", "query", "retriever", "pool", "variant")  # in exactly one of which they differ
+BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "random")  # what is compared with is on the right of the minus
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of n independent differences; low and high bound it with CONFIDENCE, None where n is 1."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def within_noise(self) -> bool | None:
+        """Whether the interval contains 0; None without an interval."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`above` minus `below`, two rows that differ in `axis`. over: what the n pairs differ in."""
+
+    above: Mapping[str, Any]
+    below: Mapping[str, Any]
+    axis: str
+    interval: Interval
+    over: str
+
+
+def interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Student's t interval for the mean of independent, normal differences; at least one."""
+    n, mean = len(differences), statistics.fmean(differences)
+    if n == 1:
+        return Interval(mean, None, None, 1)
+    from scipy.special import stdtrit  # the t quantile, without the second that scipy.stats takes to import
+
+    reach = float(stdtrit(n - 1, (1 + confidence) / 2)) * statistics.stdev(differences) / math.sqrt(n)
+    return Interval(mean, mean - reach, mean + reach, n)
+
+
+def paired(above: Mapping[str, Any], below: Mapping[str, Any]) -> tuple[Interval, str] | None:
+    """The difference of two rows over the seeds that both have, and what those are; None where they share none.
+
+    Fine-tunings of one seed share their pre-training and their shots, so they are averaged and count once. With a
+    single seed the fine-tunings are all there is: the interval then speaks of that pre-training only.
+    """
+    ours, theirs = _scores(above), _scores(below)
+    gaps: dict[int, list[float]] = {}
+    for seeds in sorted(ours.keys() & theirs.keys()):
+        gaps.setdefault(seeds[0], []).append(ours[seeds] - theirs[seeds])
+    if not gaps:
+        return None
+    if len(gaps) == 1:
+        [repeated] = gaps.values()
+        return interval(repeated), "fine-tunings of one pre-training" if len(repeated) > 1 else "one run each"
+    return interval([statistics.fmean(each) for each in gaps.values()]), "seeds"
+
+
+def _scores(line: Mapping[str, Any]) -> dict[tuple[int, int], float]:
+    return {(run["seed"], run["finetune_seed"]): run["score"] for run in line.get("runs", ())}
+
+
+def differences(lines: Sequence[Mapping[str, Any]]) -> list[Difference]:
+    """Every two rows that differ in the init alone; for each other choice, rows and the first that differs in it."""
+    found: list[Difference] = []
+    firsts: dict[tuple[Any, ...], Any] = {}
+    for below, above in itertools.combinations(lines, 2):
+        axis = _axis(below, above)
+        if axis == "init" and _rank(below) > _rank(above):
+            below, above = above, below
+        if axis is None or (axis != "init" and firsts.setdefault(_but(below, axis), below[axis]) != below[axis]):
+            continue
+        result = paired(above, below)
+        if result is not None:
+            found.append(Difference(above, below, axis, *result))
+    return found
+
+
+def gain(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Interval | None:
+    """How far a row of images like the task lies above its row of random ones, where there is one."""
+    if line["init"] not in SIMILAR:
+        return None
+    results = [paired(line, below) for below in lines if below["init"] == "random" and _axis(below, line) == "init"]
+    return next((result[0] for result in results if result is not None), None)
+
+
+def _axis(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """The one choice in which two rows differ, None where it is not one; one without a part in a row never differs."""
+    if any(first[name] != second[name] for name in ALIKE):
+        return None
+    apart = [
+        name
+        for name in AXES
+        if first[name] != second[name] and (name == "init" or None not in (first[name], second[name]))
+    ]
+    return apart[0] if len(apart) == 1 else None
+
+
+def _rank(line: Mapping[str, Any]) -> int:
+    return BASELINES.index(line["init"]) if line["init"] in BASELINES else len(BASELINES)
+
+
+def _but(line: Mapping[str, Any], axis: str) -> tuple[Any, ...]:
+    return (axis, *(line[name] for name in (*ALIKE, *AXES) if name != axis))

@@ -1,0 +1,135 @@
+"""A table as text: for the terminal, as CSV for programs, as Markdown."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sept.results import CELL
+from sept.tables import words
+from sept.tables.rows import Line
+from sept.tables.statistics import Difference, differences
+
+Tables = Mapping[str, Sequence[Line]]
+"""Rows by the name of their table."""
+
+SCORES = ("mean", "std", "frozen_mean", "frozen_std", "ap_mean", "ap50_mean", "ap75_mean")
+GAIN = ("gain", "gain_low", "gain_high", "within_noise")
+COSTS = ("pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
+COLUMNS = (*CELL, "variant", "metric", "n", *SCORES, *GAIN, *COSTS, "paper", "status", "reason")
+DIGITS = dict.fromkeys((*SCORES, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
+DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "pool_images": ".0f"}
+MEASURED: dict[str, Callable[[Line], str]] = {
+    "n": lambda line: str(line["n"]),
+    "frozen": lambda line: words.spread(line, "frozen_mean", "frozen_std"),
+    "AP": lambda line: words.spread(line, "ap_mean"),
+    "AP50": lambda line: words.spread(line, "ap50_mean"),
+    "AP75": lambda line: words.spread(line, "ap75_mean"),
+    "over random": words.gained,
+    "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
+    "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
+    "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
+    "status": lambda line: line["status"],
+}
+LEFT = (*words.CHOICES, "status", "difference", "where", "verdict", "pairs")
+TERMINAL_WIDTH = 160
+DIFFERENCES = 24  # that a terminal shows
+
+
+def cells_of(line: Line) -> list[str]:
+    """A row's COLUMNS as text; nothing where there is nothing yet."""
+    texts = []
+    for name in COLUMNS:
+        value = line.get(name)
+        texts.append("" if value is None else format(value, DIGITS[name]) if name in DIGITS else str(value))
+    return texts
+
+
+def as_csv(tables: Tables) -> str:
+    """One line a comparison, under a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("table", *COLUMNS))
+    writer.writerows((name, *cells_of(line)) for name, lines in tables.items() for line in lines)
+    return text.getvalue()
+
+
+def shown(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Titles and texts for people: choices that vary, then what is known of the measures."""
+    names, score = words.varying(lines), words.metric(lines)
+    measured = {"n": MEASURED["n"], score: lambda line: words.spread(line, "mean", "std")}
+    if score == "score":
+        measured["measure"] = lambda line: words.METRICS.get(line["metric"], line["metric"] or "")
+    measured |= {title: text for title, text in MEASURED.items() if title not in measured}
+    texts = {title: [text(line) for line in lines] for title, text in measured.items()}
+    known = {title: column for title, column in texts.items() if any(column)}
+    body = [[words.cell(name, line[name]) for name in names] for line in lines]
+    right = zip(*known.values(), strict=True)
+    return [*names, *known], [[*chosen, *found] for chosen, found in zip(body, right, strict=True)]
+
+
+def compared(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Titles and texts of the differences between rows."""
+    names = words.varying(lines)
+    return ["difference", "where", words.metric(lines), f"{words.PERCENT} interval", "verdict", "pairs"], [
+        _difference(found, names) for found in differences(lines)
+    ]
+
+
+def _difference(found: Difference, names: Sequence[str]) -> list[str]:
+    over = found.interval
+    return [
+        words.subject(found),
+        words.where(found, names),
+        words.signed(over.mean),
+        words.bounds(over.low, over.high),
+        words.verdict(found),
+        words.pairs(found),
+    ]
+
+
+def as_markdown(tables: Tables) -> str:
+    """A heading, the table and its differences, for each name."""
+    parts = []
+    for name, lines in tables.items():
+        parts += [f"## {words.title(name, lines)}", words.everywhere(lines), _pipes(*shown(lines))]
+        titles, texts = compared(lines)
+        parts += [*words.reasons(lines), _pipes(titles, texts) if texts else ""]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _pipes(titles: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
+    rule = ["---" if title in LEFT else "---:" for title in titles]
+    escaped = [[text.replace("|", "\\|") for text in line] for line in texts]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [titles, rule, *escaped])
+
+
+def as_terminal(tables: Tables) -> str:
+    """Tables for people; what the names share is said once."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=TERMINAL_WIDTH)
+    for name, lines in tables.items():
+        _print(console, words.title(name, lines), *shown(lines))
+        for told in (words.everywhere(lines), *words.reasons(lines)):
+            console.print(told, markup=False, highlight=False)
+        titles, texts = compared(lines)
+        if len(texts) > DIFFERENCES:
+            console.print(
+                f"{len(texts)} differences between rows: --markdown or --html FILE shows them", highlight=False
+            )
+        elif texts:
+            _print(console, "differences, paired by seeds", titles, texts)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def _print(console: Any, title: str, titles: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for each in titles:
+        table.add_column(each, justify="left" if each in LEFT else "right")
+    for line in texts:
+        table.add_row(*map(Text, line))
+    console.print(table)
