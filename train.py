@@ -31,16 +31,16 @@ failures: list[int] = []  # exit codes of the cells that failed
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
     """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    known = HydraConfig.get()
+    here = known.launcher._target_.endswith(".BasicLauncher")  # other launchers run cells in other processes
     try:
-        run(compose.load(cfg, expanded=sweep))
+        run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN))
     except Interrupted as stop:
         sys.exit(_told(stop))
-    except SeptError as error:
+    except Exception as error:
         failures.append(_told(error))
-    except Exception:
-        traceback.print_exc()
-        failures.append(SeptError.exit_code)
+        if not here:
+            raise  # Hydra hands it to `main`, once the others are done
 
 
 def run(e: config.Experiment) -> dict | None:
@@ -58,7 +58,10 @@ def run(e: config.Experiment) -> dict | None:
     return done
 
 
-def _told(error: SeptError) -> int:
+def _told(error: Exception) -> int:
+    if not isinstance(error, SeptError):
+        traceback.print_exception(error)
+        return SeptError.exit_code
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 
@@ -74,8 +77,10 @@ def main() -> None:
         compose.register()
         with compose.one_line():
             cell()
-    except SeptError as error:
-        sys.exit(_told(error))
+    except Exception as error:
+        failures.append(_told(error))
+        if not any(text.startswith("hydra/launcher=") for text in sys.argv):
+            sys.exit(failures[-1])  # else: of a cell in another process; the table shows what became of the others
     if table is not None:
         from sept import tables
 

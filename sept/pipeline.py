@@ -345,7 +345,7 @@ class Pipeline:
             assert t.train_per_class is not None
             names = ("domain", "train_per_class", "test_per_class", "side", "seed")
             spec = {"kind": t.kind} | {name: getattr(t, name) for name in names}
-            estimate = {"classes": classes(t.domain), "per_class": t.train_per_class}
+            estimate: dict[str, float] = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
         else:
             spec, estimate = self._present(f"task={t.name}", self._listed, self._unlisted())

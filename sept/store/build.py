@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sept.errors import ConfigError, DataError, NonFiniteError
+from sept.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
 from sept.store.disk import fingerprint, payload, storage_errors, sync, sync_folders, temporary_name, write_json
 from sept.store.provenance import commit, versions
@@ -43,7 +43,8 @@ def complete(step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: b
 
 
 def read_work(folder: Path) -> dict[str, Any] | None:
-    """The record of an unfinished folder: step, attempts, seconds, pid, host; None when there is none."""
+    """The record of an unfinished folder: step, attempts, seconds, pid, host, and why the last attempt failed if it
+    did; None when there is none."""
     try:
         work: dict[str, Any] = json.loads((folder / WORK).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -87,11 +88,13 @@ def _last_attempt_s(folder: Path, work: Mapping[str, Any]) -> float:
 
 @contextmanager
 def _end_marked(folder: Path) -> Iterator[None]:
-    """Lets a failing attempt leave its end time, which `_last_attempt_s` reads."""
+    """Lets a failing attempt leave its reason, and its end time, which `_last_attempt_s` reads."""
     try:
         yield
-    except BaseException:
-        with suppress(OSError):
+    except BaseException as error:
+        with suppress(OSError, DataError):
+            if isinstance(error, Exception) and not isinstance(error, Interrupted):
+                write_json(folder / WORK, (read_work(folder) or {}) | {"failure": " ".join(str(error).split())})
             os.utime(folder / WORK, (time.time(),) * 2)  # the kernel's own stamp lags by a clock tick
         raise
 

@@ -67,6 +67,14 @@ class Store:
             return "cached"
         return "unfinished" if self.work_folder(step).is_dir() else "to do"
 
+    def failure(self, step: Step) -> str | None:
+        """Why the last attempt at this step, or at one that it needs, failed; None when none did."""
+        for each in step.walk():
+            work = None if self.find(each) else read_work(self.work_folder(each))
+            if work and work.get("failure"):
+                return f"{each.stage}: {work['failure']}"
+        return None
+
     def missing(self, step: Step) -> list[Step]:
         """The steps that `make(step)` would build, inputs first. What is published needs no inputs."""
         todo: dict[str, Step] = {}

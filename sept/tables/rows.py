@@ -46,12 +46,14 @@ class _Group:
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def rows(cells: Iterable[Experiment]) -> list[Line]:
     """A row for each comparison, in the order of the sweep: mean and deviation over the runs that are finished.
 
-    A cell whose data or weights are not on this machine, or whose artefact is damaged, is a missing one with a reason.
+    A cell whose data or weights are not on this machine, or whose artefact is damaged, is a missing one with a reason;
+    one whose last attempt failed is a failed one.
     """
     groups: dict[tuple[str, str], _Group] = {}
     keys: dict[str, str] = {}
@@ -82,6 +84,8 @@ def _look(group: _Group, e: Experiment, store: Store) -> None:
         return
     if done is not None:
         group.runs[done["key"]], group.experiments[done["key"]] = done, e
+    elif failure := store.failure(step):
+        group.failures[step.key] = failure
 
 
 def _step(e: Experiment) -> Step:
@@ -113,7 +117,7 @@ def _line(group: _Group, variant: str | None) -> Line:
         **_summary(runs),
         "paper": printed(named),
         "status": _status(group),
-        "reason": group.refusals[0] if group.refusals else None,
+        "reason": next(iter([*group.failures.values(), *group.refusals]), None),
         "runs": runs,
         "experiments": [*group.experiments.values()],
     }
@@ -131,11 +135,13 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def _status(group: _Group) -> str:
     """Empty where every run is there and none was stopped on the way."""
-    absent = len(group.wanted) - len(group.runs)
+    failed = len(group.failures)
+    absent = len(group.wanted) - len(group.runs) - failed
     resumed = sum(run["status"] == "resumed" for run in group.runs.values())
     parts = [f"{resumed} resumed"] if resumed else []
-    if absent:
-        parts.append(f"{absent} of {len(group.wanted)} missing" if group.runs else "missing")
+    for count, what in ((failed, "failed"), (absent, "missing")):
+        if count:
+            parts.append(what if count == len(group.wanted) else f"{count} of {len(group.wanted)} {what}")
     return ", ".join(parts)
 
 

@@ -1,0 +1,44 @@
+"""A plan counts the cells of the paper's tables, names what is missing, and starts nothing."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Tiny, run
+
+from sept.compose import CONF, expand
+from sept.plan import plan
+
+CELLS = {  # launched and distinct, of SEPT
+    "table2": (70, 70),
+    "table3": (72, 48),
+    "table4": (10, 10),
+    "table5": (60, 60),
+    "table6": (24, 16),
+    "table7": (60, 27),
+    "fig1b": (21, 21),
+    "fig4": (8, 8),
+}
+
+
+@pytest.mark.parametrize("table", [path.stem for path in sorted((CONF / "table").glob("*.yaml"))])
+def test_every_table_is_planned_on_a_machine_without_its_data(table: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SEPT_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("SEPT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SEPT_WEIGHTS", str(tmp_path / "weights"))
+    text = plan(table, expand(table))
+    if table in CELLS:
+        launched, distinct = CELLS[table]
+        assert text.startswith(f"plan of {table}: {launched} cells, {distinct} of them distinct; nothing is started")
+        assert f"{tmp_path}" in text.partition("missing on this machine:")[2]
+    else:
+        assert "missing on this machine" not in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_from_the_command_line_shows_what_is_cached(tiny: Tiny) -> None:
+    done = run("+table=quickstart", "finetune.seed=0,7", "plan=true", store=tiny.store)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("plan of quickstart: 6 cells, 6 of them distinct")
+    rows = {line.split()[0]: line.split()[1:4] for line in done.stdout.splitlines() if line}
+    assert rows["finetune"] == ["6", "3", "3"]  # steps, cached, to do
+    assert rows["pretrain"] == ["2", "2", "0"]
