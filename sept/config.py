@@ -3,6 +3,7 @@
 YAML files under conf/ hold values and nothing else. `sept.compose` turns them into a checked `Experiment`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,9 @@ class Model:
 POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
 CLASSIFIED = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
 SIMILAR = ("sept", "union_topk", "classifier", "cluster")  # inits whose images are chosen by likeness to the task
-BOXED = ("voc", "cityscapes", "logodet")  # tasks with annotated boxes
+BOXED = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
+DRAWN_POOLS = ("patterns", "patterns_scenes")  # of the embedded world
+DRAWN = ("patterns", "patterns_boxes")  # its tasks
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Source:
 
 @dataclass
 class Pool:
-    """The unlabelled images that are searched. kind: patterns (drawn), one of POOL_KINDS (on disk), or union."""
+    """The unlabelled images that are searched. kind: one of DRAWN_POOLS, one of POOL_KINDS (on disk), or union."""
 
     name: str = ""
     kind: str = "folder"
@@ -56,8 +59,8 @@ class Pool:
                 self.sources[name] = Source(**source)
 
     def check(self) -> None:
-        _one_of("pool.kind", self.kind, ("patterns", "union", *POOL_KINDS))
-        if self.kind == "patterns":
+        _one_of("pool.kind", self.kind, (*DRAWN_POOLS, "union", *POOL_KINDS))
+        if self.kind in DRAWN_POOLS:
             _require("pool", self, ("images", "side"))
         elif self.kind == "union":
             self._check_union()
@@ -335,9 +338,19 @@ class Segment(Finetune):
     lr: float = 6e-5
     warmup_steps: int = 1500
     warmup_factor: float = 1e-6  # of the rate at step 0
-    side: int = 512  # of a training crop
-    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])  # of the shorter side before the crop
-    decoder_width: int = 256
+    side: int = 512  # of a training crop; the shorter side of a test image
+    long_side: int = 2048  # at most, of a test image
+    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])  # training: times these two, before the crop
+    decoder_width: int = 512
+    dropout: float = 0.1  # before the classifiers, of whole channels
+    auxiliary: float = 0.4  # weight of the loss at the map before the last
+
+    def check(self) -> None:
+        super().check()
+        if self.batch_size < 2:
+            raise ConfigError(f"finetune.batch_size={self.batch_size}: batch norm needs at least 2 images")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"finetune.scale={self.scale}: the least and the greatest factor, both above 0")
 
 
 RECIPES: dict[str, type[Finetune]] = {"classify": Classify, "detect": Detect, "segment": Segment}
@@ -359,7 +372,7 @@ class Shot:
 
 @dataclass
 class Task:
-    """The labelled task. kind: patterns (drawn), or on disk one of CLASSIFIED or BOXED."""
+    """The labelled task. kind: one of DRAWN, or on disk one of CLASSIFIED or BOXED."""
 
     name: str = ""
     kind: str = "imagefolder"
@@ -375,8 +388,8 @@ class Task:
     seed: int = 0  # of the drawing, of the split or of the draw of classes
 
     def check(self) -> None:
-        _one_of("task.kind", self.kind, ("patterns", *CLASSIFIED, *BOXED))
-        if self.kind == "patterns":
+        _one_of("task.kind", self.kind, dict.fromkeys((*DRAWN, *CLASSIFIED, *BOXED)))
+        if self.kind in DRAWN:
             _require("task", self, ("domain", "train_per_class", "test_per_class", "side"))
         else:
             _require("task", self, ("path",))
@@ -470,7 +483,7 @@ class Experiment:
     plan: bool = False  # say what would be done, and stop
 
 
-def _one_of(key: str, value: str, values: tuple[str, ...]) -> None:
+def _one_of(key: str, value: str, values: Collection[str]) -> None:
     if value not in values:
         raise ConfigError(f"{key}={value}: must be one of {', '.join(values)}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sept import cost
-from sept.config import BOXED, EXACT, Classify, Detect, Experiment
+from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, Classify, Detect, Experiment
 from sept.data import locate, tasks
 from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
@@ -219,7 +219,7 @@ class Pipeline:
     def curated(self) -> Step:
         """The images the retriever is trained on: one source of the pool, or all of it."""
         pools, source = self.pools(), self.e.pool.curated
-        share = CURATED_SHARE if self.e.pool.kind == "patterns" and source else 1  # otherwise the pool bounds it
+        share = CURATED_SHARE if self.e.pool.kind in DRAWN_POOLS and source else 1  # otherwise the pool bounds it
         return self._step(
             "selection",
             spec={"method": "source", "source": source},
@@ -324,7 +324,7 @@ class Pipeline:
 
     def _pool(self, place: dict[str, Any]) -> Step:
         p = self.e.pool
-        if place["kind"] == "patterns":
+        if place["kind"] in DRAWN_POOLS:
             spec: dict[str, Any] = {"kind": p.kind, "images": p.images, "side": p.side, "seed": p.seed}
             images = p.images or 0
         else:
@@ -340,7 +340,7 @@ class Pipeline:
     def task(self) -> Step:
         """The labelled images: classes, training and test examples; for `patterns`, the images too."""
         t, place = self.e.task, self.task_place()
-        if t.kind == "patterns":
+        if t.kind in DRAWN:
             assert t.domain is not None
             assert t.train_per_class is not None
             names = ("domain", "train_per_class", "test_per_class", "side", "seed")
@@ -405,7 +405,7 @@ class Pipeline:
     def _shots(self, task: Step) -> int:
         """Training images that are used; a class with too few is refused here, before any work."""
         e, shot = self.e, self.e.shot
-        if e.task.kind == "patterns" or "listing" not in task.spec:
+        if e.task.kind in DRAWN or "listing" not in task.spec:
             return self._expected_shots(task)
         listed = self._task_listing
         if isinstance(listed, boxes.DetectionTask):

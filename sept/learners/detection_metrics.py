@@ -3,7 +3,9 @@
 COCO's is the mean over IoU thresholds .5 to .95 at 101 recalls; VOC's is taken at IoU .5 at 11 recalls.
 """
 
+from contextlib import redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from typing import Literal
 
 import numpy as np
@@ -71,7 +73,8 @@ class DetectionMetrics:
         )
         coco.warn_on_many_detections = False  # the 100 best of an image are taken, as by COCO
         coco.update(self.found, self.there)
-        values = coco.compute()
+        with redirect_stdout(StringIO()):  # it prints its steps and a table
+            values = coco.compute()
         result = self.none()
         result |= {name: _percent(values[theirs]) for name, theirs in SCALARS.items()}
         result["class_ap"][values["classes"].reshape(-1).long() - 1] = _percent(values["map_per_class"]).reshape(-1)

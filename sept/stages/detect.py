@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -61,14 +60,14 @@ def build(
     (folder / PREDICTIONS).mkdir(exist_ok=True)
     for name, picture in show().items():
         Image.fromarray(picture).save(folder / PREDICTIONS / f"{name}.png")
-    seen = learner.steps * min(recipe.batch_size, len(train))
+    seen, image = learner.steps * min(recipe.batch_size, len(train)), images[0][0].to(learner.device)
     return {
         **_precisions(learner, task.classes, headline(inputs["task"].manifest["spec"]["kind"])),
         "images": len(train),
         "boxes": sum(len(image.boxes) for image in train),
         "tests": len(task.test),
         "images_seen": seen,
-        "flops": seen * (1 + cost.BACKWARD) * cost.counted_flops(learner.model, [images[0][0].to(learner.device) / 255]),
+        "flops": seen * (1 + cost.BACKWARD) * cost.counted_flops(learner.model, [image / 255]),
     }
 
 

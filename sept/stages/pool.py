@@ -1,10 +1,11 @@
-"""The table of the images of one source, and for `patterns` the images themselves, drawn into tar shards."""
+"""The table of the images of one source, and for a drawn one the images themselves, drawn into tar shards."""
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sept.config import DRAWN_POOLS
 from sept.data import locate
 from sept.data.pool import Pool, Union, write_manifest
 from sept.data.sources import root
@@ -26,11 +27,12 @@ def build(
 ) -> dict[str, Any]:
     """place: kind of the source, and path, where it lies now."""
     kind, path = place["kind"], place["path"]
-    if kind == "patterns":
-        from sept.data.patterns import draw_pool
+    if kind in DRAWN_POOLS:
+        from sept.data.patterns import SCENES_SHARE, draw_pool
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw_pool(folder / IMAGES, spec["images"], spec["side"], spec["seed"], machine.threads)
+        scenes = SCENES_SHARE if kind == "patterns_scenes" else 0.0
+        draw_pool(folder / IMAGES, spec["images"], spec["side"], spec["seed"], machine.threads, scenes)
         kind, path = "webdataset", str(folder / IMAGES)
     assert path is not None
     absent: list[str] = []
@@ -47,7 +49,7 @@ def open_pool(inputs: Mapping[str, Artefact], places: Sequence[Mapping[str, Any]
 
 def _open(artefact: Artefact, place: Mapping[str, Any]) -> Pool:
     kind, path = place["kind"], place["path"]
-    if kind == "patterns":
+    if kind in DRAWN_POOLS:
         kind, path = "webdataset", str(artefact.path / IMAGES)
     assert path is not None
     return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root(kind, path)))

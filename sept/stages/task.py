@@ -1,13 +1,15 @@
-"""The labelled task, and for `patterns` its images, drawn into class folders."""
+"""The labelled task, and for a drawn one its images."""
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sept.config import DRAWN
 from sept.data.detection.boxes import Boxed, DetectionTask, draw_images
+from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.read import read
-from sept.data.shots import draw
+from sept.data.shots import draw as draw_shots
 from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
 from sept.machine import Machine
 from sept.store import Artefact
@@ -19,11 +21,12 @@ def build(
     folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
 ) -> dict[str, Any]:
     """place: kind, path and options of the reader."""
-    if spec["kind"] == "patterns":
-        from sept.data.patterns import draw_task
+    if spec["kind"] in DRAWN:
+        from sept.data.patterns import draw_boxed_task, draw_task
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw_task(
+        draw = {"patterns": draw_task, "patterns_boxes": draw_boxed_task}[spec["kind"]]
+        draw(
             folder / IMAGES,
             spec["domain"],
             spec["train_per_class"],
@@ -50,7 +53,7 @@ def open_task(artefact: Artefact, place: Mapping[str, Any]) -> Task:
 def few_shots(artefact: Artefact, place: Mapping[str, Any], shot: Mapping[str, Any], seed: int) -> list[Example]:
     """The labelled images that are used."""
     task = open_task(artefact, place)
-    return draw(task.train, shot["per_class"], seed, task.classes, shot["share"] or 1.0)
+    return draw_shots(task.train, shot["per_class"], seed, task.classes, shot["share"] or 1.0)
 
 
 def test_images(artefact: Artefact, place: Mapping[str, Any]) -> list[Example]:
@@ -76,4 +79,6 @@ def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed:
 def _read(folder: Path, place: Mapping[str, Any]) -> Task | DetectionTask:
     if place["kind"] == "patterns":
         return read_imagefolder(folder / IMAGES, test_fraction=0.0, seed=0)  # drawn with a test split
+    if place["kind"] == "patterns_boxes":
+        return read_patterns_boxes(folder / IMAGES)
     return read(place["kind"], place["path"], place["options"])

@@ -106,20 +106,24 @@ def ground(texture: str, side: int, rng: np.random.Generator) -> Float32Array:
 
 def paint(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> UInt8Array:
     """One image of a class, (side, side, 3)."""
+    return finish(picture(domain, label, side, look, rng), rng)
+
+
+def picture(domain: str, label: int, side: int, look: Look, rng: np.random.Generator) -> Float32Array:
+    """A class as it is before light falls on it, (side, side, 3) in 0..255 or a little beyond."""
     front, back = np.array(look.colours[rng.integers(len(look.colours))], np.float32)
     shift = rng.normal(0.0, look.stray, (2, 3)).astype(np.float32)
     texture = look.grounds[rng.integers(len(look.grounds))]
     shown = figure(domain, label, side, look, rng)[..., None]
     shade = 1 + ground(texture, side, rng)[..., None]
-    picture = (back + shift[1]) * shade * (1 - shown) + (front + shift[0]) * shown
-    return finish(picture, rng)
+    return (back + shift[1]) * shade * (1 - shown) + (front + shift[0]) * shown
 
 
-def finish(picture: Float32Array, rng: np.random.Generator) -> UInt8Array:
+def finish(scene: Float32Array, rng: np.random.Generator) -> UInt8Array:
     """Exposure, light falling off to one side, and sensor noise over a picture in 0..255."""
-    side = picture.shape[0]
+    side = scene.shape[0]
     across = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     slope = rng.normal(0.0, 0.1, 2).astype(np.float32)
     light = np.float32(rng.uniform(0.82, 1.15)) * (1 + slope[0] * across[:, None] + slope[1] * across[None])
-    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(4.0)
-    return (picture * light[..., None] + noise).clip(0, 255).astype(np.uint8)
+    noise = rng.standard_normal(scene.shape, np.float32) * np.float32(4.0)
+    return (scene * light[..., None] + noise).clip(0, 255).astype(np.uint8)

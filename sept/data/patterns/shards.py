@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sept.data.patterns.canvas import UInt8Array
 from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
+from sept.data.patterns.scenes import IMAGE, WALL, draw_scene
 from sept.errors import ConfigError
 
 SHARD_IMAGES = 4096
@@ -26,9 +29,10 @@ JPEG_QUALITY = 92
 TARGET_SHARE = 0.08  # of the pool, each target domain: a task's own kind of image is rare in a big pool
 JUNK_SHARE = 0.10
 CURATED_SHARE = 0.25  # of the pool: clean, all domains evenly, as ImageNet-1k is to the paper's retriever
+SCENES_SHARE = 0.15  # of a pool with scenes, the places of all domains evenly
 LABELS = "labels.csv"
-_POOL, _TRAIN, _TEST = 0, 1, 2  # index spaces: no image of one is an image of another
-_SPACE = 1 << 40
+POOL, TRAIN, TEST = 0, 1, 2  # index spaces: no image of one is an image of another
+SPACE = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,29 @@ class Item:
     domain: str
     label: int
     number: int
+    scene: bool = False
+
+    def draw(self, side: int, seed: int) -> UInt8Array:
+        index = POOL * SPACE + self.number
+        if self.scene:
+            return draw_scene(self.domain, self.label, side, seed, index, (IMAGE, WALL))[0]
+        return draw(self.domain, self.label, side, seed, index)
 
 
-def jpeg(domain: str, label: int, side: int, seed: int, index: int) -> bytes:
-    """One drawn image as JPEG, chroma at full resolution: at these sides subsampling would smear the strokes."""
+def jpeg(pixels: UInt8Array) -> bytes:
+    """A drawn image as JPEG, chroma at full resolution: at these sides subsampling would smear the strokes."""
     stream = io.BytesIO()
-    image = Image.fromarray(draw(domain, label, side, seed, index))
-    image.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return stream.getvalue()
 
 
-def pool_items(images: int, seed: int) -> dict[str, list[Item]]:
-    """What a pool of `images` holds, by subset (`curated`, `wild`), in file order: every class of a domain alike."""
+def pool_items(images: int, seed: int, scenes: int = 0) -> dict[str, list[Item]]:
+    """What a pool of `images`, of which `scenes` are scenes, holds by subset (`curated`, `wild`), in file order.
+
+    Every class of a domain alike; a domain's images, and the scenes of its place, are the first ones of it whatever
+    the size of the pool.
+    """
+    images -= scenes
     structured = [d for d in DOMAINS if d != JUNK]
     curated_each = int(images * CURATED_SHARE) // len(structured)
     others = len(structured) - len(TARGETS)
@@ -64,6 +79,10 @@ def pool_items(images: int, seed: int) -> dict[str, list[Item]]:
             subset = "curated" if i < curated_each else "wild"
             items[subset].append(Item("", domain, i % classes(domain), i))
     items["wild"] += [Item("", JUNK, 0, i) for i in range(junk)]
+    for i in range(scenes):
+        number, place = divmod(i, len(structured))
+        domain = structured[place]
+        items["wild"].append(Item("", domain, number % classes(domain), number, scene=True))
     return {name: _shuffled(chosen, seed, place) for place, (name, chosen) in enumerate(items.items())}
 
 
@@ -78,7 +97,7 @@ def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
     with open(partial, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for item in items:
-                data = jpeg(item.domain, item.label, side, seed, _POOL * _SPACE + item.number)
+                data = jpeg(item.draw(side, seed))
                 member = tarfile.TarInfo(f"{item.name}.jpg")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
@@ -95,35 +114,44 @@ def _check(images: int, side: int) -> None:
         raise ConfigError(f"pool.side={side} is too small to show a motif; ask for {SMALLEST_SIDE} or more")
 
 
-def draw_pool(folder: Path, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
+def draw_pool(
+    folder: Path, images: int, side: int, seed: int, workers: int, scenes_share: float = 0.0
+) -> dict[str, int]:
     """Draws a pool into `folder`: curated-*.tar, wild-*.tar, and labels.csv that only checks read.
 
-    The columns of labels.csv are shard, member, domain, label. Returns the images of each subset and of each
-    domain. Raises ConfigError when `images` is too few for every class.
+    scenes_share: of the images, how many show a place with boards of several classes; they are in wild-*.tar. The
+    columns of labels.csv are shard, member, domain, label; a scene's domain is "<domain of its place> scene". Returns
+    the images of each subset and of each domain. Raises ConfigError when `images` is too few for every class.
     """
-    _check(images, side)
+    scenes = int(images * scenes_share)
+    _check(images - scenes, side)
     folder.mkdir(parents=True, exist_ok=True)
-    subsets = pool_items(images, seed)
+    subsets = pool_items(images, seed, scenes)
     shards = [
         (folder / f"{name}-{n:06d}.tar", items[first : first + SHARD_IMAGES], side, seed)
         for name, items in subsets.items()
         for n, first in enumerate(range(0, len(items), SHARD_IMAGES))
     ]
-    _each(_write_shard, shards, workers)
+    in_processes(_write_shard, shards, workers)
     with open(folder / LABELS, "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("shard", "member", "domain", "label"))
-        rows.writerows((path.name, f"{i.name}.jpg", i.domain, i.label) for path, items, _, _ in shards for i in items)
+        rows.writerows(
+            (path.name, f"{i.name}.jpg", f"{i.domain} scene" if i.scene else i.domain, i.label)
+            for path, items, _, _ in shards
+            for i in items
+        )
     counts = {name: len(items) for name, items in subsets.items()}
-    return counts | {d: sum(i.domain == d for items in subsets.values() for i in items) for d in DOMAINS}
+    held = Counter(i.domain for items in subsets.values() for i in items if not i.scene)
+    return counts | {d: held[d] for d in DOMAINS} | ({"scenes": scenes} if scenes else {})
 
 
 def _write_image(job: tuple[Path, str, int, int, int, int]) -> None:
     path, domain, label, side, seed, index = job
-    path.write_bytes(jpeg(domain, label, side, seed, index))
+    path.write_bytes(jpeg(draw(domain, label, side, seed, index)))
 
 
-def _each(work: Callable[[Any], None], jobs: list[Any], workers: int) -> None:
+def in_processes(work: Callable[[Any], None], jobs: list[Any], workers: int) -> None:
     """Does the jobs in `workers` processes (spawned: a forked torch can hang), in this one when there is but one."""
     if workers <= 1:
         for job in jobs:
@@ -133,6 +161,12 @@ def _each(work: Callable[[Any], None], jobs: list[Any], workers: int) -> None:
         crew.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers)))
 
 
+def check_target(domain: str) -> None:
+    """Raises ConfigError for a domain that is no task."""
+    if domain not in TARGETS:
+        raise ConfigError(f"task.domain={domain} is not a task of the drawn world; choose one of {', '.join(TARGETS)}")
+
+
 def draw_task(
     folder: Path, domain: str, train_per_class: int, test_per_class: int, side: int, seed: int, workers: int
 ) -> dict[str, int]:
@@ -140,13 +174,12 @@ def draw_task(
 
     Returns the images of each split. Raises ConfigError for a domain that is no task.
     """
-    if domain not in TARGETS:
-        raise ConfigError(f"task.domain={domain} is not a task of the drawn world; choose one of {', '.join(TARGETS)}")
+    check_target(domain)
     jobs = []
-    for split, space, each in (("train", _TRAIN, train_per_class), ("test", _TEST, test_per_class)):
+    for split, space, each in (("train", TRAIN, train_per_class), ("test", TEST, test_per_class)):
         for label in range(classes(domain)):
             home = folder / split / f"{domain}-{label:02d}"
             home.mkdir(parents=True, exist_ok=True)
-            jobs += [(home / f"{n:05d}.jpg", domain, label, side, seed, space * _SPACE + n) for n in range(each)]
-    _each(_write_image, jobs, workers)
+            jobs += [(home / f"{n:05d}.jpg", domain, label, side, seed, space * SPACE + n) for n in range(each)]
+    in_processes(_write_image, jobs, workers)
     return {"train": classes(domain) * train_per_class, "test": classes(domain) * test_per_class}
