@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sept.config import BOXED, DRAWN, RECIPES, SIMILAR, Experiment
+from sept.config import BOXED, RECIPES, SIMILAR, Experiment
 from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -80,7 +80,7 @@ def check(e: Experiment) -> None:
         if batch % e.hardware.devices:
             raise ConfigError(f"{key}={batch} does not split over hardware.devices={e.hardware.devices}")
     drawn, wanted = e.task.train_per_class, e.shot.per_class
-    if e.task.kind in DRAWN and drawn is not None and wanted is not None and wanted > drawn:
+    if e.task.kind == "patterns" and drawn is not None and wanted is not None and wanted > drawn:
         raise ConfigError(f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images")
 
 

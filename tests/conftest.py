@@ -33,18 +33,22 @@ TINY = [
 ]
 
 
-def command(*overrides: str, script: str = "train.py") -> list[str]:
-    return [sys.executable, str(ROOT / script), *TINY, *overrides]
+def command(*overrides: str, script: str = "train.py", without: tuple[str, ...] = ()) -> list[str]:
+    """without: beginnings of tiny settings that do not fit."""
+    kept = [setting for setting in TINY if not setting.startswith(without)] if without else TINY
+    return [sys.executable, str(ROOT / script), *kept, *overrides]
 
 
 def environment(store: Path) -> dict[str, str]:
     return {**os.environ, "SEPT_STORE": str(store), "OMP_NUM_THREADS": "1"}
 
 
-def run(*overrides: str, store: Path, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+def run(
+    *overrides: str, store: Path, script: str = "train.py", without: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """The command with the tiny settings, beside its store, to its end."""
     return subprocess.run(
-        command(*overrides, script=script),
+        command(*overrides, script=script, without=without),
         env=environment(store),
         cwd=store.parent,
         capture_output=True,

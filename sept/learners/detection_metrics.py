@@ -3,9 +3,8 @@
 COCO's is the mean over IoU thresholds .5 to .95 at 101 recalls; VOC's is taken at IoU .5 at 11 recalls.
 """
 
-from contextlib import redirect_stdout
+import logging
 from importlib.util import find_spec
-from io import StringIO
 from typing import Literal
 
 import numpy as np
@@ -48,6 +47,7 @@ class DetectionMetrics:
         """Raises ConfigError where the package that counts for COCO is not installed."""
         if find_spec(COUNTER) is None:
             raise ConfigError(f"detection is tested by {COUNTER}, which is not installed: pip install 'sept[detect]'")
+        logging.getLogger(COUNTER).setLevel(logging.WARNING)  # it tells each of its steps
         self.classes = classes
         self.reset()
 
@@ -73,8 +73,7 @@ class DetectionMetrics:
         )
         coco.warn_on_many_detections = False  # the 100 best of an image are taken, as by COCO
         coco.update(self.found, self.there)
-        with redirect_stdout(StringIO()):  # it prints its steps and a table
-            values = coco.compute()
+        values = coco.compute()
         result = self.none()
         result |= {name: _percent(values[theirs]) for name, theirs in SCALARS.items()}
         result["class_ap"][values["classes"].reshape(-1).long() - 1] = _percent(values["map_per_class"]).reshape(-1)

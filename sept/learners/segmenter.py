@@ -57,10 +57,11 @@ class Segmenter(Learner):
         """The class of every pixel, int64 (H, W), of a uint8 (3, H, W) image, fitted to the recipe's sides for it. In
         eval mode."""
         assert not self.model.training
-        size = fitted(*image.shape[1:], self.recipe.side, self.recipe.long_side)
+        height, width = image.shape[1:]
+        size = fitted(height, width, self.recipe.side, self.recipe.long_side)
         resized = F.interpolate(image[None].float().div(255), size, mode="bilinear", antialias=True)
         logits = self.model(normalise(resized))
-        return F.interpolate(logits, image.shape[1:], mode="bilinear", align_corners=False)[0].argmax(dim=0)
+        return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0].argmax(dim=0)
 
     def test_batch(self, batch: Any) -> None:
         """Count the pixels of one test batch; `sept.watch.Accuracy` calls it in eval mode."""
