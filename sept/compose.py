@@ -99,9 +99,8 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if not (CONF / "table" / f"{name}.yaml").exists():
-        known = ", ".join(sorted(path.stem for path in (CONF / "table").glob("*.yaml")))
-        raise ConfigError(f"there is no table {name}; known are {known}")
+    if name not in _options("table"):
+        raise ConfigError(f"there is no table {name}; " + _nearest(name, _options("table")))
     register()
     with one_line(), initialize_config_dir(str(CONF), version_base="1.3"):
         whole = compose("config", [f"+table={name}"], return_hydra_config=True)
