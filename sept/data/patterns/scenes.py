@@ -19,6 +19,7 @@ from sept.data.patterns.domains import DOMAINS, LOOKS, TARGETS, classes
 
 IMAGE = 32.0
 WALL = 64.0
+NEAR = (IMAGE, 1.5 * IMAGE)  # what the cameras of a pool see: motifs about as large as in the domain's images
 AT_HOME = (2, 4)  # boards of the place's domain that are tried
 STRANGERS = (0, 1)  # boards of domains that are no task
 BOARD = (18.0, 30.0)  # width and height

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sept.data.patterns.canvas import UInt8Array
 from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
-from sept.data.patterns.scenes import IMAGE, WALL, draw_scene
+from sept.data.patterns.scenes import NEAR, draw_scene
 from sept.errors import ConfigError
 
 SHARD_IMAGES = 4096
@@ -48,7 +48,7 @@ class Item:
     def draw(self, side: int, seed: int) -> UInt8Array:
         index = POOL * SPACE + self.number
         if self.scene:
-            return draw_scene(self.domain, self.label, side, seed, index, (IMAGE, WALL))[0]
+            return draw_scene(self.domain, self.label, side, seed, index, NEAR)[0]
         return draw(self.domain, self.label, side, seed, index)
 
 
