@@ -22,8 +22,9 @@ POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how t
 CLASSIFIED = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
 SIMILAR = ("sept", "union_topk", "classifier", "cluster")  # inits whose images are chosen by likeness to the task
 BOXED = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
+MASKED = ("voc_masks", "ade20k", "patterns_masks")  # tasks with a class for every pixel
 DRAWN_POOLS = ("patterns", "patterns_scenes")  # of the embedded world
-DRAWN = ("patterns", "patterns_boxes")  # its tasks
+DRAWN = ("patterns", "patterns_boxes", "patterns_masks")  # its tasks
 
 
 @dataclass
@@ -372,7 +373,7 @@ class Shot:
 
 @dataclass
 class Task:
-    """The labelled task. kind: one of DRAWN, or on disk one of CLASSIFIED or BOXED."""
+    """The labelled task. kind: one of DRAWN, or on disk one of CLASSIFIED, BOXED or MASKED."""
 
     name: str = ""
     kind: str = "imagefolder"
@@ -384,18 +385,18 @@ class Task:
     test_fraction: float = 0.2  # imagefolder or csv without a test split: share of each class held out
     subset: str | None = None  # inat2017: plantae, insecta or all13, whose species are drawn from
     class_list: str | None = None  # inat2017: a file of species instead of the draw, one a line
-    images: int | None = None  # voc, cityscapes, logodet: training images that are drawn
+    images: int | None = None  # BOXED and MASKED: training images that are drawn
     seed: int = 0  # of the drawing, of the split or of the draw of classes
 
     def check(self) -> None:
-        _one_of("task.kind", self.kind, dict.fromkeys((*DRAWN, *CLASSIFIED, *BOXED)))
+        _one_of("task.kind", self.kind, dict.fromkeys((*DRAWN, *CLASSIFIED, *BOXED, *MASKED)))
         if self.kind in DRAWN:
             _require("task", self, ("domain", "train_per_class", "test_per_class", "side"))
         else:
             _require("task", self, ("path",))
         if self.kind == "inat2017" and self.class_list is None:
             _require("task", self, ("subset",))
-        if self.kind in BOXED:
+        if self.kind in (*BOXED, *MASKED):
             _require("task", self, ("images",))
 
 

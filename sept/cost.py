@@ -7,7 +7,7 @@ fused attention computes again in the backward pass. Equal to torch's FlopCounte
 
 from typing import Any
 
-from sept.config import Classify, Compute, Detect, IBotRecipe, Model, Pretrain
+from sept.config import Classify, Compute, Detect, IBotRecipe, Model, Pretrain, Segment
 from sept.errors import ConfigError
 
 BACKWARD = 2  # times a forward pass
@@ -88,6 +88,12 @@ def detect_flops(recipe: Detect, model: Model, images: int) -> float:
     """About, for a plan: the trunk alone at the size of test images, `images` times forward and backward."""
     side = (KNOWN.get(model.name, {}) | model.args).get("img_size", 224)
     return training_flops(model, side) * recipe.test_short_side * recipe.long_side / side**2 * images
+
+
+def segment_flops(recipe: Segment, model: Model, images: int) -> float:
+    """About, for a plan: the trunk alone at the size of a crop, `images` times forward and backward."""
+    side = (KNOWN.get(model.name, {}) | model.args).get("img_size", 224)
+    return training_flops(model, side) * (recipe.side / side) ** 2 * images
 
 
 def counted_flops(network: Any, *inputs: Any) -> float:

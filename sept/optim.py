@@ -72,6 +72,16 @@ def decay_groups(
     ]
 
 
+def transfer_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Of a detector or segmenter: all is decayed but LayerNorms and tables of relative positions (Swin's code)."""
+    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
+
+    def undecayed(name: str, parameter: Tensor) -> bool:
+        return id(parameter) in norms or name.endswith("relative_position_bias_table")
+
+    return decay_groups(model.named_parameters(), weight_decay, undecayed)
+
+
 def layer_decay_groups(
     model: nn.Module, layer_of: Callable[[str], int], layers: int, weight_decay: float, decay: float
 ) -> list[dict]:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sept import cost
-from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, Classify, Detect, Experiment
+from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, Classify, Detect, Experiment, Segment
 from sept.data import locate, tasks
 from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
 from sept.data.read import OPTIONS, read
+from sept.data.segmentation import masks
 from sept.data.shots import draw
 from sept.errors import ConfigError, DataError
 from sept.machine import Machine
@@ -44,6 +45,7 @@ VERSIONS = {
     "pretrain": 2,
     "finetune": 3,
     "detect": 1,
+    "segment": 1,
 }
 
 
@@ -61,13 +63,17 @@ class Pipeline:
 
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
-        boxed = self.e.task.kind in BOXED
+        boxed, masked = self.e.task.kind in BOXED, self.e.task.kind in MASKED
         match self.e.finetune:
-            case Classify() if not boxed:
+            case Classify() if not boxed and not masked:
                 return self.classify()
             case Detect() if boxed:
                 return self.detect()
-        kind = "has annotated boxes: finetune=detect" if boxed else "has labelled images: finetune=classify"
+            case Segment() if masked:
+                return self.segment()
+        kind = "has labelled images: finetune=classify"
+        if boxed or masked:
+            kind = "has annotated boxes: finetune=detect" if boxed else "has masks: finetune=segment"
         raise ConfigError(f"finetune={self.e.finetune.name} does not fit task={self.e.task.name}, which {kind}")
 
     def classify(self) -> Step:
@@ -101,6 +107,24 @@ class Pipeline:
             estimate={
                 "images": e.task.images * e.finetune.epochs,
                 "flops": cost.detect_flops(e.finetune, e.pretrain.model, e.task.images * e.finetune.epochs),
+            },
+            machine=self.machine,
+            place=self.task_place(),
+        )
+
+    def segment(self) -> Step:
+        """The segmenter, trained on the drawn images, and its mean IoU on the test images."""
+        e, weights, task = self.e, self.initial_weights(), self.task()
+        assert e.task.images is not None
+        assert isinstance(e.finetune, Segment)
+        return self._step(
+            "segment",
+            spec=self._finetune_spec() | {"images": e.task.images},
+            inputs={"task": task} | ({"backbone": weights} if weights else {}),
+            slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
+            estimate={
+                "images": e.task.images * e.finetune.epochs,
+                "flops": cost.segment_flops(e.finetune, e.pretrain.model, e.task.images * e.finetune.epochs),
             },
             machine=self.machine,
             place=self.task_place(),
@@ -282,7 +306,7 @@ class Pipeline:
                 "shot": asdict(e.shot),
                 "shot_seed": e.seed,
             }
-            | ({"images": e.task.images} if e.task.kind in BOXED else {}),
+            | ({"images": e.task.images} if e.task.kind in (*BOXED, *MASKED) else {}),
             inputs={"task": task, "retriever": self.retriever()},
             slug=f"{e.task.name}-{e.retriever.name}-seed{e.seed}",
             estimate={
@@ -354,7 +378,13 @@ class Pipeline:
     def _listed(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Spec and estimate of a task on disk."""
         listed = self._task_listing
-        digest = boxes.digest(listed) if isinstance(listed, boxes.DetectionTask) else tasks.digest(listed)
+        match listed:
+            case boxes.DetectionTask():
+                digest = boxes.digest(listed)
+            case masks.SegmentationTask():
+                digest = masks.digest(listed)
+            case _:
+                digest = tasks.digest(listed)
         estimate: dict[str, float] = {"classes": len(listed.classes), "images": len(listed.train)}
         return {"kind": self.e.task.kind, "listing": digest}, estimate
 
@@ -374,7 +404,7 @@ class Pipeline:
             return otherwise
 
     @property
-    def _task_listing(self) -> tasks.Task | boxes.DetectionTask:
+    def _task_listing(self) -> tasks.Task | boxes.DetectionTask | masks.SegmentationTask:
         """Classes and examples of a task on disk."""
         return read(**self.task_place())
 
@@ -411,6 +441,9 @@ class Pipeline:
         if isinstance(listed, boxes.DetectionTask):
             drawn = self._drawn(listed)
             return len(boxes.instances(drawn)) if e.query.name == "instance" else len(drawn)
+        if isinstance(listed, masks.SegmentationTask):
+            assert e.task.images is not None
+            return len(masks.draw_images(listed.train, e.task.images, e.seed))
         return len(draw(listed.train, shot.per_class, e.seed, listed.classes, shot.share or 1.0))
 
     def _expected_shots(self, task: Step) -> int:

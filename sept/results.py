@@ -3,12 +3,20 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sept.config import BOXED, SIMILAR, Experiment
+from sept.config import BOXED, MASKED, SIMILAR, Experiment
 from sept.store import Artefact, Step, Store
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
-MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75")  # percent; each row has those of its metric
+MEASURES = (
+    "top1",
+    "best_top1",
+    "frozen_top1",
+    "ap",
+    "ap50",
+    "ap75",
+    "miou",
+)  # percent; each row has those of its metric
 
 
 def choices(e: Experiment) -> dict[str, Any]:
@@ -30,7 +38,7 @@ def choices(e: Experiment) -> dict[str, Any]:
 
 def _shot(e: Experiment) -> int | str:
     """Labelled images: a number a class, a share of each class (`50%`), `full`, or images in all (`n1000`)."""
-    if e.task.kind in BOXED:
+    if e.task.kind in (*BOXED, *MASKED):
         return f"n{e.task.images}"
     if e.shot.share is not None:
         return f"{100 * e.shot.share:g}%"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.data.detection.boxes import DetectionTask
+from sept.data.segmentation.masks import SegmentationTask
 from sept.data.tasks import Task, read_task
 
 DRAWN = ("test_fraction", "seed")
@@ -21,7 +22,7 @@ Options = tuple[tuple[str, Any], ...]
 
 
 @lru_cache(maxsize=8)
-def read(kind: str, path: str, options: Options) -> Task | DetectionTask:
+def read(kind: str, path: str, options: Options) -> Task | DetectionTask | SegmentationTask:
     """The classes and examples, checked. Raises DataError for what is missing or damaged."""
     given = dict(options)
     match kind:
@@ -37,6 +38,14 @@ def read(kind: str, path: str, options: Options) -> Task | DetectionTask:
             from sept.data.detection.logodet import read_logodet
 
             return read_logodet(Path(path), **given)
+        case "voc_masks":
+            from sept.data.segmentation.voc import read_voc_masks
+
+            return read_voc_masks(Path(path))
+        case "ade20k":
+            from sept.data.segmentation.ade20k import read_ade20k
+
+            return read_ade20k(Path(path))
     if given.get("class_list") is not None:
         given["class_list"] = Path(given["class_list"])
     return read_task(kind, Path(path), **given)

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sept.config import Detect, Model
 from sept.learners.base import Learner, seeded_weights
 from sept.learners.detection_metrics import ABSENT, DetectionMetrics
 from sept.models.detector import build_detector
-from sept.optim import decay_groups
+from sept.optim import transfer_groups
 
 DROP = 0.1  # the rate's factor at a milestone
 
@@ -63,20 +63,7 @@ class Detector(Learner):
         return {name: value.item() for name, value in found.items() if value.ndim == 0 and value != ABSENT}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        norms = {
-            id(parameter)
-            for module in self.model.modules()
-            if isinstance(module, nn.LayerNorm)
-            for parameter in module.parameters()
-        }
-        tables = "relative_position_bias_table"
-        return self.adamw(
-            decay_groups(
-                self.model.named_parameters(),
-                self.recipe.weight_decay,
-                lambda name, parameter: id(parameter) in norms or name.endswith(tables),
-            )
-        )
+        return self.adamw(transfer_groups(self.model, self.recipe.weight_decay))
 
 
 def stepped(step: int, peak: float, milestones: list[int], warmup: int, factor: float) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from sept.config import Model, Segment
@@ -15,10 +15,9 @@ from sept.data.transforms import normalise
 from sept.learners.base import Learner, seeded_weights
 from sept.losses.segmentation import pixel_loss
 from sept.models.segmenter import build_segmenter
-from sept.optim import decay_groups
+from sept.optim import transfer_groups
 
 ABSENT = -1.0  # in place of the IoU of a class that is neither there nor found
-TABLES = "relative_position_bias_table"
 
 
 class Segmenter(Learner):
@@ -78,16 +77,7 @@ class Segmenter(Learner):
         return {"miou": self.miou.item(), "pixel_accuracy": self.pixel_accuracy.item()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        norms = {
-            id(p) for module in self.model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()
-        }
-        return self.adamw(
-            decay_groups(
-                self.model.named_parameters(),
-                self.recipe.weight_decay,
-                lambda name, parameter: id(parameter) in norms or name.endswith(TABLES),
-            )
-        )
+        return self.adamw(transfer_groups(self.model, self.recipe.weight_decay))
 
 
 def linear(step: int, steps: int, peak: float, warmup: int, factor: float) -> float:

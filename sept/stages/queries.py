@@ -14,10 +14,9 @@ from sept.config import Preprocess
 from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
 from sept.data.labelled import InstanceReader, reader
-from sept.data.tasks import Example
 from sept.machine import Machine
 from sept.stages.features import open_encoder
-from sept.stages.task import drawn_images, few_shots
+from sept.stages.task import drawn_examples, drawn_images, few_shots
 from sept.store import Artefact
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
@@ -53,14 +52,14 @@ def images(
         shots = few_shots(task, place, spec["shot"], spec["shot_seed"])
         names = [task.facts["classes"][shot.label] for shot in shots]
         return [shot.id for shot in shots], names, reader(shots, preprocess.resize), preprocess
-    annotated = drawn_images(task, place, spec["images"], spec["shot_seed"])
     if spec["query"] == "instance":
+        annotated = drawn_images(task, place, spec["images"], spec["shot_seed"])
         boxes = instances(annotated)
         straight = replace(preprocess, resize=preprocess.crop, squash=True)
         labels = {image.id: image.labels for image in annotated}
         names = [task.facts["classes"][labels[i][int(k)]] for i, _, k in (box.id.rpartition("#") for box in boxes)]
         return [box.id for box in boxes], names, InstanceReader(boxes, preprocess.crop), straight
-    whole = [Example(image.id, image.path, 0) for image in annotated]
+    whole = drawn_examples(task, place, spec["images"], spec["shot_seed"])
     return [image.id for image in whole], [""] * len(whole), reader(whole, preprocess.resize), preprocess
 
 

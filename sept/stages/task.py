@@ -1,7 +1,7 @@
 """The labelled task, and for a drawn one its images."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ from sept.config import DRAWN
 from sept.data.detection.boxes import Boxed, DetectionTask, draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.read import read
+from sept.data.segmentation import masks
+from sept.data.segmentation.masks import Masked, SegmentationTask
+from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.shots import draw as draw_shots
 from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
 from sept.machine import Machine
@@ -25,7 +28,7 @@ def build(
         from sept.data.patterns import draw_boxed_task, draw_task
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw = {"patterns": draw_task, "patterns_boxes": draw_boxed_task}[spec["kind"]]
+        draw = draw_task if spec["kind"] == "patterns" else draw_boxed_task
         draw(
             folder / IMAGES,
             spec["domain"],
@@ -35,6 +38,8 @@ def build(
             spec["seed"],
             machine.threads,
         )
+    if spec["kind"] == "patterns_masks":
+        write_masks(folder / IMAGES)
     task = _read(folder, place)
     if spec["kind"] == "inat2017":  # the species that were drawn, for task.class_list
         assert isinstance(task, Task)
@@ -46,7 +51,7 @@ def build(
 def open_task(artefact: Artefact, place: Mapping[str, Any]) -> Task:
     """The labelled images behind a task artefact, where they lie now."""
     task = _read(artefact.path, place)
-    assert isinstance(task, Task), f"{place['kind']} has boxes"
+    assert isinstance(task, Task), f"{place['kind']} has boxes or masks"
     return task
 
 
@@ -57,11 +62,9 @@ def few_shots(artefact: Artefact, place: Mapping[str, Any], shot: Mapping[str, A
 
 
 def test_images(artefact: Artefact, place: Mapping[str, Any]) -> list[Example]:
-    """The test images, of a task with boxes too."""
+    """The test images, of a task with boxes or masks too."""
     task = _read(artefact.path, place)
-    if isinstance(task, DetectionTask):
-        return [Example(image.id, image.path, 0) for image in task.test]
-    return task.test
+    return task.test if isinstance(task, Task) else _plain(task.test)
 
 
 def open_boxed(artefact: Artefact, place: Mapping[str, Any]) -> DetectionTask:
@@ -76,9 +79,30 @@ def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed:
     return draw_images(open_boxed(artefact, place).train, count, seed)
 
 
-def _read(folder: Path, place: Mapping[str, Any]) -> Task | DetectionTask:
+def open_masked(artefact: Artefact, place: Mapping[str, Any]) -> SegmentationTask:
+    """The images with masks behind a task artefact, where they lie now."""
+    task = _read(artefact.path, place)
+    assert isinstance(task, SegmentationTask), f"{place['kind']} has no masks"
+    return task
+
+
+def drawn_examples(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Example]:
+    """The images that are used of a task with boxes or masks, without those."""
+    task = _read(artefact.path, place)
+    if isinstance(task, SegmentationTask):
+        return _plain(masks.draw_images(task.train, count, seed))
+    return _plain(drawn_images(artefact, place, count, seed))
+
+
+def _plain(images: Sequence[Boxed] | Sequence[Masked]) -> list[Example]:
+    return [Example(image.id, image.path, 0) for image in images]
+
+
+def _read(folder: Path, place: Mapping[str, Any]) -> Task | DetectionTask | SegmentationTask:
     if place["kind"] == "patterns":
         return read_imagefolder(folder / IMAGES, test_fraction=0.0, seed=0)  # drawn with a test split
     if place["kind"] == "patterns_boxes":
         return read_patterns_boxes(folder / IMAGES)
+    if place["kind"] == "patterns_masks":
+        return read_patterns_masks(folder / IMAGES)
     return read(place["kind"], place["path"], place["options"])

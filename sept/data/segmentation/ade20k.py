@@ -1,0 +1,63 @@
+"""ADE20K as its scene parsing challenge has it: trained on 20,210 images, tested on 2,000, 150 classes.
+
+In a mask's file 0 is everything else, to be ignored, and 1 to 150 are the classes of objectInfo150.txt.
+"""
+
+from pathlib import Path
+
+from sept.data.segmentation.files import read_lines, require, stems
+from sept.data.segmentation.masks import Masked, SegmentationTask, by_id
+from sept.errors import DataError
+
+FOLDER = "ADEChallengeData2016"
+IMAGES, IMAGE_END = "images", ".jpg"
+MASKS, MASK_END = "annotations", ".png"
+NAMES, SCENES = "objectInfo150.txt", "sceneCategories.txt"
+CLASSES = 150
+SPLITS = ("training", "validation")
+UNPACK = f"unpack {FOLDER}.zip there"
+
+
+def read_ade20k(root: Path) -> SegmentationTask:
+    """ADE20K from `root`, which is ADEChallengeData2016 or holds it; ids are relative to that folder.
+
+    Files are compared with each other and, where it is there, with sceneCategories.txt, which names every image; no
+    image or mask is opened. Raises DataError for what is missing.
+    """
+    base = root / FOLDER if (root / FOLDER).is_dir() else root
+    classes = _read_names(base / NAMES)
+    names = {split: _read_split(base, split) for split in SPLITS}
+    if (base / SCENES).exists():
+        _check_scenes(base / SCENES, set().union(*names.values()))
+    train, test = (by_id(_masked(base, split, name) for name in names[split]) for split in SPLITS)
+    return SegmentationTask(classes, train, test)
+
+
+def _read_names(path: Path) -> list[str]:
+    """The last column, after a line of titles; the first one counts from 1."""
+    rows = [line.split("\t") for line in read_lines(path, UNPACK)[1:]]
+    numbers, names = [row[0].strip() for row in rows], [row[-1].strip() for row in rows]
+    if numbers != [str(number) for number in range(1, CLASSES + 1)] or len(set(names)) < CLASSES:
+        raise DataError(f"{path}: no list of {CLASSES} classes, numbered from 1, each of a name of its own; {UNPACK}")
+    return names
+
+
+def _read_split(base: Path, split: str) -> set[str]:
+    images, masks = base / IMAGES / split, base / MASKS / split
+    names = stems(images, IMAGE_END, UNPACK)
+    require(masks, MASK_END, names, "its image is there", UNPACK)
+    require(images, IMAGE_END, stems(masks, MASK_END, UNPACK), "its mask is there", UNPACK)
+    return names
+
+
+def _check_scenes(path: Path, found: set[str]) -> None:
+    listed = {line.split()[0] for line in read_lines(path, UNPACK)}
+    if missing := listed - found:
+        raise DataError(
+            f"{path}: {len(missing)} of its {len(listed)} images are missing, the first is {min(missing)!r}; {UNPACK}"
+        )
+
+
+def _masked(base: Path, split: str, name: str) -> Masked:
+    image_id = f"{IMAGES}/{split}/{name}{IMAGE_END}"
+    return Masked(image_id, base / image_id, base / MASKS / split / f"{name}{MASK_END}", first=1)

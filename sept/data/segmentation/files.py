@@ -1,0 +1,44 @@
+"""Which files lie in a data set's folders, compared before any of them is opened."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from sept.errors import DataError
+
+
+def stems(folder: Path, suffix: str, unpack: str) -> set[str]:
+    """Names of the files in a folder that end so, without that end. Raises DataError where there are none."""
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(suffix) and not name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); {unpack}") from error
+    for name in names:
+        if not name.isprintable():
+            raise DataError(f"{folder}: the name {name!a} is not UTF-8 or has control characters; rename it")
+    if not names:
+        raise DataError(f"{folder}: holds no *{suffix}; {unpack}")
+    return {name.removesuffix(suffix) for name in names}
+
+
+def require(folder: Path, suffix: str, names: Iterable[str], why: str, unpack: str) -> None:
+    """Raises DataError where a file of one of the names is not in the folder; `why` says who wants it."""
+    wanted = set(names)
+    if missing := sorted(wanted - stems(folder, suffix, unpack), key=os.fsencode):
+        raise DataError(
+            f"{folder / (missing[0] + suffix)}: no such file, though {why} "
+            f"({len(missing)} of {len(wanted)} are missing); {unpack}"
+        )
+
+
+def read_lines(path: Path, unpack: str) -> list[str]:
+    """Lines of a text file without the space around them, but for empty ones. Raises DataError where there are none."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {unpack}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8; {unpack}") from error
+    if not any(lines):
+        raise DataError(f"{path}: is empty; {unpack}")
+    return [line for line in lines if line]

@@ -1,0 +1,69 @@
+"""Pascal VOC 2012's segmentation: trained on `train` (1,464 images), tested on `val` (1,449), 21 classes.
+
+Without the further masks of SBD, which other sources draw on. In a mask's file 0 is background, 1 to 20 are the classes
+in the order of their names, and 255 is the rim around objects and what is hard to tell.
+"""
+
+from pathlib import Path
+
+from sept.data.detection.annotation import shown
+from sept.data.detection.voc import CLASSES, KIT, LIST_ID
+from sept.data.segmentation.files import read_lines, require
+from sept.data.segmentation.masks import Masked, SegmentationTask, by_id
+from sept.errors import DataError
+
+YEAR = "VOC2012"
+IMAGES, IMAGE_END = "JPEGImages", ".jpg"
+MASKS, MASK_END = "SegmentationClass", ".png"
+UNPACK = "unpack VOCtrainval_11-May-2012 there"
+
+
+def read_voc_masks(root: Path) -> SegmentationTask:
+    """VOC 2012 from `root`, which is VOCdevkit or holds it; ids are relative to VOCdevkit.
+
+    Lists and files are compared, no image or mask is opened. Raises DataError for what is missing and for lists that
+    contradict each other (one was cut).
+    """
+    kit = root / KIT if (root / KIT).is_dir() else root
+    if not (kit / YEAR).is_dir():
+        raise DataError(f"{kit}: has no folder {YEAR}; {UNPACK}")
+    splits = {name: _read_list(kit, name) for name in ("train", "val")}
+    _check_lists(kit, set(splits["train"]), set(splits["val"]))
+    for name, listed in splits.items():
+        for folder, end in ((IMAGES, IMAGE_END), (MASKS, MASK_END)):
+            require(kit / YEAR / folder, end, listed, f"{name}.txt lists it", UNPACK)
+    train, test = (by_id(_masked(kit, name) for name in listed) for listed in splits.values())
+    return SegmentationTask(["background", *CLASSES], train, test)
+
+
+def _list_path(kit: Path, name: str) -> Path:
+    return kit / YEAR / "ImageSets" / "Segmentation" / f"{name}.txt"
+
+
+def _read_list(kit: Path, name: str) -> list[str]:
+    path = _list_path(kit, name)
+    names = read_lines(path, UNPACK)
+    for place, listed in enumerate(names):
+        if not LIST_ID.fullmatch(listed):
+            raise DataError(f"{path}: {shown(listed)} is no name of an image; {UNPACK}")
+        if listed in names[:place]:
+            raise DataError(f"{path}: lists {shown(listed)} again; {UNPACK}")
+    return names
+
+
+def _check_lists(kit: Path, train: set[str], val: set[str]) -> None:
+    """No image is in both; where trainval lies beside them it is the two together, so a list that was cut shows."""
+    if both := train & val:
+        path = _list_path(kit, "val")
+        raise DataError(f"{path}: {len(both)} images are also in train.txt, the first is {min(both)!r}; {UNPACK}")
+    path = _list_path(kit, "trainval")
+    if path.exists() and (differing := (train | val) ^ set(_read_list(kit, "trainval"))):
+        raise DataError(
+            f"{path}: differs from train.txt and val.txt together by {len(differing)} images, the first is "
+            f"{min(differing)!r}; a list was cut; {UNPACK}"
+        )
+
+
+def _masked(kit: Path, name: str) -> Masked:
+    image_id = f"{YEAR}/{IMAGES}/{name}{IMAGE_END}"
+    return Masked(image_id, kit / image_id, kit / YEAR / MASKS / f"{name}{MASK_END}")
