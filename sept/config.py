@@ -216,8 +216,16 @@ class Init:
 
     name: str = "sept"
     weights: str | None = None  # in1k_sup, in1k_ssl: the published checkpoint
+    source: str | None = None  # random: a source of the pool that `share` of the images come from, the rest from others
+    share: float | None = None
 
     def check(self) -> None:
+        if (self.source is None) != (self.share is None) or (self.source and self.name != "random"):
+            raise ConfigError(
+                f"init.source={self.source} and init.share={self.share}: set both or neither, and only with init=random"
+            )
+        if self.share is not None and not 0 <= self.share <= 1:
+            raise ConfigError(f"init.share={self.share} is a share: it must lie in [0, 1]")
         _one_of("init.name", self.name, ("rand_init", "in1k_sup", "in1k_ssl", "random", *SIMILAR))
         if self.name.startswith("in1k") and not self.weights:
             raise ConfigError(f"init={self.name} needs init.weights=FILE, the published checkpoint")

@@ -228,10 +228,12 @@ class Pipeline:
         )
 
     def random_subset(self) -> Step:
-        budget = self._budget()
+        """A uniform sample of the pool, or one with a given share of a source (SEPT Fig. 3)."""
+        budget, init = self._budget(), self.e.init
+        mixed = {} if init.source is None else {"source": init.source, "share": init.share}
         return self._step(
             "selection",
-            spec={"method": "random", "budget": budget, "seed": self.e.seed},
+            spec={"method": "random", "budget": budget, "seed": self.e.seed} | mixed,
             inputs=self._numbered("pool", self.pools()),
             slug=f"{self.e.pool.name}-random-{budget}",
             estimate={"images": budget},

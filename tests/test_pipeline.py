@@ -225,6 +225,22 @@ def test_a_smaller_budget_selects_the_first_of_a_larger_one(init, tiny):
     assert np.array_equal(selected(part), selected(whole)[:20])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_random_subset_may_have_a_share_of_one_source(share, tiny):
+    mixed = experiment("init=random", "init.source=curated", f"init.share={share}")
+    artefact = Store(tiny.store).make(steps(mixed)["selection"])
+    keys = pq.read_table(artefact.path / SELECTION)["pool_key"].to_pylist()
+    assert len(set(keys)) == 32
+    assert sum(key.startswith("curated") for key in keys) == round(32 * share)
+
+
+def test_a_share_without_its_source_is_refused():
+    with pytest.raises(ConfigError, match="set both or neither"):
+        experiment("init=random", "init.share=0.5")
+    with pytest.raises(ConfigError, match="only with init=random"):
+        experiment("init=sept", "init.share=0.5", "init.source=curated")
+
+
 def test_too_few_images_are_refused_before_any_work(tmp_path):
     for n in range(20):
         path: Path = tmp_path / f"{n % 2}" / f"{n}.jpg"

@@ -16,6 +16,7 @@ CELLS = {  # launched and distinct, of SEPT
     "table6": (24, 16),
     "table7": (60, 27),
     "fig1b": (21, 21),
+    "fig3": (24, 24),
     "fig4": (8, 8),
 }
 

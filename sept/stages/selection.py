@@ -40,7 +40,8 @@ def build(
         return similar.build(folder / SELECTION, inputs, spec, pool, machine, batch_size, uri, task_place)
     readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
-        rows = _random(pool, readable, spec["budget"], spec["seed"])
+        parts = _parts(pool, spec["budget"], spec.get("source"), spec.get("share"))
+        rows = np.concatenate([_random(rows, readable, count, spec["seed"]) for rows, count in parts])
     else:
         rows = readable.of(np.arange(len(pool)) if spec["source"] is None else pool.rows_of(spec["source"]))
     save_selection(folder / SELECTION, rows, [pool.key(row) for row in rows])
@@ -70,13 +71,23 @@ class Readable:
         return rows[keep]
 
 
-def _random(pool: Union, readable: Readable, budget: int, seed: int) -> np.ndarray:
-    """The first `budget` images of the pool's random order that can be decoded."""
+def _parts(pool: Union, budget: int, source: str | None, share: float | None) -> list[tuple[np.ndarray, int]]:
+    """Rows to draw from, and how many: of all of the pool, or of one source and of all others."""
+    everything = np.arange(len(pool))
+    if source is None or share is None:
+        return [(everything, budget)]
+    inside, count = pool.rows_of(source), round(share * budget)
+    parts = [(inside, count), (np.setdiff1d(everything, inside, assume_unique=True), budget - count)]
+    return [(rows, wanted) for rows, wanted in parts if wanted]
+
+
+def _random(rows: np.ndarray, readable: Readable, budget: int, seed: int) -> np.ndarray:
+    """The first `budget` of these rows, in their random order, that can be decoded."""
     chosen, seen, wanted = np.empty(0, dtype=np.int64), 0, budget
     while len(chosen) < budget:
-        rows = random_subset(len(pool), wanted, seed)
-        chosen = np.concatenate([chosen, readable.of(rows[seen:])])
-        if len(chosen) < budget and wanted == len(pool):
+        drawn = rows[random_subset(len(rows), wanted, seed)]
+        chosen = np.concatenate([chosen, readable.of(drawn[seen:])])
+        if len(chosen) < budget and wanted == len(rows):
             raise ConfigError(f"budget.images={budget:,} but the pool holds only {len(chosen):,} readable images")
-        seen, wanted = wanted, min(len(pool), wanted + budget - len(chosen))
+        seen, wanted = wanted, min(len(rows), wanted + budget - len(chosen))
     return chosen
