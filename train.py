@@ -54,7 +54,7 @@ def run(e: config.Experiment) -> dict | None:
         store.make(step)
     done = row(e, step, store)
     assert done is not None
-    console.tell_row(done, step, store)
+    console.tell_row(e, done, step, store)
     return done
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     if table is not None:
         from sept import tables
 
-        tables.main([table, *narrowed])
+        tables.main([table, *narrowed, *(["--wandb"] if "logger=wandb" in narrowed else [])])
     if failures:
         sys.exit(max(failures))
 

@@ -3,8 +3,10 @@
 import sys
 from typing import Any
 
+from sept.config import Experiment
 from sept.results import CELL, MEASURES
 from sept.store import Step, Store
+from sept.tables.runs import command
 
 
 def tell_plan(step: Step, store: Store) -> None:
@@ -19,14 +21,15 @@ def tell_plan(step: Step, store: Store) -> None:
         _say(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
 
 
-def tell_row(done: dict[str, Any], step: Step, store: Store) -> None:
-    """The row, and where the backbone lies with the line that loads it in timm."""
+def tell_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> None:
+    """The row, the command that makes it again, and where the backbone lies with the line that loads it in timm."""
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
     others = [f"{name} {done[name]:.2f}" for name in MEASURES if done[name] is not None and name != done["metric"]]
     print(
         f"{done['metric']} {done['score']:.2f} % ({', '.join(others)})  {named}  "
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s"
     )
+    _say(f"  again: {command(e)}")
     _say(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]
     backbone = step.inputs.get("backbone")
     artefact = store.find(backbone) if backbone is not None else None

@@ -1,8 +1,8 @@
-"""Weights & Biases: one run a trained artefact. Being down, slow or absent never stops or changes a training."""
+"""Weights & Biases: one run a trained artefact, one a table. Being down, slow or absent it never stops a training."""
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,24 +21,40 @@ def loggers(spec: Logger) -> Loggers:
 def _wandb(spec: Logger, name: str, config: Mapping[str, Any]) -> list:
     """A Lightning logger whose run has the artefact's name as its id; none, with a warning, where W&B fails."""
     try:
-        import wandb
         from lightning.pytorch.loggers import WandbLogger
 
-        online = spec.mode == "online" or (spec.mode == "auto" and _has_key())
-        run = wandb.init(
-            project=spec.project,
-            id=name,
-            name=name,
-            config=dict(config),
-            resume="allow" if online else None,
-            mode="online" if online else "offline",
-            reinit="finish_previous",
-            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, silent=True),
-        )
-        return [_sparing(WandbLogger(experiment=run))]
+        return [_sparing(WandbLogger(experiment=_begin(spec, name, config)))]
     except Exception as error:  # logging can never stop a training
         log.warning("wandb is not available, going on without it: %s", error)
         return []
+
+
+def log_table(spec: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table of results as a `wandb.Table` of the run `table-NAME`, to which each call adds its present state."""
+    try:
+        import wandb
+
+        with _begin(spec, f"table-{name}", {"table": name}) as run:
+            run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+    except Exception as error:  # the table is in the store and on the screen
+        log.warning("wandb is not available, the table is not sent: %s", error)
+
+
+def _begin(spec: Logger, name: str, config: Mapping[str, Any]) -> Any:
+    """A W&B run with this id, continued where there is one."""
+    import wandb
+
+    online = spec.mode == "online" or (spec.mode == "auto" and _has_key())
+    return wandb.init(
+        project=spec.project,
+        id=name,
+        name=name,
+        config=dict(config),
+        resume="allow" if online else None,
+        mode="online" if online else "offline",
+        reinit="finish_previous",
+        settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, silent=True),
+    )
 
 
 def _sparing(logger: Any) -> Any:

@@ -1,5 +1,6 @@
 """W&B beside the curves that are always kept: offline without a key, and never able to stop or change a training."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from conftest import Tiny, command, environment
 
 from sept.config import Logger
 from sept.machine import no_loggers
-from sept.tracking import _has_key, loggers
+from sept.tracking import _has_key, log_table, loggers
 
 
 def fine_tune(tiny: Tiny, folder: Path) -> subprocess.Popen[str]:
@@ -96,3 +97,18 @@ def test_a_key_is_found_where_wandb_login_puts_it(key, netrc, expected, monkeypa
     (tmp_path / ".netrc").write_text(netrc)
     (tmp_path / ".netrc").chmod(0o600)
     assert _has_key() is expected
+
+
+def test_a_table_is_on_disk_to_be_synced_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    log_table(Logger(name="wandb", mode="offline"), "quickstart", ["init", "mean"], [["random", 26.5], ["sept", None]])
+    [table] = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
+    held = json.loads(table.read_text())
+    assert (held["columns"], held["data"]) == (["init", "mean"], [["random", 26.5], ["sept", None]])
+
+
+def test_a_table_that_wandb_refuses_stops_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    log_table(Logger(name="wandb", mode="offline"), "a/name that is no id", ["init"], [["random"]])
+    assert "wandb is not available, the table is not sent" in caplog.text

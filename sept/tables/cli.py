@@ -10,7 +10,8 @@ from sept.errors import ConfigError, SeptError
 from sept.tables.latex import as_latex
 from sept.tables.report import write_report
 from sept.tables.rows import rows
-from sept.tables.text import Tables, as_csv, as_markdown, as_terminal
+from sept.tables.text import COLUMNS, Tables, as_csv, as_markdown, as_terminal
+from sept.tracking import log_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_overrides(overrides)
         cells = {name: expand(name, overrides) for name in names}
         tables = {name: rows(each) for name, each in cells.items()}
+        if options.wandb:
+            for name, lines in tables.items():
+                log_table(
+                    cells[name][0].logger, name, COLUMNS, [[line.get(each) for each in COLUMNS] for line in lines]
+                )
         if options.html:
             write_report(options.html, tables)
             print(f"report: {options.html}")
@@ -52,5 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     }
     for flag, (form, text) in described.items():
         forms.add_argument(flag, dest="form", action="store_const", const=form, help=text)
+    parser.add_argument("--wandb", action="store_true", help="also as a wandb.Table, by the sweep's logger settings")
     forms.add_argument("--html", type=Path, metavar="FILE", help="a report: tables, differences, figures, costs, runs")
     return parser
