@@ -60,18 +60,18 @@ class ExactScores:
             vectors = torch.from_numpy(self.features.take_half(rows[start:stop].numpy())).double()
             scores[pairs] = self._products(vectors, ends[start : stop + 1] - ends[start], columns[pairs])
 
-        on_all_cores(chunk, range(0, len(rows), CHUNK_ROWS))
+        with warnings.catch_warnings():  # here: of all threads
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+            on_all_cores(chunk, range(0, len(rows), CHUNK_ROWS))
         return scores.numpy()
 
     def _products(self, vectors: Tensor, ends: Tensor, query: Tensor) -> Tensor:
         """(m,) of u rows (u, D), row i with the queries query[ends[i]:ends[i + 1]]."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-            pairs = torch.sparse_csr_tensor(
-                ends,
-                query,
-                torch.zeros(len(query), dtype=torch.float64),
-                (len(vectors), len(self.queries)),
-                check_invariants=False,
-            )
-            return torch.sparse.sampled_addmm(pairs, vectors, self.queries.T, beta=0.0).values()
+        pairs = torch.sparse_csr_tensor(
+            ends,
+            query,
+            torch.zeros(len(query), dtype=torch.float64),
+            (len(vectors), len(self.queries)),
+            check_invariants=False,
+        )
+        return torch.sparse.sampled_addmm(pairs, vectors, self.queries.T, beta=0.0).values()
