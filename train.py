@@ -9,6 +9,7 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it i
 
 import sys
 import traceback
+from contextlib import suppress
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +23,7 @@ from sept.pipeline import Pipeline
 from sept.plan import plan
 from sept.results import row
 from sept.signals import raising
-from sept.store import Store
+from sept.store import Step, Store
 from sept.tracking import loggers
 
 failures: list[int] = []  # exit codes of the cells that failed
@@ -32,7 +33,7 @@ failures: list[int] = []  # exit codes of the cells that failed
 def cell(cfg: DictConfig) -> None:
     """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
     known = HydraConfig.get()
-    here = known.launcher._target_.endswith(".BasicLauncher")  # other launchers run cells in other processes
+    here = known.launcher._target_.endswith(compose.BASIC)  # other launchers run cells in other processes
     try:
         run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN))
     except Interrupted as stop:
@@ -58,6 +59,31 @@ def run(e: config.Experiment) -> dict | None:
     return done
 
 
+def share_scans(cells: list[config.Experiment]) -> None:
+    """Search for the tasks of a sweep together; what cannot be done is left to the cells, which tell why."""
+    selections: dict[str, tuple[Step, config.Experiment]] = {}
+    for e in cells:
+        if e.init.name != "sept" or e.index.name not in config.EXACT:
+            continue
+        with suppress(SeptError):  # the cell will say
+            step = Pipeline(e, resolve(e.hardware)).selection()
+            selections[step.key] = step, e
+    if len(selections) < 2:
+        return
+    from sept.stages.together import prepare
+
+    [*_, (_, e)] = selections.values()
+    try:
+        with raising():
+            store = Store(e.store.root, e.store.mode, e.store.force)
+            for images, tasks in prepare([step for step, _ in selections.values()], store, resolve(e.hardware)):
+                print(f"one scan of {images:,} images for {tasks} tasks", file=sys.stderr)
+    except Interrupted as stop:
+        sys.exit(_told(stop))
+    except SeptError:
+        pass  # the cells will say
+
+
 def _told(error: Exception) -> int:
     if not isinstance(error, SeptError):
         traceback.print_exception(error)
@@ -75,6 +101,8 @@ def main() -> None:
             print(plan(table, compose.expand(table, narrowed)))
             return
         compose.register()
+        if table is not None and compose.in_one_process(table, narrowed):
+            share_scans(compose.expand(table, narrowed))
         with compose.one_line():
             cell()
     except Exception as error:

@@ -16,6 +16,7 @@ from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
+BASIC = ".BasicLauncher"  # Hydra's own: one cell after the other, in this process
 ADDED = ("experiment", "table")  # groups without a default: `+table=NAME`
 
 
@@ -96,13 +97,13 @@ def register() -> None:
 
 def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     """Every cell of table `name`, narrowed or widened by command-line overrides; as the sweep launches them."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if name not in _options("table"):
         raise ConfigError(f"there is no table {name}; " + _nearest(name, _options("table")))
     register()
-    with one_line(), initialize_config_dir(str(CONF), version_base="1.3"):
+    with one_line(), _composing():
         whole = compose("config", [f"+table={name}"], return_hydra_config=True)
         given = {override.split("=", 1)[0]: override for override in overrides}
         named = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
@@ -116,6 +117,32 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
         return [
             load(compose("config", [f"+table={name}", *cell]), expanded=True) for cell in itertools.product(*choices)
         ]
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Inside, `hydra.compose` works, in a running job of Hydra's too."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def in_one_process(table: str, overrides: Sequence[str]) -> bool:
+    """Whether the cells of a table run one after the other in the process that starts them."""
+    from hydra import compose
+
+    register()
+    chosen = [override for override in overrides if override.startswith("hydra/launcher=")]
+    with one_line(), _composing():
+        whole = compose("config", [f"+table={table}", *chosen], return_hydra_config=True)
+    return bool(whole.hydra.launcher._target_.endswith(BASIC))
 
 
 @contextmanager

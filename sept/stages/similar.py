@@ -39,6 +39,12 @@ from sept.store import Artefact
 
 SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
 Lists = Callable[[int], Ranked]
+READY: dict[tuple[str, ...], Ranked] = {}  # lists of this process by what they are of (`searched`), from a shared scan
+
+
+def searched(inputs: Mapping[str, Artefact]) -> tuple[str, ...]:
+    """What exact lists depend on: the keys of the features, in their order, and of the queries."""
+    return (*(part.key for part in numbered(inputs, "features")), inputs["queries"].key)
 
 
 def build(
@@ -145,12 +151,16 @@ def _lists(
 
     compact = Compact.open(inputs["compact"].path, features) if "compact" in inputs else None
 
+    ready = READY.get(searched(inputs))
+
     def exact(depth: int) -> Ranked:
+        if ready is not None and depth <= ready.rows.shape[1]:
+            return Ranked(ready.rows[:, :depth], ready.scores[:, :depth])
         with progress(f"search to depth {depth:,}", features.rows) as advance:
             seen, memory = done(advance), machine.search_bytes
             return search(vectors, features, depth, device, progress=seen, memory=memory, compact=compact)
 
-    yield exact, _depth_from_sample(features, vectors, budget, device), dict
+    yield exact, None if ready is not None else _depth_from_sample(features, vectors, budget, device), dict
 
 
 def _depth_from_sample(features: Features, vectors: np.ndarray, budget: int, device: str) -> int | None:

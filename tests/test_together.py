@@ -1,0 +1,34 @@
+"""A sweep searches its pool once for all its tasks, and selects what each task would have selected alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import run
+
+
+def selections(store: Path) -> dict[str, bytes]:
+    """The content of each selection for a task, by its folder."""
+    found = store.glob("selection/patterns-sept-*/selection.parquet")
+    return {path.parent.name: path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    store = tmp_path_factory.mktemp("alone") / "store"
+    for task in ("patterns_a", "patterns_b"):
+        done = run(f"task={task}", store=store, script="search.py")
+        assert done.returncode == 0, done.stderr
+    return selections(store)
+
+
+def test_tasks_of_a_table_share_a_scan(alone: dict[str, bytes], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = run("+table=patterns", "task=patterns_a,patterns_b", "seed=0", "init=sept", store=store)
+    assert done.returncode == 0, done.stderr
+    assert "one scan of 400 images for 2 tasks" in done.stderr
+    assert selections(store) == alone
+    made = [json.loads(path.read_text()) for path in store.glob("features/*/manifest.json")]
+    assert len(made) == 1
+    again = run("+table=patterns", "task=patterns_a,patterns_b", "seed=0", "init=sept", store=store)
+    assert "one scan" not in again.stderr
