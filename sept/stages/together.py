@@ -13,7 +13,6 @@ from sept.stages import similar
 from sept.stages.index import joined
 from sept.store import Step, Store
 
-
 NEEDED = ("features", "queries")  # inputs of a selection that lists are made of
 
 
