@@ -45,7 +45,7 @@ def test_scores_of_all_kinds_are_in_the_manifest(detected: tuple[Path, str]) -> 
         assert each["score"] == each["voc_ap50"]
         assert len(each["class_ap"]) == 16
         assert each["flops"] > 0
-    assert said.count("voc_ap50 ") == 2
+    assert said.count("VOC AP50 ") == 2
     queries = [json.loads(path.read_text()) for path in store.glob("queries/*/manifest.json")]
     counted = {each["spec"]["query"]: each["facts"]["images"] for each in queries}
     assert counted["image"] == 24 < counted["instance"]

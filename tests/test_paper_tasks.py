@@ -94,7 +94,7 @@ def test_boxes_are_looked_up_one_by_one_or_images_as_a_whole(sources, tmp_path):
     assert f"for {len(boxes)} images of voc" in found["instance"]
     trained = run(*choices, "query=instance", store=store)
     assert trained.returncode == 78
-    assert "no detector to fine-tune yet" in trained.stderr
+    assert "has annotated boxes: finetune=detect" in trained.stderr
 
 
 def test_boxes_are_asked_for_where_there_are_none(tiny: Tiny):

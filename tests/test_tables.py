@@ -288,7 +288,7 @@ def test_the_command_of_a_run_composes_to_the_same_experiment(given):
 
 def test_a_table_that_is_not_there_is_refused_in_one_line(capsys):
     assert main(["quickstrat"]) == 78
-    assert capsys.readouterr().err.startswith("there is no table quickstrat; known are ")
+    assert capsys.readouterr().err.startswith("there is no table quickstrat; did you mean quickstart?")
     assert main(["quickstart", "budget=3k"]) == 78
     assert main(["quickstart", "seed=abc"]) == 78
     assert main(["seed=1"]) == 78
