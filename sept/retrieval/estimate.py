@@ -76,11 +76,14 @@ def measure(features: Features, queries: np.ndarray, device: str | torch.device 
 
 
 def _row_seconds(features: Features) -> float:
-    """To read one of some scattered rows and make it float64."""
-    rows = np.arange(0, min(APART * TRIED_ROWS, features.rows), APART)
-    start = time.perf_counter()
-    torch.from_numpy(features.take_half(rows)).double()
-    return (time.perf_counter() - start) / len(rows)
+    """To read one of some scattered rows and make it float64; the median of a few tries, each of other rows."""
+    seconds = []
+    for first in range(APART):
+        rows = np.arange(first, min(APART * TRIED_ROWS, features.rows), APART)
+        start = time.perf_counter()
+        torch.from_numpy(features.take_half(rows)).double()
+        seconds.append((time.perf_counter() - start) / max(1, len(rows)))
+    return float(np.median(seconds))
 
 
 def _pair_seconds(features: Features, exact: np.ndarray, rows: int) -> float:
