@@ -11,7 +11,6 @@ streamed exact search (`knn_ground_truth`) over the same files, and its flat ind
 
 import argparse
 import multiprocessing
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -96,7 +95,8 @@ def peak(folder: Path, queries: np.ndarray, depth: int, threads: int, out: "mult
     torch.set_num_threads(threads)
     search(queries, Features.open(folder), depth)
     status = Path("/proc/self/status").read_text()  # getrusage would give the parent's peak where that is higher
-    out.put(1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]))  # type: ignore[index]
+    kilobytes = status.partition("VmHWM:")[2].split()[0]
+    out.put(1024 * int(kilobytes))
 
 
 def peak_memory(folder: Path, queries: np.ndarray, depth: int, threads: int) -> int:

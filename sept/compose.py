@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sept.config import BOXED, RECIPES, SIMILAR, Experiment
+from sept.config import BOXED, MASKED, RECIPES, SIMILAR, Experiment
 from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -74,6 +74,8 @@ def check(e: Experiment) -> None:
         raise ConfigError(
             f"query=instance needs annotated boxes, and task.kind={e.task.kind} has none: {', '.join(BOXED)}"
         )
+    if e.task.kind in MASKED and e.task.images == 1:
+        raise ConfigError(f"task.images=1: the batch norm of finetune={e.finetune.name} needs at least 2 images")
     training = {"pretrain.batch_size": e.pretrain.batch_size}
     if e.retriever.weights is None:
         training["retriever.train.batch_size"] = e.retriever.train.batch_size

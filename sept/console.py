@@ -22,19 +22,13 @@ def tell_plan(step: Step, store: Store) -> None:
         _say(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
 
 
-def said(metric: str) -> str:
-    """A metric's name for people: top1 is top-1, best_top1 best."""
-    return METRICS.get(metric) or metric.removesuffix("_top1")
-
-
 def tell_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> None:
     """The row, the command that makes it again, and where the backbone lies with the line that loads it in timm."""
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
-    others = [
-        f"{said(name)} {done[name]:.2f}" for name in MEASURES if done[name] is not None and name != done["metric"]
-    ]
+    beside = [name for name in MEASURES if done[name] is not None and name != done["metric"]]
+    others = [f"{METRICS[name]} {done[name]:.2f}" for name in beside]
     print(
-        f"{said(done['metric'])} {done['score']:.2f} % ({', '.join(others)})  {named}  "
+        f"{METRICS[done['metric']]} {done['score']:.2f} % ({', '.join(others)})  {named}  "
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s"
     )
     _say(f"  again: {command(e)}")

@@ -7,7 +7,7 @@ fused attention computes again in the backward pass. Equal to torch's FlopCounte
 
 from typing import Any
 
-from sept.config import Classify, Compute, Detect, IBotRecipe, Model, Pretrain, Segment
+from sept.config import Classify, Compute, Detect, Finetune, IBotRecipe, Model, Pretrain, Segment
 from sept.errors import ConfigError
 
 BACKWARD = 2  # times a forward pass
@@ -79,21 +79,23 @@ def ibot_flops(recipe: IBotRecipe, model: Model, steps: int) -> float:
     return (2 * (student + teacher) + recipe.local_crops * local) * recipe.batch_size * steps
 
 
-def finetune_flops(recipe: Classify, model: Model, classes: int, images: int) -> float:
-    """`images` training images, each time they are seen, through the model and its head."""
-    return (training_flops(model, recipe.side) + (1 + BACKWARD) * 2 * width(model) * classes) * images
+def finetune_flops(recipe: Finetune, model: Model, classes: int, images: int) -> float:
+    """`images` training images, each time they are seen, through the model and its head; of detectors and segmenters,
+    for a plan, about: the trunk alone at the size of a test image or of a crop."""
+    match recipe:
+        case Classify():
+            return (training_flops(model, recipe.side) + (1 + BACKWARD) * 2 * width(model) * classes) * images
+        case Detect():
+            return _trunk_flops(model, recipe.test_short_side * recipe.long_side) * images
+        case Segment():
+            return _trunk_flops(model, recipe.side**2) * images
+    raise AssertionError(f"no count for {recipe}")
 
 
-def detect_flops(recipe: Detect, model: Model, images: int) -> float:
-    """About, for a plan: the trunk alone at the size of test images, `images` times forward and backward."""
+def _trunk_flops(model: Model, pixels: int) -> float:
+    """Forward and backward, by area."""
     side = (KNOWN.get(model.name, {}) | model.args).get("img_size", 224)
-    return training_flops(model, side) * recipe.test_short_side * recipe.long_side / side**2 * images
-
-
-def segment_flops(recipe: Segment, model: Model, images: int) -> float:
-    """About, for a plan: the trunk alone at the size of a crop, `images` times forward and backward."""
-    side = (KNOWN.get(model.name, {}) | model.args).get("img_size", 224)
-    return training_flops(model, side) * (recipe.side / side) ** 2 * images
+    return training_flops(model, side) * pixels / side**2
 
 
 def counted_flops(network: Any, *inputs: Any) -> float:

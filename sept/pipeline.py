@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sept import cost
-from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, Classify, Detect, Experiment, Segment
+from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, Experiment
 from sept.data import locate, tasks
+from sept.data.annotated import draw_images
 from sept.data.detection import boxes
 from sept.data.patterns import CURATED_SHARE, classes
 from sept.data.read import OPTIONS, read
@@ -43,7 +44,7 @@ VERSIONS = {
     "subset": 2,
     "weights": 1,
     "pretrain": 2,
-    "finetune": 3,
+    "finetune": 4,
     "detect": 1,
     "segment": 1,
 }
@@ -63,81 +64,36 @@ class Pipeline:
 
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
-        boxed, masked = self.e.task.kind in BOXED, self.e.task.kind in MASKED
-        match self.e.finetune:
-            case Classify() if not boxed and not masked:
-                return self.classify()
-            case Detect() if boxed:
-                return self.detect()
-            case Segment() if masked:
-                return self.segment()
-        kind = "has labelled images: finetune=classify"
-        if boxed or masked:
-            kind = "has annotated boxes: finetune=detect" if boxed else "has masks: finetune=segment"
-        raise ConfigError(f"finetune={self.e.finetune.name} does not fit task={self.e.task.name}, which {kind}")
+        e = self.e
+        wanted = "detect" if e.task.kind in BOXED else "segment" if e.task.kind in MASKED else "classify"
+        if not isinstance(e.finetune, RECIPES[wanted]):
+            raise ConfigError(f"finetune={e.finetune.name} does not fit task={e.task.name}: finetune={wanted} does")
+        return self.finetune("finetune" if wanted == "classify" else wanted)
 
-    def classify(self) -> Step:
-        """The classifier, trained on the few shots, and its accuracy on the test images."""
+    def finetune(self, stage: str) -> Step:
+        """Classifier, detector or segmenter, trained on the labelled images from the initial weights; its score."""
         e, weights, task = self.e, self.initial_weights(), self.task()
-        assert isinstance(e.finetune, Classify)
-        classes, images = task.estimate["classes"], self._shots(task) * e.finetune.epochs
+        labelled: dict[str, Any] = {"shot": asdict(e.shot)} if e.task.images is None else {"images": e.task.images}
+        images = (e.task.images or self._shots(task)) * e.finetune.epochs
+        classes = int(task.estimate["classes"])
         return self._step(
-            "finetune",
-            spec=self._finetune_spec() | {"shot": asdict(e.shot)},
+            stage,
+            spec={
+                "recipe": _without(asdict(e.finetune), "name"),
+                "model": asdict(e.pretrain.model),
+                "shot_seed": e.seed,
+                "precision": self.machine.precision,
+            }
+            | labelled,
             inputs={"task": task} | ({"backbone": weights} if weights else {}),
             slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
             estimate={
                 "images": images,
-                "flops": cost.finetune_flops(e.finetune, e.pretrain.model, int(classes), images),
+                "flops": cost.finetune_flops(e.finetune, e.pretrain.model, classes, images),
             },
             machine=self.machine,
             place=self.task_place(),
         )
-
-    def detect(self) -> Step:
-        """The detector, trained on the drawn images, and its average precision on the test images."""
-        e, weights, task = self.e, self.initial_weights(), self.task()
-        assert e.task.images is not None
-        assert isinstance(e.finetune, Detect)
-        return self._step(
-            "detect",
-            spec=self._finetune_spec() | {"images": e.task.images},
-            inputs={"task": task} | ({"backbone": weights} if weights else {}),
-            slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
-            estimate={
-                "images": e.task.images * e.finetune.epochs,
-                "flops": cost.detect_flops(e.finetune, e.pretrain.model, e.task.images * e.finetune.epochs),
-            },
-            machine=self.machine,
-            place=self.task_place(),
-        )
-
-    def segment(self) -> Step:
-        """The segmenter, trained on the drawn images, and its mean IoU on the test images."""
-        e, weights, task = self.e, self.initial_weights(), self.task()
-        assert e.task.images is not None
-        assert isinstance(e.finetune, Segment)
-        return self._step(
-            "segment",
-            spec=self._finetune_spec() | {"images": e.task.images},
-            inputs={"task": task} | ({"backbone": weights} if weights else {}),
-            slug=f"{e.task.name}-{e.init.name}-seed{e.seed}.{e.finetune.seed}",
-            estimate={
-                "images": e.task.images * e.finetune.epochs,
-                "flops": cost.segment_flops(e.finetune, e.pretrain.model, e.task.images * e.finetune.epochs),
-            },
-            machine=self.machine,
-            place=self.task_place(),
-        )
-
-    def _finetune_spec(self) -> dict[str, Any]:
-        e = self.e
-        return {
-            "recipe": _without(asdict(e.finetune), "name"),
-            "model": asdict(e.pretrain.model),
-            "shot_seed": e.seed,
-            "precision": self.machine.precision,
-        }
 
     def initial_weights(self) -> Step | None:
         """Where fine-tuning starts: nothing, a published checkpoint, or our own pre-training."""
@@ -440,13 +396,11 @@ class Pipeline:
         if e.task.kind in DRAWN or "listing" not in task.spec:
             return self._expected_shots(task)
         listed = self._task_listing
-        if isinstance(listed, boxes.DetectionTask):
-            drawn = self._drawn(listed)
-            return len(boxes.instances(drawn)) if e.query.name == "instance" else len(drawn)
-        if isinstance(listed, masks.SegmentationTask):
-            assert e.task.images is not None
-            return len(masks.draw_images(listed.train, e.task.images, e.seed))
-        return len(draw(listed.train, shot.per_class, e.seed, listed.classes, shot.share or 1.0))
+        if isinstance(listed, tasks.Task):
+            return len(draw(listed.train, shot.per_class, e.seed, listed.classes, shot.share or 1.0))
+        assert e.task.images is not None
+        drawn = draw_images([*listed.train], e.task.images, e.seed)
+        return len(boxes.instances(drawn)) if e.query.name == "instance" else len(drawn)
 
     def _expected_shots(self, task: Step) -> int:
         shot = self.e.shot
@@ -455,10 +409,6 @@ class Pipeline:
             return int(per_image * self.e.task.images)
         share = (shot.share or 1.0) * task.estimate["images"]
         return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
-
-    def _drawn(self, listed: boxes.DetectionTask) -> list[boxes.Boxed]:
-        assert self.e.task.images is not None
-        return boxes.draw_images(listed.train, self.e.task.images, self.e.seed)
 
     def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
         file, digest = self._present(weights, lambda: _digested(weights), (Path(weights), weights))

@@ -8,15 +8,8 @@ from sept.store import Artefact, Step, Store
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
-MEASURES = (
-    "top1",
-    "best_top1",
-    "frozen_top1",
-    "ap",
-    "ap50",
-    "ap75",
-    "miou",
-)  # percent; each row has those of its metric
+# Percent; each row has those of its metric.
+MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75", "miou")
 
 
 def choices(e: Experiment) -> dict[str, Any]:
@@ -26,7 +19,7 @@ def choices(e: Experiment) -> dict[str, Any]:
     return {
         "task": e.task.name,
         "shot": _shot(e),
-        "init": e.init.name,
+        "init": _init(e),
         "budget": e.budget.images if trained else None,
         "query": e.query.name if found else None,
         "retriever": e.retriever.name if found else None,
@@ -34,6 +27,12 @@ def choices(e: Experiment) -> dict[str, Any]:
         "seed": e.seed,
         "finetune_seed": e.finetune.seed,
     }
+
+
+def _init(e: Experiment) -> str:
+    """The name of the init, and of a random subset with a share of one source both: `random curated 100%`."""
+    mixed = "" if e.init.share is None else f" {e.init.source} {100 * e.init.share:g}%"
+    return e.init.name + mixed
 
 
 def _shot(e: Experiment) -> int | str:
@@ -63,8 +62,8 @@ def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
     facts = final.facts
     return {
         **choices(e),
-        "metric": facts.get("metric", "top1"),
-        "score": facts["score"] if "score" in facts else facts["top1"],
+        "metric": facts["metric"],
+        "score": facts["score"],
         **{name: facts.get(name) for name in MEASURES},
         "images_seen": sum(a.facts.get("images_seen", 0) for a in own if a.stage == "pretrain"),
         "pool_images": sum(a.facts["rows"] for a in shared if a.stage == "pool"),

@@ -59,7 +59,10 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
 def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str) -> str:
     """What an exact scan for these queries takes here, of this pool and of the paper's, from rates measured now."""
     rates = measure(features, vectors, device)
-    times = {rows: estimate(rows, features.dim, len(vectors), depth, rates) for rows in (features.rows, PAPER_POOL)}
+    times = {
+        rows: estimate(rows, features.dim, len(vectors), depth, rates, overlapped=device != "cpu")
+        for rows in (features.rows, PAPER_POOL)
+    }
     told = ", ".join(f"{seconds:,.1f} s for {rows:,} images" for rows, seconds in times.items())
     return f"  an exact scan by this machine's rates, its pool in memory: {told}"
 

@@ -70,7 +70,7 @@ def test_a_table_shows_the_headline_of_its_task(detected: tuple[Path, str], monk
 
     settings = [each for each in [*TINY, *BOXES] if each not in CLASSIFIER]
     chosen = list({each.partition("=")[0]: each for each in settings}.values())
-    assert main(["patterns_detection", *chosen, "budget.images=32", "seed=0", "init=sept", "--csv"]) == 0
+    assert main(["patterns_table7", *chosen, "budget.images=32", "seed=0", "init=sept", "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["query"], row["metric"], row["n"]) for row in rows] == [
         ("image", "voc_ap50", "1"),

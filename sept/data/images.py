@@ -69,7 +69,7 @@ def decode(data: bytes, least_side: int | None = None) -> Pixels:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
                 pixels = _pixels(image, data, least_side)
-                return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+                return np.ascontiguousarray(upright(pixels, _orientation(image)))
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -149,7 +149,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def upright(pixels: Pixels, orientation: int) -> Pixels:
     swap, flip_rows, flip_columns = ORIENTATIONS.get(orientation, (False, False, False))
     turned = pixels.swapaxes(0, 1) if swap else pixels
     return turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sept.errors import DataError
 from sept.retrieval.features import Features
-from sept.retrieval.shards import CHECKED_ROWS, publish, publish_json, read_json, to_bfloat16
+from sept.retrieval.shards import CHECKED_ROWS, fill, publish, publish_json, read_json, to_bfloat16
 
 LARGEST = 127
 SHARING = 32  # numbers of a row, at most, that share a scale
@@ -57,13 +57,7 @@ class Compact:
         index = bisect_right(self.features.shards, first, key=lambda shard: shard.first_row) - 1
         row = first - self.features.shards[index].first_row
         for path, into in ((_whole(self.folder, index), whole), (_scales(self.folder, index), scales)):
-            left = into.data.cast("B")
-            with open(path, "rb", buffering=0) as file:
-                file.seek(row * into.nbytes // len(into))
-                while left and (got := file.readinto(left)):
-                    left = left[got:]
-            if left:
-                raise DataError(f"{path}: ends {len(left)} bytes early; {AGAIN}")
+            fill(path, row * into.nbytes // len(into), into, AGAIN)
 
 
 def build(folder: Path, features: Features, progress: Callable[[int], None] | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval.shards import REPAIR, Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
+from sept.retrieval.shards import REPAIR, Shard, damage, data_path, fill, mark_path, npy_bytes, read_json, read_shard
 
 READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
 
@@ -132,24 +132,12 @@ class Features:
             yield first, block
 
     def read(self, first: int, block: np.ndarray) -> None:
-        """Fills (n, D) float16, C-contiguous, with n rows of one shard from row `first`.
-
-        It reads into memory that is there: pages of a map would each be faulted in, and count as this process's own.
-        """
+        """Fills (n, D) float16, C-contiguous, with n rows of one shard from row `first`."""
         index = bisect_right(self.shards, first, key=lambda shard: shard.first_row) - 1
         path, shard = self.files[index], self.shards[index]
         assert first + len(block) <= shard.last_row, "a block crosses shards"
         self._vectors(index)  # checks the header
-        left = block.data.cast("B")
-        try:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(npy_bytes(shard.rows, self.dim) - 2 * (shard.last_row - first) * self.dim)
-                while left and (got := file.readinto(left)):
-                    left = left[got:]
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error}); {REPAIR}") from error
-        if left:
-            raise DataError(f"{path}: ends {len(left)} bytes early; {REPAIR}")
+        fill(path, npy_bytes(shard.rows, self.dim) - 2 * (shard.last_row - first) * self.dim, block, REPAIR)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""

@@ -79,6 +79,23 @@ def mark_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:06d}.json"
 
 
+def fill(path: Path, offset: int, array: np.ndarray, otherwise: str) -> None:
+    """Fills a C-contiguous array with the bytes of a file from `offset` on; DataError that ends in `otherwise`.
+
+    It reads into memory that is there: pages of a map would each be faulted in, and count as this process's own.
+    """
+    left = array.data.cast("B")
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            while left and (got := file.readinto(left)):
+                left = left[got:]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); {otherwise}") from error
+    if left:
+        raise DataError(f"{path}: ends {len(left)} bytes early; {otherwise}")
+
+
 def sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

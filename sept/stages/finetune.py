@@ -1,13 +1,10 @@
 """Fine-tuning on the few shots, and accuracy on the task's test set."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sept import cost
@@ -16,11 +13,10 @@ from sept.data.labelled import Shots, Tests, in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
 from sept.data.transforms import FinetuneTransform, normalise
-from sept.fit import fit
 from sept.learners.classifier import Classifier, nearest_class_mean
 from sept.machine import Machine
+from sept.stages import transfer
 from sept.stages.task import few_shots, open_task
-from sept.stages.weights import BACKBONE
 from sept.store import Artefact
 from sept.watch import Accuracy
 
@@ -35,28 +31,23 @@ def build(
     task = open_task(inputs["task"], place)
     shots = few_shots(inputs["task"], place, spec["shot"], spec["shot_seed"])
     per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
-    backbone = inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
     seed = fold(spec["shot_seed"], "finetune", recipe.seed)
-    learner = Classifier(recipe, model, len(task.classes), backbone, seed=seed, steps_per_epoch=per_epoch)
+    start = transfer.backbone(inputs)
+    learner = Classifier(recipe, model, len(task.classes), start, seed=seed, steps_per_epoch=per_epoch)
     transform = FinetuneTransform(
         recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]), FLIP, recipe.rand_augment, COLOR_JITTER
     )
     tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), machine.workers)
     frozen_top1 = _frozen(learner, Tests(shots, recipe.side), tests, machine)
 
-    fit(
-        learner,
-        Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed),
-        folder,
-        replace(machine, devices=1),  # few labels: what several devices would save is little
-        what="fine-tune",
-        loggers=partial(machine.loggers, folder.name, spec),
-        watchers=[Accuracy(tests, recipe.test_every * per_epoch)],
-    )
-    save_file({name: value.contiguous() for name, value in learner.model.state_dict().items()}, folder / CLASSIFIER)
-    seen = learner.steps * min(recipe.batch_size, len(shots))
+    batches = Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed)
+    watchers = [Accuracy(tests, recipe.test_every * per_epoch)]
+    seen = transfer.train(learner, batches, folder, spec, machine, watchers, CLASSIFIER)
+    top1 = float(learner.last)
     return {
-        "top1": float(learner.last),
+        "metric": "top1",
+        "score": top1,
+        "top1": top1,
         "best_top1": float(learner.best),
         "frozen_top1": frozen_top1,
         "shots": len(shots),

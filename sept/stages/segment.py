@@ -1,7 +1,6 @@
 """Fine-tuning the segmenter on the drawn images, and mean IoU on the task's test set."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,27 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor
 
 from sept import cost
 from sept.config import Model, Segment
+from sept.data.annotated import draw_images
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.data.segmentation.masks import IGNORE, check_masks, draw_images
+from sept.data.segmentation.masks import IGNORE, check_masks
 from sept.data.segmentation.views import Crop, CroppedImages, WholeImages, as_lists
-from sept.fit import fit
 from sept.learners.segmenter import Segmenter
 from sept.machine import Machine
+from sept.stages import transfer
 from sept.stages.task import open_masked
-from sept.stages.weights import BACKBONE
 from sept.store import Artefact
-from sept.watch import Accuracy, Pictures
+from sept.watch import Accuracy
 
-SEGMENTER, PREDICTIONS = "segmenter.safetensors", "predictions"
-SHOWN = 8  # test images, spread evenly
+SEGMENTER = "segmenter.safetensors"
 LEAST_SIDE = 300  # pixels of a picture's shorter side
 OPACITY = 0.6  # of a class's colour over the image
 BITS = 8  # of a colour of VOC's palette
@@ -45,28 +40,17 @@ def build(
     train = draw_images(task.train, spec["images"], spec["shot_seed"])
     check_masks([*train, *task.test], classes, machine.threads)
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
-    backbone = inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
     seed = fold(spec["shot_seed"], "segment", recipe.seed)
-    learner = Segmenter(recipe, model, classes, backbone, seed=seed, steps_per_epoch=per_epoch)
+    learner = Segmenter(recipe, model, classes, transfer.backbone(inputs), seed=seed, steps_per_epoch=per_epoch)
     images = WholeImages(task.test, classes)
     tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists)
     crop = Crop(recipe.side, recipe.long_side, (recipe.scale[0], recipe.scale[1]))
-    show = partial(_pictures, learner, images)
+    predictions = transfer.Predictions(learner, images, partial(_drawn, learner))
 
-    fit(
-        learner,
-        Batches(CroppedImages(train, classes, crop, seed), len(train), recipe.batch_size, seed),
-        folder,
-        replace(machine, devices=1),  # as for classifiers
-        what="fine-tune",
-        loggers=partial(machine.loggers, folder.name, spec),
-        watchers=[Accuracy(tests, recipe.test_every * per_epoch), Pictures(PREDICTIONS, show)],
-    )
-    save_file({name: value.contiguous() for name, value in learner.model.state_dict().items()}, folder / SEGMENTER)
-    (folder / PREDICTIONS).mkdir(exist_ok=True)
-    for name, picture in show().items():
-        Image.fromarray(picture).save(folder / PREDICTIONS / f"{name}.png")
-    seen = learner.steps * min(recipe.batch_size, len(train))
+    batches = Batches(CroppedImages(train, classes, crop, seed), len(train), recipe.batch_size, seed)
+    watchers = [Accuracy(tests, recipe.test_every * per_epoch), predictions.watcher]
+    seen = transfer.train(learner, batches, folder, spec, machine, watchers, SEGMENTER)
+    predictions.save(folder)
     view = torch.zeros(1, 3, recipe.side, recipe.side, device=learner.device)
     return {
         "metric": "miou",
@@ -81,24 +65,12 @@ def build(
     }
 
 
-def _pictures(learner: Segmenter, images: WholeImages) -> dict[str, UInt8Array]:
-    """uint8 (H, W, 3) by name: test images with the classes that are there to the left, those found to the right."""
-    training = learner.training
-    learner.eval()
-    places = np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int).tolist()
-    pictures = {}
-    for place in places:
-        sample = images[place]
-        found = learner.predict(sample["images"].to(learner.device)).cpu()
-        pictures[f"{place:05d}"] = _drawn(sample["images"], sample["masks"], found)
-    learner.train(training)
-    return pictures
-
-
-def _drawn(image: Tensor, there: Tensor, found: Tensor) -> UInt8Array:
-    pixels = image.permute(1, 2, 0).numpy()
+def _drawn(learner: Segmenter, sample: Mapping[str, Any]) -> UInt8Array:
+    """uint8 (H, 2 W, 3): a test image with the classes that are there to the left, those found to the right."""
+    found = learner.predict(sample["images"].to(learner.device)).cpu()
+    pixels = sample["images"].permute(1, 2, 0).numpy()
     zoom = max(1, -(-LEAST_SIDE // min(pixels.shape[:2])))
-    pair = np.concatenate([painted(pixels, mask.numpy()) for mask in (there, found)], axis=1)
+    pair = np.concatenate([painted(pixels, mask.numpy()) for mask in (sample["masks"], found)], axis=1)
     return pair.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sept.config import DRAWN
-from sept.data.detection.boxes import Boxed, DetectionTask, draw_images
+from sept.data.annotated import draw_images
+from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.read import read
-from sept.data.segmentation import masks
 from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.shots import draw as draw_shots
@@ -89,9 +89,8 @@ def open_masked(artefact: Artefact, place: Mapping[str, Any]) -> SegmentationTas
 def drawn_examples(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Example]:
     """The images that are used of a task with boxes or masks, without those."""
     task = _read(artefact.path, place)
-    if isinstance(task, SegmentationTask):
-        return _plain(masks.draw_images(task.train, count, seed))
-    return _plain(drawn_images(artefact, place, count, seed))
+    assert not isinstance(task, Task), f"{place['kind']} has classes alone"
+    return _plain(draw_images([*task.train], count, seed))
 
 
 def _plain(images: Sequence[Boxed] | Sequence[Masked]) -> list[Example]:

@@ -34,7 +34,8 @@ MEAN_OF = {
     "shared_wall_s": "shared_wall_s",
 }
 SPREAD_OF = {"std": "score", "frozen_std": "frozen_top1"}
-SEEN = {"task.name", "init.name", "budget.images", "query.name", "retriever.name", "pool.name", "shot.per_class"}
+SEEN = {"task.name", "init.name", "init.source", "init.share", "budget.images", "query.name", "retriever.name"}
+SEEN |= {"pool.name", "shot.per_class", "shot.share"}
 
 
 @dataclass

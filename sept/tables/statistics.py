@@ -115,7 +115,8 @@ def _axis(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
 
 
 def _rank(line: Mapping[str, Any]) -> int:
-    return BASELINES.index(line["init"]) if line["init"] in BASELINES else len(BASELINES)
+    init = line["init"].partition(" ")[0]  # a random subset may have a share of a source behind it
+    return BASELINES.index(init) if init in BASELINES else len(BASELINES)
 
 
 def _but(line: Mapping[str, Any], axis: str) -> tuple[Any, ...]:

@@ -108,7 +108,8 @@ def as_terminal(tables: Tables) -> str:
     """Tables for people; what the names share is said once."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=TERMINAL_WIDTH)
+    text = io.StringIO()
+    console = Console(file=text, width=TERMINAL_WIDTH)
     for name, lines in tables.items():
         _print(console, words.title(name, lines), *shown(lines))
         for told in (words.everywhere(lines), *words.reasons(lines)):
@@ -120,7 +121,7 @@ def as_terminal(tables: Tables) -> str:
             )
         elif texts:
             _print(console, "differences, paired by seeds", titles, texts)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return text.getvalue()
 
 
 def _print(console: Any, title: str, titles: Sequence[str], texts: Sequence[Sequence[str]]) -> None:

@@ -9,7 +9,16 @@ from sept.tables.statistics import CONFIDENCE, Difference
 
 CHOICES = (*CELL, "variant")
 ALWAYS = ("task", "shot", "init")  # said of every row, even where all have the same
-METRICS = {"top1": "top-1", "ap": "AP", "ap50": "AP50", "voc_ap50": "VOC AP50", "miou": "mIoU"}
+METRICS = {
+    "top1": "top-1",
+    "best_top1": "best",
+    "frozen_top1": "frozen",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "voc_ap50": "VOC AP50",
+    "miou": "mIoU",
+}
 PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
 ONE_RUN = "one run each: nothing to tell noise by"
 

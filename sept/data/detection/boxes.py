@@ -1,19 +1,13 @@
-"""Images with annotated boxes, what every reader of a detection data set gives; the seeded choice among them."""
+"""Images with annotated boxes, what every reader of a detection data set gives; its boxes as queries."""
 
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sept.data.tasks import lot
-from sept.errors import DataError
-
-PURPOSE = "detection"  # stands where a class name does in the lots of classification
 
 
 class Boxed(NamedTuple):
@@ -53,22 +47,6 @@ class DetectionTask:
     test: list[Boxed]
     clipped: int = 0
     skipped: list[str] = field(default_factory=list)
-
-
-def by_id(images: Iterable[Boxed]) -> list[Boxed]:
-    """Sorted by the bytes of their ids, so in one order on every file system."""
-    return sorted(images, key=lambda image: os.fsencode(image.id))
-
-
-def draw_images(train: Sequence[Boxed], count: int, seed: int) -> list[Boxed]:
-    """The `count` images of the smallest lots, in the order of their lots (SEPT uses 1,000 training images a task).
-
-    It depends on the seed and on the ids alone, and a smaller draw begins a larger one. Raises DataError where there
-    are fewer.
-    """
-    if not 0 < count <= len(train):
-        raise DataError(f"{count} training images asked for, of {len(train)} there are; ask for fewer, at least 1")
-    return sorted(train, key=lambda image: lot(seed, PURPOSE, image.id))[:count]
 
 
 def instances(images: Iterable[Boxed]) -> list[Instance]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from sept.data.detection.boxes import Boxed, DetectionTask, by_id
+from sept.data.annotated import by_id
+from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.frames import Size, read_frame
 from sept.data.detection.polygons import INSTANCED, PER_CLASS, draw_polygons
 from sept.errors import DataError

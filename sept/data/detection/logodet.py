@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sept.data.annotated import PURPOSE, by_id
 from sept.data.detection.annotation import read_boxed, shown
-from sept.data.detection.boxes import PURPOSE, Boxed, DetectionTask, by_id
+from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.tasks import lot
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json

@@ -5,8 +5,9 @@ The embedded world's detection task is written so.
 
 from pathlib import Path
 
+from sept.data.annotated import by_id
 from sept.data.detection.annotation import read_boxed, shown
-from sept.data.detection.boxes import Boxed, DetectionTask, by_id
+from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.errors import DataError
 
 IMAGES, ANNOTATIONS, LISTS, CLASSES = "JPEGImages", "Annotations", "ImageSets/Main", "classes.txt"

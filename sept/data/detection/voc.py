@@ -1,11 +1,12 @@
 """Pascal VOC: trained on 2007 and 2012 trainval (5,011 and 11,540 images), tested on 2007 test (4,952)."""
 
-import os
 import re
 from pathlib import Path
 
+from sept.data.annotated import by_id
 from sept.data.detection.annotation import read_boxed, shown
-from sept.data.detection.boxes import Boxed, DetectionTask, by_id
+from sept.data.detection.boxes import Boxed, DetectionTask
+from sept.data.listed import read_lines, require, stems
 from sept.errors import DataError
 
 CLASSES = [
@@ -50,27 +51,20 @@ def _list_path(kit: Path, year: str, name: str) -> Path:
 
 
 def _read_list(kit: Path, year: str, name: str) -> list[str]:
-    """Ids in a list, in its order."""
-    path = _list_path(kit, year, name)
-    try:
-        ids = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no list of images can be read there ({_reason(error)}); {UNPACK}") from error
+    return read_names(_list_path(kit, year, name), UNPACK)
+
+
+def read_names(path: Path, unpack: str) -> list[str]:
+    """Names of images in one of VOC's lists, in its order. Raises DataError for what is none, or is there twice."""
     seen: set[str] = set()
-    for number, line in enumerate(ids, start=1):
-        found = line.strip()
-        if found and not LIST_ID.fullmatch(found):
-            raise DataError(f"{path}: line {number}, {shown(found)}, is no name of an image; {UNPACK}")
-        if found in seen:
-            raise DataError(f"{path}: line {number} lists {shown(found)} again; {UNPACK}")
-        seen.update([found] if found else [])
-    if not seen:
-        raise DataError(f"{path}: lists no image; {UNPACK}")
-    return [line.strip() for line in ids if line.strip()]
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "not UTF-8"
+    names = read_lines(path, unpack)
+    for name in names:
+        if not LIST_ID.fullmatch(name):
+            raise DataError(f"{path}: {shown(name)} is no name of an image; {unpack}")
+        if name in seen:
+            raise DataError(f"{path}: lists {shown(name)} again; {unpack}")
+        seen.add(name)
+    return names
 
 
 def _check_halves(kit: Path, year: str, trainval: list[str]) -> None:
@@ -91,7 +85,7 @@ def _check_2007(kit: Path, trainval: list[str], test: list[str]) -> None:
     path = _list_path(kit, "VOC2007", "test")
     if both := set(trainval) & set(test):
         raise DataError(f"{path}: {len(both)} images are also in trainval.txt, the first is {min(both)!r}; {UNPACK}")
-    if rest := _stems(kit / "VOC2007" / "Annotations", ".xml") - set(trainval) - set(test):
+    if rest := stems(kit / "VOC2007" / "Annotations", ".xml", UNPACK) - set(trainval) - set(test):
         raise DataError(
             f"{path}: {len(rest)} annotated images are neither there nor in trainval.txt, the first is {min(rest)!r}; "
             f"a list was cut: {UNPACK}"
@@ -100,19 +94,7 @@ def _check_2007(kit: Path, trainval: list[str], test: list[str]) -> None:
 
 def _check_files(kit: Path, year: str, name: str, ids: list[str]) -> None:
     for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
-        found = _stems(kit / year / folder, suffix)
-        if missing := [listed for listed in ids if listed not in found]:
-            raise DataError(
-                f"{kit / year / folder / (missing[0] + suffix)}: no such file, though {name}.txt lists it "
-                f"({len(missing)} of {len(ids)} are missing); {UNPACK}"
-            )
-
-
-def _stems(folder: Path, suffix: str) -> set[str]:
-    try:
-        return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix) and name[0] != "."}
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); {UNPACK}") from error
+        require(kit / year / folder, suffix, ids, f"{name}.txt lists it", UNPACK)
 
 
 def _read_image(kit: Path, year: str, name: str) -> tuple[Boxed, int]:

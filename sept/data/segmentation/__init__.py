@@ -7,7 +7,6 @@ from sept.data.segmentation.masks import (
     SegmentationTask,
     check_masks,
     digest,
-    draw_images,
     read_mask,
     read_masked,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "SegmentationTask",
     "check_masks",
     "digest",
-    "draw_images",
     "read_ade20k",
     "read_mask",
     "read_masked",

@@ -5,8 +5,9 @@ In a mask's file 0 is everything else, to be ignored, and 1 to 150 are the class
 
 from pathlib import Path
 
-from sept.data.segmentation.files import read_lines, require, stems
-from sept.data.segmentation.masks import Masked, SegmentationTask, by_id
+from sept.data.annotated import by_id
+from sept.data.listed import read_lines, require, stems
+from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.errors import DataError
 
 FOLDER = "ADEChallengeData2016"

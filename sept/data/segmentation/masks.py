@@ -1,9 +1,8 @@
 """Images with a class for every pixel, what every reader of a segmentation data set gives; their masks, checked."""
 
 import hashlib
-import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,12 @@ import numpy as np
 from PIL import Image
 
 from sept.data.detection.frames import Frame, read_frame
-from sept.data.images import ORIENTATIONS, ImageError, Pixels, decode
-from sept.data.tasks import lot
+from sept.data.images import ImageError, Pixels, decode, upright
 from sept.errors import DataError
 from sept.progress import progress
 
 IGNORE = 255
 """Of pixels that are neither learnt from nor counted, in mask files and in masks."""
-PURPOSE = "segmentation"  # stands where a class name does in the lots of classification
 MODES = ("P", "L")  # one byte a pixel; a palette's colours are for people
 
 
@@ -44,24 +41,6 @@ class SegmentationTask:
     classes: list[str]
     train: list[Masked]
     test: list[Masked]
-
-
-def by_id(images: Iterable[Masked]) -> list[Masked]:
-    """Sorted by the bytes of their ids, so in one order on every file system."""
-    return sorted(images, key=lambda image: os.fsencode(image.id))
-
-
-def draw_images(train: Sequence[Masked], count: int, seed: int) -> list[Masked]:
-    """The `count` images of the smallest lots, in the order of their lots.
-
-    It depends on the seed and on the ids alone, and a smaller draw begins a larger one. Raises DataError where there
-    are fewer, and for a single one: batch norm (UPerNet) needs two.
-    """
-    if not 1 < count <= len(train):
-        raise DataError(
-            f"task.images={count}, but the task has {len(train)} training images; ask for 2 to {len(train)}"
-        )
-    return sorted(train, key=lambda image: lot(seed, PURPOSE, image.id))[:count]
 
 
 def digest(task: SegmentationTask) -> str:
@@ -128,11 +107,7 @@ def _upright(values: Pixels, frame: Frame) -> Pixels:
     """Tools of these data sets showed images as stored, whatever EXIF said, so that is the frame of a mask unless its
     size can only be the upright one."""
     drawn_upright = values.shape[::-1] == frame.upright != frame.size
-    if frame.orientation not in ORIENTATIONS or drawn_upright:
-        return values
-    swap, flip_rows, flip_columns = ORIENTATIONS[frame.orientation]
-    turned = values.T if swap else values
-    return turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return values if drawn_upright else upright(values, frame.orientation)
 
 
 def _labels(values: Pixels, first: int, classes: int) -> Pixels:

@@ -11,7 +11,7 @@ from PIL import Image
 from sept.data.detection.boxes import Boxed
 from sept.data.detection.frames import read_frame
 from sept.data.detection.patterns_boxes import IMAGES, read_patterns_boxes
-from sept.data.segmentation.files import require
+from sept.data.listed import require
 from sept.data.segmentation.masks import Masked, SegmentationTask
 
 MASKS, END = "SegmentationClass", ".png"

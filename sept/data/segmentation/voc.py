@@ -6,10 +6,10 @@ in the order of their names, and 255 is the rim around objects and what is hard 
 
 from pathlib import Path
 
-from sept.data.detection.annotation import shown
-from sept.data.detection.voc import CLASSES, KIT, LIST_ID
-from sept.data.segmentation.files import read_lines, require
-from sept.data.segmentation.masks import Masked, SegmentationTask, by_id
+from sept.data.annotated import by_id
+from sept.data.detection.voc import CLASSES, KIT, read_names
+from sept.data.listed import require
+from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.errors import DataError
 
 YEAR = "VOC2012"
@@ -41,14 +41,7 @@ def _list_path(kit: Path, name: str) -> Path:
 
 
 def _read_list(kit: Path, name: str) -> list[str]:
-    path = _list_path(kit, name)
-    names = read_lines(path, UNPACK)
-    for place, listed in enumerate(names):
-        if not LIST_ID.fullmatch(listed):
-            raise DataError(f"{path}: {shown(listed)} is no name of an image; {UNPACK}")
-        if listed in names[:place]:
-            raise DataError(f"{path}: lists {shown(listed)} again; {UNPACK}")
-    return names
+    return read_names(_list_path(kit, name), UNPACK)
 
 
 def _check_lists(kit: Path, train: set[str], val: set[str]) -> None:
