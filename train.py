@@ -9,21 +9,21 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it i
 
 import sys
 import traceback
-from contextlib import suppress
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import compose, config, console
+from sept import compose, config, console, tables
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.plan import plan
 from sept.results import row
 from sept.signals import raising
-from sept.store import Step, Store
+from sept.store import Store
+from sept.sweep import share_scans
 from sept.tracking import loggers
 
 failures: list[int] = []  # exit codes of the cells that failed
@@ -59,31 +59,6 @@ def run(e: config.Experiment) -> dict | None:
     return done
 
 
-def share_scans(cells: list[config.Experiment]) -> None:
-    """Search for the tasks of a sweep together; what cannot be done is left to the cells, which tell why."""
-    selections: dict[str, tuple[Step, config.Experiment]] = {}
-    for e in cells:
-        if e.init.name != "sept" or e.index.name not in config.EXACT:
-            continue
-        with suppress(SeptError):  # the cell will say
-            step = Pipeline(e, resolve(e.hardware)).selection()
-            selections[step.key] = step, e
-    if len(selections) < 2:
-        return
-    from sept.stages.together import prepare
-
-    [*_, (_, e)] = selections.values()
-    try:
-        with raising():
-            store = Store(e.store.root, e.store.mode, e.store.force)
-            for images, tasks in prepare([step for step, _ in selections.values()], store, resolve(e.hardware)):
-                print(f"one scan of {images:,} images for {tasks} tasks", file=sys.stderr)
-    except Interrupted as stop:
-        sys.exit(_told(stop))
-    except SeptError:
-        pass  # the cells will say
-
-
 def _told(error: Exception) -> int:
     if not isinstance(error, SeptError):
         traceback.print_exception(error)
@@ -94,27 +69,40 @@ def _told(error: Exception) -> int:
 
 def main() -> None:
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
-    narrowed = [text for text in sys.argv[1:] if "=" in text and not text.startswith("+table=")]
     try:
         compose.check_overrides(sys.argv[1:])
-        if table is not None and "plan=true" in map(str.lower, sys.argv):
-            print(plan(table, compose.expand(table, narrowed)))
-            return
         compose.register()
-        if table is not None and compose.in_one_process(table, narrowed):
-            share_scans(compose.expand(table, narrowed))
-        with compose.one_line():
-            cell()
+        if table is None:
+            launch()
+        else:
+            sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith("+table=")])
     except Exception as error:
-        failures.append(_told(error))
-        if not any(text.startswith("hydra/launcher=") for text in sys.argv):
-            sys.exit(failures[-1])  # else: of a cell in another process; the table shows what became of the others
-    if table is not None:
-        from sept import tables
-
-        tables.main([table, *narrowed, *(["--wandb"] if "logger=wandb" in narrowed else [])])
+        sys.exit(_told(error))
     if failures:
         sys.exit(max(failures))
+
+
+def launch() -> None:
+    with compose.one_line():
+        cell()
+
+
+def sweep(table: str, narrowed: list[str]) -> None:
+    """The cells of a table, then the table."""
+    cells = compose.expand(table, narrowed)
+    if cells[0].plan:
+        print(plan(table, cells))
+        return
+    alone = compose.in_one_process(table, narrowed)
+    if alone:
+        share_scans(cells)
+    try:
+        launch()
+    except Exception as error:
+        failures.append(_told(error))
+        if alone:  # else: of a cell in another process; the table shows what became of the others
+            return
+    tables.tell(table, cells)
 
 
 if __name__ == "__main__":

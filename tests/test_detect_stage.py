@@ -81,8 +81,8 @@ def test_a_table_shows_the_headline_of_its_task(detected: tuple[Path, str], monk
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["task=patterns_boxes"], "does not fit task=patterns_boxes, which has annotated boxes: finetune=detect"),
-        (["finetune=detect_micro"], "does not fit task=patterns_a, which has labelled images: finetune=classify"),
+        (["task=patterns_boxes"], "finetune=classify_micro does not fit task=patterns_boxes: finetune=detect does"),
+        (["finetune=detect_micro"], "finetune=detect_micro does not fit task=patterns_a: finetune=classify does"),
         (["finetune=detect_micro", "finetune.anchor_sides=[8,16]"], "the pyramid has 5 levels, one side each"),
     ],
 )

@@ -14,14 +14,14 @@ ORDER = [
     ["learners", "fit", "watch"],
     ["stages"],
     ["pipeline"],
-    ["console", "plan", "show", "tables", "tracking", "hub"],
+    ["console", "plan", "show", "sweep", "tables", "tracking", "hub"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 LEVEL |= {"train": len(ORDER), "search": len(ORDER)}
 ALLOWED = {
     "hydra": {"compose", "train", "search"},
     "omegaconf": {"compose", "train", "search"},
-    "lightning": {"learners", "fit", "watch", "tracking"},
+    "lightning": {"learners", "fit", "watch", "stages", "tracking"},
     "wandb": {"tracking"},
     "faiss": {"retrieval"},
     "matplotlib": {"tables"},
@@ -34,6 +34,7 @@ TORCHLESS = [
     "results.py",
     "pipeline.py",
     "plan.py",
+    "sweep.py",
     "console.py",
     *(f"tables/{path.name}" for path in sorted((ROOT / "sept" / "tables").glob("*.py"))),
     "machine.py",

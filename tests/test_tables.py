@@ -296,8 +296,8 @@ def test_a_table_that_is_not_there_is_refused_in_one_line(capsys):
 
 
 def test_several_tables_and_forms_come_from_one_command(settings, capsys):
-    assert main(["quickstart", "patterns", *settings, "task=patterns_a", "seed=0", "finetune.seed=0", "--csv"]) == 0
+    assert main(["quickstart", "patterns_table3", *settings, "seed=0", "budget=2k", "finetune.seed=0", "--csv"]) == 0
     parsed = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [(each["table"], each["n"]) for each in parsed] == [("quickstart", "1")] * 3 + [("patterns", "1")] * 3
+    assert [(each["table"], each["n"]) for each in parsed] == [("quickstart", "1")] * 3 + [("patterns_table3", "1")] * 2
     assert main(["quickstart", *settings, "init=sept", "finetune.seed=0", "--latex"]) == 0
     assert r"\toprule" in capsys.readouterr().out

@@ -24,11 +24,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def test_tasks_of_a_table_share_a_scan(alone: dict[str, bytes], tmp_path: Path) -> None:
     store = tmp_path / "store"
-    done = run("+table=patterns", "task=patterns_a,patterns_b", "seed=0", "init=sept", store=store)
+    done = run("+table=patterns_table2", "task=patterns_a,patterns_b", "shot=5shot", "seed=0", "init=sept", store=store)
     assert done.returncode == 0, done.stderr
     assert "one scan of 400 images for 2 tasks" in done.stderr
     assert selections(store) == alone
     made = [json.loads(path.read_text()) for path in store.glob("features/*/manifest.json")]
     assert len(made) == 1
-    again = run("+table=patterns", "task=patterns_a,patterns_b", "seed=0", "init=sept", store=store)
+    again = run(
+        "+table=patterns_table2", "task=patterns_a,patterns_b", "shot=5shot", "seed=0", "init=sept", store=store
+    )
     assert "one scan" not in again.stderr

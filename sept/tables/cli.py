@@ -1,4 +1,7 @@
-"""`python -m sept.tables NAME`: named sweeps rendered from the store, at any time, blank where cells are missing."""
+"""`python -m sept.tables NAME`: named sweeps rendered from the store, at any time, blank where cells are missing.
+
+With `logger=wandb` each table is also sent as a `wandb.Table`.
+"""
 
 import argparse
 import sys
@@ -6,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sept.compose import check_overrides, expand
+from sept.config import Experiment
 from sept.errors import ConfigError, SeptError
 from sept.tables.latex import as_latex
 from sept.tables.report import write_report
-from sept.tables.rows import rows
+from sept.tables.rows import Line, rows
 from sept.tables.text import COLUMNS, Tables, as_csv, as_markdown, as_terminal
 from sept.tracking import log_table
 
@@ -23,13 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not names:
             raise ConfigError("which table? name one or more from conf/table")
         check_overrides(overrides)
-        cells = {name: expand(name, overrides) for name in names}
-        tables = {name: rows(each) for name, each in cells.items()}
-        if options.wandb:
-            for name, lines in tables.items():
-                log_table(
-                    cells[name][0].logger, name, COLUMNS, [[line.get(each) for each in COLUMNS] for line in lines]
-                )
+        tables = {}
+        for name in names:
+            cells = expand(name, overrides)
+            tables[name] = rows(cells)
+            _send(name, cells, tables[name])
         if options.html:
             write_report(options.html, tables)
             print(f"report: {options.html}")
@@ -39,6 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def tell(name: str, cells: Sequence[Experiment]) -> None:
+    """Prints the table of a sweep, and sends it where its cells log to."""
+    lines = rows(cells)
+    print(as_terminal({name: lines}), end="")
+    _send(name, cells, lines)
+
+
+def _send(name: str, cells: Sequence[Experiment], lines: Sequence[Line]) -> None:
+    if cells[0].logger.name == "wandb":
+        log_table(cells[0].logger, name, COLUMNS, [[line.get(each) for each in COLUMNS] for line in lines])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +72,5 @@ def _parser() -> argparse.ArgumentParser:
     }
     for flag, (form, text) in described.items():
         forms.add_argument(flag, dest="form", action="store_const", const=form, help=text)
-    parser.add_argument("--wandb", action="store_true", help="also as a wandb.Table, by the sweep's logger settings")
     forms.add_argument("--html", type=Path, metavar="FILE", help="a report: tables, differences, figures, costs, runs")
     return parser
