@@ -54,8 +54,12 @@ def rewritten(arguments: list[str]) -> list[str]:
     return result
 
 
-if __name__ == "__main__":
-    sys.argv[1:] = rewritten(sys.argv[1:])
+def main() -> None:
+    if {"-h", "--help"} & {*sys.argv}:
+        print(compose.usage("search.py", __doc__.strip()))
+        return
+    if not compose.COMPLETION & {*sys.argv}:
+        sys.argv[1:] = rewritten(sys.argv[1:])
     try:
         compose.check_overrides(sys.argv[1:])
         compose.register()
@@ -64,3 +68,7 @@ if __name__ == "__main__":
     except SeptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

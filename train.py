@@ -1,7 +1,6 @@
-"""Runs an experiment, or a named table of them: `python train.py +experiment=food101_5shot budget=500k`.
+"""Runs an experiment, or a named table of them: `python train.py +experiment=food101_5shot budget=500k`."""
 
-The work is in `sept.pipeline`; this file loads the config, says what will be done, does it and prints the row.
-"""
+# The work is in `sept.pipeline`; this file loads the config, says what will be done, does it and prints the row.
 
 import os
 
@@ -35,7 +34,8 @@ def cell(cfg: DictConfig) -> None:
     known = HydraConfig.get()
     here = known.launcher._target_.endswith(compose.BASIC)  # other launchers run cells in other processes
     try:
-        run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN))
+        with raising():  # in other processes `main` is not there
+            run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN))
     except Interrupted as stop:
         sys.exit(_told(stop))
     except Exception as error:
@@ -46,13 +46,12 @@ def cell(cfg: DictConfig) -> None:
 
 def run(e: config.Experiment) -> dict | None:
     """Make what is missing for the experiment; gives its row, or None for a plan."""
-    with raising():
-        pipeline = Pipeline(e, resolve(e.hardware, loggers(e.logger)))
-        step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force)
-        console.tell_plan(step, store)
-        if e.plan:
-            return None
-        store.make(step)
+    pipeline = Pipeline(e, resolve(e.hardware, loggers(e.logger)))
+    step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force)
+    console.tell_plan(step, store)
+    if e.plan:
+        return None
+    store.make(step)
     done = row(e, step, store)
     assert done is not None
     console.tell_row(e, done, step, store)
@@ -63,19 +62,23 @@ def _told(error: Exception) -> int:
     if not isinstance(error, SeptError):
         traceback.print_exception(error)
         return SeptError.exit_code
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)  # OmegaConf adds lines to what is raised inside
     return error.exit_code
 
 
 def main() -> None:
+    if {"-h", "--help"} & {*sys.argv}:
+        print(compose.usage("train.py", __doc__.strip()))
+        return
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:
-        compose.check_overrides(sys.argv[1:])
-        compose.register()
-        if table is None:
-            launch()
-        else:
-            sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith("+table=")])
+        with raising():
+            compose.check_overrides(sys.argv[1:])
+            compose.register()
+            if table is None:
+                launch()
+            else:
+                sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith("+table=")])
     except Exception as error:
         sys.exit(_told(error))
     if failures:
@@ -98,6 +101,8 @@ def sweep(table: str, narrowed: list[str]) -> None:
         share_scans(cells)
     try:
         launch()
+    except Interrupted:
+        raise
     except Exception as error:
         failures.append(_told(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others

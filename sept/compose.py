@@ -5,6 +5,7 @@
 
 import difflib
 import itertools
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -16,8 +17,23 @@ from sept.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
+WIDTH = 110  # characters, of the options in a help text
 BASIC = ".BasicLauncher"  # Hydra's own: one cell after the other, in this process
-ADDED = ("experiment", "table")  # groups without a default: `+table=NAME`
+ADDED = {  # groups without a default: `+table=NAME`
+    "experiment": "A named choice of the groups below.",
+    "table": "A named sweep: the paper's tables and figures, and what they are in the embedded world.",
+}
+COMPLETION = {"-sc", "--shell-completion"}  # what follows is for Hydra
+USAGE = """\
+usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
+
+{purpose}
+
+{groups}
+
+KEY=VALUE: any setting; --cfg job prints them with their values. Several values and -m make a sweep: seed=0,1,2 -m
+Completion of groups and options in bash (zsh, fish): eval "$(python {program} -sc install=bash)"
+Hydra's own flags: --hydra-help"""
 
 
 def load(cfg: Any, expanded: bool = True) -> Experiment:
@@ -172,6 +188,8 @@ def _refusal(error: Exception) -> str:
 
 def check_overrides(overrides: list[str]) -> None:
     """Refuse a command line that names an unknown key or option, naming the nearest valid one."""
+    if COMPLETION & {*overrides}:
+        return
     tables = ",".join(override.partition("=")[2] for override in overrides if override.startswith("+table="))
     if "," in tables:
         raise ConfigError(f"+table={tables}: one table a command")
@@ -189,6 +207,26 @@ def check_overrides(overrides: list[str]) -> None:
                     raise ConfigError(f"{key}={choice}: no such option; " + _nearest(choice, options))
         elif key not in known_names() and not any(part in f".{key}." for part in OPEN):
             raise ConfigError(unknown_name(key))
+
+
+def usage(program: str, purpose: str) -> str:
+    """What `--help` prints: each group with its default, a line that says what it is, and its options."""
+    from omegaconf import OmegaConf
+
+    told = dict(ADDED)
+    for item in fields(Experiment):
+        if is_dataclass(item.type) and _options(item.name):
+            told[item.name] = str(item.type.__doc__).split(". ")[0].split(".\n")[0].rstrip(".") + "."
+    defaults = {f"+{name}": "" for name in ADDED}
+    for each in OmegaConf.load(CONF / "config.yaml").defaults:
+        if not isinstance(each, str):
+            defaults |= each
+    lines = []
+    for key, default in defaults.items():
+        if (group := key.lstrip("+")) in told:
+            options = textwrap.wrap(" ".join(_options(group)), WIDTH, break_on_hyphens=False)
+            lines += ["", f"{key}={default or 'NAME'}: {told[group]}", *(f"    {line}" for line in options)]
+    return USAGE.format(program=program, purpose=purpose, groups="\n".join(lines[1:]))
 
 
 def known_names() -> list[str]:

@@ -273,7 +273,7 @@ class Pretrain:
 
 @dataclass
 class Finetune:
-    """What every fine-tuning has; its values come with one of the recipes below."""
+    """Classifier, detector or segmenter on the task's labels. What all have; values come with a recipe below."""
 
     name: str = ""
     seed: int = 0

@@ -9,7 +9,6 @@ from sept.config import EXACT, Experiment
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.signals import raising
 from sept.store import Step, Store
 
 
@@ -31,9 +30,7 @@ def _search(selections: Sequence[Step], e: Experiment) -> None:
     from sept.stages.together import prepare
 
     try:
-        with raising():
-            store = Store(e.store.root)
-            tasks, images = prepare(selections, store, resolve(e.hardware))
+        tasks, images = prepare(selections, Store(e.store.root), resolve(e.hardware))
     except Interrupted:
         raise
     except SeptError:

@@ -1,6 +1,9 @@
 """Composing and loading: every shipped file works, and what is wrong is told in one line with the nearest names."""
 
+import os
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from sept.compose import CONF, check_overrides, expand, known_names, load, register
+from sept.compose import CONF, check_overrides, expand, known_names, load, register, usage
 from sept.config import Experiment
 from sept.errors import ConfigError
 
@@ -154,3 +157,25 @@ def test_every_known_name_is_a_setting():
 def test_a_home_folder_in_quotes_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     assert load(composed("pool=folder", "pool.path='~/photos'")).pool.path == "/home/ada/photos"
+
+
+def test_help_says_what_each_group_is_and_its_options():
+    text = usage("train.py", "Runs.")
+    for group in set(GROUPS) - {"recipe"}:
+        [line] = [line for line in text.splitlines() if line.lstrip("+").startswith(f"{group}=")]
+        assert line.endswith(".")
+        assert set(options(group)) <= set(text.partition(line)[2].split("\n\n")[0].split())
+
+
+def test_a_shell_completes_options_and_settings():
+    for typed, expected in (("+table=quick", "+table=quickstart"), ("task=food", "task=food101")):
+        line = f"python train.py {typed}"
+        asked = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+        told = subprocess.run(
+            [sys.executable, "train.py", "-sc", "query=bash"],
+            cwd=CONF.parent,
+            env=asked,
+            capture_output=True,
+            text=True,
+        )
+        assert told.stdout.split() == [expected], told.stderr
