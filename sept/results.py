@@ -35,6 +35,11 @@ def _init(e: Experiment) -> str:
     return e.init.name + mixed
 
 
+def family(init: str) -> str:
+    """The name of the init in a column as `_init` gives it."""
+    return init.partition(" ")[0]
+
+
 def _shot(e: Experiment) -> int | str:
     """Labelled images: a number a class, a share of each class (`50%`), `full`, or images in all (`n1000`)."""
     if e.task.kind in (*BOXED, *MASKED):

@@ -6,7 +6,7 @@ from typing import Any
 
 from sept.compose import expand
 from sept.config import Experiment
-from sept.results import CELL, MEASURES
+from sept.results import CELL, MEASURES, family
 from sept.tables.paper import printed
 from sept.tables.statistics import gain
 
@@ -46,7 +46,7 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
 @cache
 def experiment(init: str) -> Experiment:
     """The default one, in a store that holds nothing."""
-    [cell] = expand("quickstart", [f"init={init}", "finetune.seed=0", "init.weights=/w", "store.root=no_such_store"])
+    [cell] = expand("quickstart", [f"init={family(init)}", "finetune.seed=0", "init.weights=/w", "store.root=no_such_store"])
     return cell
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from sept.compose import expand
 from sept.tables import main, rows
 from sept.tables.charts import charts
-from sept.tables.figures import draw
+from sept.tables.figures import COLOURS, draw
 from sept.tables.page import grid, page
 from sept.tables.pictures import CHOSEN, QUERIES, strips
 from sept.tables.report import report
@@ -199,6 +199,13 @@ def test_accuracy_over_compute_shows_what_is_shared_too():
     dear = line("sept", [], [run(3.0, 0)], flops=5e9)
     chart = charts([line("rand_init", [1.0]), dear])[-1]
     assert [(p.x, p.further) for s in chart.panels[0].series for p in s.points] == [(2e9, 3e9), (5e9, 6e9)]
+
+
+def test_a_random_subset_of_one_source_is_drawn_in_the_colour_of_random_ones():
+    [chart] = charts([line("random", [2.0]), line("random curated 100%", [3.0]), line("sept", [4.0])])
+    svg = draw(chart, "t")
+    assert ">random curated 100%" in svg
+    assert len(set(re.findall("#[0-9a-f]{6}", svg)) & set(COLOURS.values())) == 2
 
 
 @pytest.mark.parametrize("chart", charts(budgets()), ids=lambda chart: chart.name)

@@ -4,6 +4,7 @@ import io
 import re
 from typing import Any
 
+from sept.results import family
 from sept.tables.charts import Chart, Panel, Point, Series
 
 COLOURS = {  # Okabe and Ito's, told apart on light and on dark ground and by the colour-blind
@@ -88,7 +89,7 @@ def _curves(ax: Any, panel: Panel) -> None:
     """Points joined in the order of x, on a logarithmic axis; levels across it."""
     ax.set_xscale("log")
     for series, marker in _marked(panel):
-        colour = COLOURS[series.init]
+        colour = COLOURS[family(series.init)]
         if series.level:
             [point] = series.points
             ax.axhline(point.y, color=colour, linestyle="--", linewidth=1, label=series.label)
@@ -141,7 +142,7 @@ def _marked(panel: Panel) -> list[tuple[Series, str]]:
     before: dict[str, int] = {}
     marked = []
     for series in panel.series:
-        place = before[series.init] = before.get(series.init, -1) + 1
+        place = before[family(series.init)] = before.get(family(series.init), -1) + 1
         marked.append((series, MARKERS[place % len(MARKERS)]))
     return marked
 
@@ -150,12 +151,12 @@ def _bars(ax: Any, panel: Panel) -> None:
     width = BARS_WIDTH / len(panel.series)
     shades: dict[str, int] = {}
     for place, series in enumerate(panel.series):
-        shade = shades[series.init] = shades.get(series.init, -1) + 1
-        colour = COLOURS[series.init]
+        shade = shades[family(series.init)] = shades.get(family(series.init), -1) + 1
+        colour = COLOURS[family(series.init)]
         offset = (place - (len(panel.series) - 1) / 2) * width
         x = [point.x + offset for point in series.points]
         heights = [point.y for point in series.points]
-        ax.bar(x, heights, width * 0.92, color=colour, alpha=0.9**shade, hatch="/" * shade, label=series.label)
+        ax.bar(x, heights, width * 0.92, color=colour, alpha=0.9**shade, hatch="//" * shade, label=series.label)
         for at, point in zip(x, series.points, strict=True):
             ax.errorbar([at], [point.y], [point.spread or 0], color=INK, capsize=2, linewidth=0.8)
             if point.paper is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sept.config import SIMILAR
+from sept.results import family
 
 CONFIDENCE = 0.95
 ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
@@ -115,7 +116,7 @@ def _axis(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
 
 
 def _rank(line: Mapping[str, Any]) -> int:
-    init = line["init"].partition(" ")[0]  # a random subset may have a share of a source behind it
+    init = family(line["init"])
     return BASELINES.index(init) if init in BASELINES else len(BASELINES)
 
 
