@@ -46,11 +46,12 @@ def cell(cfg: DictConfig) -> None:
 
 def run(e: config.Experiment) -> dict | None:
     """Make what is missing for the experiment; gives its row, or None for a plan."""
+    if e.plan:
+        print(plan("this run", [e]))
+        return None
     pipeline = Pipeline(e, resolve(e.hardware, loggers(e.logger)))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force)
     console.tell_plan(step, store)
-    if e.plan:
-        return None
     store.make(step)
     done = row(e, step, store)
     assert done is not None

@@ -52,7 +52,8 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     totals: dict[str, Total] = {}
     for key, step in steps.items():
         totals.setdefault(step.stage, Total()).add(step, key in cached)
-    lines = [f"plan of {name}: {len(cells)} cells, {len(finals)} of them distinct; nothing is started", *_table(totals)]
+    count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells, {len(finals)} of them distinct"
+    lines = [f"plan of {name}: {count}; nothing is started", *_table(totals)]
     lines.append(ASSUMED)
     if absent:
         told = [why if what in why else f"{what}: {why}" for what, why in absent.items()]

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from sept.compose import CONF, check_overrides, expand, known_names, load, register, usage
 from sept.config import Experiment
 from sept.errors import ConfigError
+from sept.plan import plan
 
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 NAMED = {"experiment", "table"}
@@ -56,8 +57,10 @@ def large_pool(choice):
 
 
 @pytest.mark.parametrize("name", options("experiment"))
-def test_every_experiment_loads_and_is_made_of_choices_alone(name):
-    load(composed(f"+experiment={name}"))
+def test_every_experiment_is_planned_without_its_data_and_made_of_choices_alone(name, tmp_path, monkeypatch):
+    for folder in ("STORE", "DATA", "WEIGHTS"):
+        monkeypatch.setenv(f"SEPT_{folder}", str(tmp_path / folder))
+    assert plan(name, [load(composed(f"+experiment={name}"))]).startswith(f"plan of {name}: 1 cell; nothing is started")
     assert set(yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())) == {"defaults"}
 
 

@@ -32,8 +32,8 @@ def test_an_index_that_looks_into_every_cell_selects_what_the_exact_scan_does(in
     facts = json.loads((found / "manifest.json").read_text())["facts"]
     assert (facts["index_recall"], facts["index_kept"]) == (1, 1)
     again = run(*choices, "index.nprobe=4", "plan=true", store=store)
-    line = next(line for line in again.stderr.splitlines() if line.split()[:1] == ["index"])
-    assert line.split()[1] == "cached"  # another share of cells is another selection from the same index
+    [steps] = [line.split()[1:4] for line in again.stdout.splitlines() if line.startswith("index ")]
+    assert steps == ["1", "1", "0"]  # cached: another share of cells is another selection from the same index
 
 
 def test_an_int8_copy_is_scanned_for_the_same_selection_of_the_same_key(tiny: Tiny, tmp_path: Path):

@@ -54,8 +54,9 @@ def test_food101_5shot_ends_in_a_row(sources, tmp_path):
     assert len(set(keys)) == 32
     assert {key.split("/")[0] for key in keys} <= {"in22k", "web"}
     again = run(*choices, *SMALL, *sources, "shot=half", "plan=true", store=store)
-    assert "cached" in again.stderr
-    assert "12 images" in again.stderr  # half of each of four classes of six
+    rows = {line.split()[0]: line.split()[1:5] for line in again.stdout.splitlines() if line}
+    assert rows["features"][:3] == ["2", "2", "0"]  # cached
+    assert rows["queries"] == ["1", "0", "1", "12"]  # half of each of four classes of six
 
 
 def test_an_inaturalist_task_of_given_species_ends_in_a_row(sources, tmp_path):
