@@ -22,7 +22,7 @@ from sept.plan import plan
 from sept.results import row
 from sept.signals import raising
 from sept.store import Store
-from sept.sweep import share_scans
+from sept.sweep import require_store, share_scans
 from sept.tracking import loggers
 
 failures: list[int] = []  # exit codes of the cells that failed
@@ -79,7 +79,7 @@ def main() -> None:
             if table is None:
                 launch()
             else:
-                sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith("+table=")])
+                sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
     except Exception as error:
         sys.exit(_told(error))
     if failures:
@@ -97,6 +97,7 @@ def sweep(table: str, narrowed: list[str]) -> None:
     if cells[0].plan:
         print(plan(table, cells))
         return
+    require_store(cells)
     alone = compose.in_one_process(table, narrowed)
     if alone:
         share_scans(cells)

@@ -137,6 +137,15 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
         ]
 
 
+def experiment(overrides: Sequence[str]) -> Experiment:
+    """What `python train.py` with these overrides runs."""
+    from hydra import compose
+
+    register()
+    with one_line(), _composing():
+        return load(compose("config", list(overrides)))
+
+
 @contextmanager
 def _composing() -> Iterator[None]:
     """Inside, `hydra.compose` works, in a running job of Hydra's too."""
@@ -211,22 +220,27 @@ def check_overrides(overrides: list[str]) -> None:
 
 def usage(program: str, purpose: str) -> str:
     """What `--help` prints: each group with its default, a line that says what it is, and its options."""
-    from omegaconf import OmegaConf
-
     told = dict(ADDED)
     for item in fields(Experiment):
         if is_dataclass(item.type) and _options(item.name):
             told[item.name] = str(item.type.__doc__).split(". ")[0].split(".\n")[0].rstrip(".") + "."
-    defaults = {f"+{name}": "" for name in ADDED}
+    lines = []
+    for key, default in ({f"+{name}": "NAME" for name in ADDED} | defaults()).items():
+        group = key.lstrip("+")
+        options = textwrap.wrap(" ".join(_options(group)), WIDTH, break_on_hyphens=False)
+        lines += ["", f"{key}={default}: {told[group]}", *(f"    {line}" for line in options)]
+    return USAGE.format(program=program, purpose=purpose, groups="\n".join(lines[1:]))
+
+
+def defaults() -> dict[str, str]:
+    """The option of each group that `python train.py` chooses."""
+    from omegaconf import OmegaConf
+
+    chosen: dict[str, str] = {}
     for each in OmegaConf.load(CONF / "config.yaml").defaults:
         if not isinstance(each, str):
-            defaults |= each
-    lines = []
-    for key, default in defaults.items():
-        if (group := key.lstrip("+")) in told:
-            options = textwrap.wrap(" ".join(_options(group)), WIDTH, break_on_hyphens=False)
-            lines += ["", f"{key}={default or 'NAME'}: {told[group]}", *(f"    {line}" for line in options)]
-    return USAGE.format(program=program, purpose=purpose, groups="\n".join(lines[1:]))
+            chosen |= {group: option for group, option in each.items() if " " not in group}  # Hydra's own
+    return chosen
 
 
 def known_names() -> list[str]:

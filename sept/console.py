@@ -29,7 +29,8 @@ def tell_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> N
     others = [f"{METRICS[name]} {done[name]:.2f}" for name in beside]
     print(
         f"{METRICS[done['metric']]} {done['score']:.2f} % ({', '.join(others)})  {named}  "
-        f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s"
+        f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s",
+        flush=True,
     )
     _say(f"  again: {command(e)}")
     _say(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]

@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from sept.config import EXACT, Experiment
-from sept.errors import Interrupted, SeptError
+from sept.errors import ConfigError, DataError, Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.store import Step, Store
+
+
+def require_store(cells: Sequence[Experiment]) -> None:
+    """What every cell would meet is told once: a damaged store, or a disk that refuses what some cell has to write."""
+    for e in cells:
+        store = Store(e.store.root, force=e.store.force)
+        with suppress(ConfigError, DataError):  # the cell will say
+            if e.store.mode == "reuse" and store.missing(Pipeline(e, resolve(e.hardware)).run()):
+                store.require_writable()
+                return
 
 
 def share_scans(cells: Sequence[Experiment]) -> None:
@@ -17,13 +27,13 @@ def share_scans(cells: Sequence[Experiment]) -> None:
     groups: dict[tuple[str, ...], dict[str, tuple[Step, Experiment]]] = defaultdict(dict)
     for e in cells:
         if e.init.name == "sept" and e.index.name in EXACT and e.store.mode == "reuse":
-            with suppress(SeptError):
+            with suppress(SeptError):  # the cell will say
                 step = Pipeline(e, resolve(e.hardware)).selection()
-                groups[_features(step)][step.key] = step, e
+                if Store(e.store.root, mode="read-only").find(step) is None:
+                    groups[_features(step)][step.key] = step, e
     for group in groups.values():
-        missing = [(step, e) for step, e in group.values() if Store(e.store.root, mode="read-only").find(step) is None]
-        if len(missing) > 1:
-            _search([step for step, _ in missing], missing[-1][1])
+        if len(group) > 1:
+            _search([step for step, _ in group.values()], [*group.values()][-1][1])
 
 
 def _search(selections: Sequence[Step], e: Experiment) -> None:

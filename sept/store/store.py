@@ -105,6 +105,12 @@ class Store:
             self._ensure(each)
         return self._get(step)
 
+    def require_writable(self) -> None:
+        """StorageError when the disk refuses what `make` writes first: the root, its format file and a lock."""
+        self._found_store()
+        with locked(self.root, "store", on_wait=lambda: None):
+            pass
+
     def artefact_folders(self) -> Iterator[Path]:
         """Folders of all published artefacts, sorted by stage and name, damaged ones and those moved aside too."""
         for stage in listing(self.root):

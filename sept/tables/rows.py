@@ -75,18 +75,20 @@ def rows(cells: Iterable[Experiment]) -> list[Line]:
 
 def _look(group: _Group, e: Experiment, store: Store) -> None:
     """Add what the store holds of one cell."""
+    known = f"{e.seed}.{e.finetune.seed}"  # until it has a key
+    done = failure = None
     try:
         step = _step(e)
-        group.wanted.add(step.key)
+        known = step.key
         done = row(e, step, store)
+        failure = store.failure(step) if done is None else None
     except SeptError as error:
-        group.wanted.add(f"{e.seed}.{e.finetune.seed}")
         group.refusals.append(str(error))
-        return
+    group.wanted.add(known)
     if done is not None:
         group.runs[done["key"]], group.experiments[done["key"]] = done, e
-    elif failure := store.failure(step):
-        group.failures[step.key] = failure
+    elif failure:
+        group.failures[known] = failure
 
 
 def _step(e: Experiment) -> Step:

@@ -10,14 +10,13 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from sept.compose import CONF, expand
+from sept.compose import CONF, defaults, experiment
 from sept.config import Experiment
 from sept.errors import ConfigError
 
 GROUPS = ("pool", "retriever", "index", "query", "init", "pretrain", "finetune", "task")  # named by their option's file
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
-DEFAULT = ("quickstart", "init=sept", "finetune.seed=0")  # a table, and the cell of it that is the default experiment
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 WORDS = ("null", "true", "false", "inf", "nan")  # that Hydra reads as something else
 
@@ -59,7 +58,7 @@ def command(e: Experiment) -> str:
 
 def _choices(e: Experiment) -> list[tuple[str, ...]]:
     """Options that differ from the default ones, alone and with the paths that some of them need."""
-    default = _names(())
+    default = defaults()
     options = {group: getattr(e, group).name for group in GROUPS}
     chosen = tuple(
         f"{group}={name}"
@@ -71,18 +70,8 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
 
 
 @cache
-def _cell(chosen: tuple[str, ...]) -> Experiment:
-    table, *narrowed = DEFAULT
-    [cell] = expand(table, [*narrowed, *chosen])
-    return cell
-
-
-def _names(chosen: tuple[str, ...]) -> dict[str, str]:
-    return {group: getattr(_cell(chosen), group).name for group in GROUPS}
-
-
 def _composed(chosen: tuple[str, ...]) -> dict[str, Any]:
-    return leaves(_cell(chosen))
+    return leaves(experiment(chosen))
 
 
 def _text(value: Any) -> str:
