@@ -23,7 +23,7 @@ from sept.results import row
 from sept.signals import raising
 from sept.store import Store
 from sept.sweep import require_store, share_scans
-from sept.tracking import loggers
+from sept.tracking import conclude, follow
 
 failures: list[int] = []  # exit codes of the cells that failed
 
@@ -49,12 +49,13 @@ def run(e: config.Experiment) -> dict | None:
     if e.plan:
         print(plan("this run", [e]))
         return None
-    pipeline = Pipeline(e, resolve(e.hardware, loggers(e.logger)))
+    pipeline = Pipeline(e, resolve(e.hardware, follow(e)))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force)
     console.tell_plan(step, store)
     store.make(step)
     done = row(e, step, store)
     assert done is not None
+    conclude(done)
     console.tell_row(e, done, step, store)
     return done
 

@@ -62,8 +62,23 @@ class Pictures(L.Callback):
 
     @torch.no_grad()
     def on_train_end(self, trainer: L.Trainer, learner: Any) -> None:
+        self.send(trainer)
+
+    def send(self, trainer: L.Trainer) -> None:
         takers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if takers and trainer.is_global_zero:
             shown = self.show()
             for logger in takers:
                 logger.log_image(self.title, list(shown.values()), caption=list(shown))
+
+
+class FirstPictures(Pictures):
+    """The same before the first step; a training that goes on has sent them already."""
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: L.Trainer, learner: Any) -> None:
+        if learner.first_step == 0:
+            self.send(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, learner: Any) -> None:
+        pass

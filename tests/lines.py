@@ -46,7 +46,9 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
 @cache
 def experiment(init: str) -> Experiment:
     """The default one, in a store that holds nothing."""
-    [cell] = expand("quickstart", [f"init={family(init)}", "finetune.seed=0", "init.weights=/w", "store.root=no_such_store"])
+    [cell] = expand(
+        "quickstart", [f"init={family(init)}", "finetune.seed=0", "init.weights=/w", "store.root=no_such_store"]
+    )
     return cell
 
 

@@ -23,10 +23,11 @@ ALLOWED = {
     "omegaconf": {"compose", "train", "search"},
     "lightning": {"learners", "fit", "watch", "stages", "tracking"},
     "wandb": {"tracking"},
+    "wandb_workspaces": {"tracking"},
     "faiss": {"retrieval"},
     "matplotlib": {"tables"},
 }
-LAZY = {"wandb", "faiss", "pymilvus", "ray", "matplotlib"}
+LAZY = {"wandb", "wandb_workspaces", "faiss", "pymilvus", "ray", "matplotlib"}
 TORCHLESS = [
     "config.py",
     "compose.py",
@@ -39,6 +40,7 @@ TORCHLESS = [
     *(f"tables/{path.name}" for path in sorted((ROOT / "sept" / "tables").glob("*.py"))),
     "machine.py",
     "hub.py",
+    *(f"tracking/{name}.py" for name in ("__init__", "run", "workspace")),
 ]
 
 

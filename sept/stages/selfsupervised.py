@@ -7,17 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
 from sept import distributed
 from sept.data.loading import Batches
 from sept.data.subset import Subset
-from sept.data.views import CroppedSubset
+from sept.data.transforms import normalise
+from sept.data.views import CroppedSubset, Views
 from sept.fit import Checkpoint, fit
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.machine import Machine
 from sept.store import CHECKPOINTS, Artefact
+from sept.watch import FirstPictures
 
 COLLAPSED_RANK, INDIFFERENT = 2.0, 0.98
+VIEWS = "views"
+SHOWN, SIDE = 4, 96  # images whose views are sent, spread evenly; pixels of each of their pictures
 log = logging.getLogger(__name__)
 
 
@@ -57,9 +65,28 @@ class ViewTraining:
             machine,
             what=self.what,
             loggers=partial(machine.loggers, self.folder.name, self.spec),
-            watchers=self.watchers(),
+            watchers=[FirstPictures(VIEWS, partial(pictured, self.subset, learner.views)), *self.watchers()],
         )
         return learner
+
+
+def pictured(subset: Subset, views: Views) -> dict[str, np.ndarray]:
+    """uint8 (SIDE, n SIDE, 3): some images, each beside its views of the first epoch, in colours of the first step."""
+    places = np.linspace(0, len(subset) - 1, min(SHOWN, len(subset))).astype(int).tolist()
+    images = [subset.image(place) for place in places]
+    crops = [views.crop(image, 0, place) for image, place in zip(images, places, strict=True)]
+    coloured = views.colour([torch.stack(view) for view in zip(*crops, strict=True)], 0)
+    black, white = normalise(torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)]))
+    shown = [
+        (view - black).div(white - black).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1) for view in coloured
+    ]
+    rows = [[image, *(view[i].numpy() for view in shown)] for i, image in enumerate(images)]
+    return {
+        f"image {place:,}": np.concatenate(
+            [np.asarray(ImageOps.pad(Image.fromarray(each), (SIDE, SIDE))) for each in row], 1
+        )
+        for place, row in zip(places, rows, strict=True)
+    }
 
 
 def card(method: str, spec: Mapping[str, Any], subset: Artefact, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,10 @@ def tell(name: str, cells: Sequence[Experiment]) -> None:
 
 def _send(name: str, cells: Sequence[Experiment], lines: Sequence[Line]) -> None:
     if cells[0].logger.name == "wandb":
-        log_table(cells[0].logger, name, COLUMNS, [[line.get(each) for each in COLUMNS] for line in lines])
+        from sept.tables.montage import montages
+
+        values = [[name, *(line.get(each) for each in COLUMNS)] for line in lines]
+        log_table(cells[0].logger, name, ("table", *COLUMNS), values, montages(lines))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,54 @@
+"""The gallery of a selection as one picture: some queries, each beside the pool images it brought (SEPT Fig. 5)."""
+
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from sept.config import Experiment
+from sept.errors import SeptError
+from sept.results import CELL, choices
+from sept.retrieval.gallery import PAPER, Match, Row, write_png
+from sept.tables.pictures import Strip, strips
+from sept.tables.rows import Line
+from sept.tables.words import label
+
+
+def montages(lines: Iterable[Line]) -> dict[str, Image.Image]:
+    """Of each row that selects the gallery of its first run, by what was chosen; without what is not here."""
+    found: dict[str, Image.Image] = {}
+    for e in (line["experiments"][0] for line in lines if line["experiments"]):
+        with suppress(SeptError):
+            found |= montage(e)
+    width, height = (max((each.size[side] for each in found.values()), default=0) for side in (0, 1))
+    return {name: _framed(each, width, height) for name, each in found.items()}
+
+
+def _framed(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """At the top left of a larger one: W&B shows pictures that belong together in one size."""
+    framed = Image.new("RGB", (width, height), PAPER)
+    framed.paste(picture)
+    return framed
+
+
+def montage(e: Experiment) -> dict[str, Image.Image]:
+    """The gallery of an experiment by what it chose: task, shot, budget, retriever, pool, seed; none without one."""
+    rows = [row for strip in strips(e) if (row := _row(strip))]
+    if not rows:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gallery.png"
+        write_png(path, rows)
+        with Image.open(path) as picture:
+            picture.load()
+    return {f"{label(choices(e), CELL)}, seed {e.seed}": picture}
+
+
+def _row(strip: Strip) -> Row | None:
+    """Where there is no query, or it cannot be read, the first image stands in its place."""
+    matches = [Match("", image, similarity) for image, similarity in strip.chosen]
+    if strip.query is not None:
+        return Row(strip.label, strip.query, matches)
+    return Row(strip.label, matches[0].image, matches[1:]) if matches else None

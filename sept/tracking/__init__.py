@@ -1,0 +1,132 @@
+"""Weights & Biases: one run a trained artefact, one a table. Being down, slow or absent it never stops a training.
+
+A run has the artefact's stage and the start of its key as its id; an attempt that goes on from a checkpoint continues
+it. What W&B does not take is kept in ./wandb, and `wandb sync` sends it later.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sept.config import Experiment, Logger
+from sept.errors import SeptError
+from sept.machine import Loggers, no_loggers, resolve
+from sept.pipeline import Pipeline
+from sept.results import choices
+from sept.store import CHECKPOINTS, Store
+from sept.store.artefact import load_artefact
+from sept.store.provenance import commit
+from sept.tracking.run import begin, end, harmless
+
+SENT = "sent-to-wandb"  # among the checkpoints: the last step whose values were sent
+STEP = "trainer/global_step"  # Lightning's name of the step that values belong to
+TABLE, GALLERY = "results", "gallery"
+TOTALS = {"flops": "total_flops", "wall_s": "total_wall_s"}  # of a row; those of the artefact alone are its facts
+TOTALS |= {name: name for name in ("shared_flops", "shared_wall_s", "pool_images")}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What tells an artefact from all others, where it is made and where it will be."""
+
+    identity: Mapping[str, Any]
+    work: Path
+    published: Path
+
+
+class _Open:
+    """The run that this process has not ended yet, and its artefact."""
+
+    run: Any = None
+    place: _Place
+
+
+def follow(e: Experiment) -> Loggers:
+    """What `Machine.loggers` is for this experiment."""
+    return no_loggers if e.logger.name == "csv" else partial(_wandb, e, _places(e))
+
+
+def _places(e: Experiment) -> dict[str, _Place]:
+    """Of all artefacts of the experiment, by the names of their work folders."""
+    try:
+        store = Store(e.store.root, mode="read-only")
+        steps = Pipeline(e, resolve(e.hardware)).run().walk()
+    except SeptError:  # the experiment itself tells why
+        return {}
+    found = {}
+    for step in steps:
+        identity = {"stage": step.stage, "version": step.version, "key": step.key, "slug": step.slug}
+        work = store.work_folder(step)
+        found[work.name] = _Place(identity, work, store.root / step.stage / step.folder_name)
+    return found
+
+
+def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping[str, Any]) -> list:
+    """A Lightning logger whose run has the artefact's name as its id; none, with a warning, where W&B fails."""
+    with harmless("going on without it"):
+        from sept.tracking.logger import SparingLogger
+
+        place = places[name]
+        stage, checkpoints = place.identity["stage"], place.work / CHECKPOINTS
+        goes_on = any(checkpoints.glob("*.pt"))
+        config = {**spec, **place.identity, "commit": commit(), "cell": choices(e)}
+        _finish({})
+        run = begin(e.logger, name, f"{stage} {place.identity['slug']}", config, goes_on)
+        _Open.run, _Open.place = run, place
+        run.define_metric("*", step_metric=STEP)
+        if stage == "pretrain" and not goes_on and e.hardware.devices == 1:  # else this process has not listed the pool
+            with harmless("its gallery is not sent"):
+                from sept.tables.montage import montage
+
+                run.log(_images(montage(e)))
+        return [SparingLogger(run, checkpoints / SENT, goes_on)]
+    return []
+
+
+def conclude(row: Mapping[str, Any]) -> None:
+    """Finish the run of a cell, if it was trained in this process, with its scores and what the whole cell cost."""
+    if _Open.run is not None and _Open.place.identity["key"] == row["key"]:
+        _finish({name: row[key] for key, name in TOTALS.items()})
+
+
+def log_table(
+    spec: Logger,
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    pictures: Mapping[str, Any] | None = None,
+) -> None:
+    """A table of results as a `wandb.Table` of the run `table-NAME`, to which each call adds its present state.
+
+    pictures: PIL images by their captions, sent beside it.
+    """
+    with harmless("the table is not sent"):
+        import wandb
+
+        _finish({})
+        run = begin(spec, f"table-{name}", f"table {name}", {"table": name}, goes_on=True)
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        run.log({TABLE: table, **_images(pictures or {})})
+        end(run, 0)
+
+
+def _images(pictures: Mapping[str, Any]) -> dict[str, list]:
+    import wandb
+
+    images = [wandb.Image(picture, caption=caption, file_type="jpg") for caption, picture in pictures.items()]
+    return {GALLERY: images} if images else {}
+
+
+def _finish(more: Mapping[str, Any]) -> None:
+    """End the run that is open, if one is, with the facts of its artefact if that is there, and more."""
+    run, _Open.run = _Open.run, None
+    if run is None:
+        return
+    with harmless("going on without it"):
+        done = not _Open.place.work.exists()  # it was moved where it is published
+        if done:
+            made = load_artefact(_Open.place.published)
+            run.summary.update({**made.facts, "wall_s": made.manifest["wall_s"], **more})
+        end(run, 0 if done else 1)
