@@ -95,7 +95,7 @@ def test_boxes_are_looked_up_one_by_one_or_images_as_a_whole(sources, tmp_path):
     assert f"for {len(boxes)} images of voc" in found["instance"]
     trained = run(*choices, "query=instance", store=store)
     assert trained.returncode == 78
-    assert "has annotated boxes: finetune=detect" in trained.stderr
+    assert "does not fit task=voc: finetune=detect does" in trained.stderr
 
 
 def test_boxes_are_asked_for_where_there_are_none(tiny: Tiny):

@@ -210,7 +210,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task(), *pipeline.pools(), pipeline.run())} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "98852b878847ad1b"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "73e6971550b9545e"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

@@ -20,8 +20,10 @@ from segmentation_layouts import (
     save_mask,
 )
 
+from sept.compose import experiment
 from sept.config import Model, Segment
 from sept.cost import counted_flops
+from sept.data.annotated import draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader
@@ -32,7 +34,6 @@ from sept.data.segmentation import (
     Masked,
     check_masks,
     digest,
-    draw_images,
     read_ade20k,
     read_mask,
     read_masked,
@@ -48,6 +49,7 @@ from sept.losses.segmentation import pixel_loss
 from sept.models.segmenter import build_segmenter
 from sept.stages import segment
 from sept.stages.segment import painted, palette
+from sept.stages.transfer import PREDICTIONS
 from sept.store import Artefact
 from sept.watch import Accuracy
 
@@ -150,11 +152,14 @@ def test_a_smaller_draw_begins_a_larger_one(tmp_path):
     images = [Masked(f"{i}.jpg", tmp_path, tmp_path) for i in range(9)]
     assert draw_images(images, 4, 0) == draw_images(images[::-1], 7, 0)[:4]
     assert draw_images(images, 9, 0) != draw_images(images, 9, 1)
-    for count in (1, 10):
-        with pytest.raises(
-            DataError, match=f"^task.images={count}, but the task has 9 training images; ask for 2 to 9$"
-        ):
+    for count in (0, 10):
+        with pytest.raises(DataError, match=f"^{count} training images asked for, of 9 there are; ask for fewer"):
             draw_images(images, count, 0)
+
+
+def test_one_image_is_too_few_for_the_batch_norm():
+    with pytest.raises(ConfigError, match=r"^task.images=1: the batch norm of finetune=segment_micro needs at least 2"):
+        experiment(["task=patterns_masks", "finetune=segment_micro", "task.images=1"])
 
 
 def test_a_mask_follows_its_image_when_that_is_turned_upright(tmp_path):
@@ -499,7 +504,7 @@ def test_the_stage_leaves_a_network_pictures_and_the_score(tmp_path):
     assert facts["flops"] > 1e6
     state = load_file(folder / segment.SEGMENTER)
     build_segmenter(recipe(), SWIN, 21, None).load_state_dict(state)
-    pictures = sorted((folder / segment.PREDICTIONS).iterdir())
+    pictures = sorted((folder / PREDICTIONS).iterdir())
     assert [path.name for path in pictures] == ["00000.png", "00001.png"]
     with Image.open(pictures[0]) as picture:
         assert picture.size == (2 * 60 * 8, 40 * 8)
