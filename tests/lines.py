@@ -4,7 +4,7 @@ import statistics
 from functools import cache
 from typing import Any
 
-from sept.compose import expand
+from sept import compose
 from sept.config import Experiment
 from sept.results import CELL, MEASURES, family
 from sept.tables.paper import printed
@@ -46,10 +46,7 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
 @cache
 def experiment(init: str) -> Experiment:
     """The default one, in a store that holds nothing."""
-    [cell] = expand(
-        "quickstart", [f"init={family(init)}", "finetune.seed=0", "init.weights=/w", "store.root=no_such_store"]
-    )
-    return cell
+    return compose.experiment([f"init={family(init)}", "init.weights=/w", "store.root=no_such_store"])
 
 
 def table(*lines: dict[str, Any]) -> list[dict[str, Any]]:

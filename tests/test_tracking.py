@@ -16,7 +16,7 @@ from conftest import Tiny, command, environment
 from wandb_files import Run, offline_runs, read
 from wandb_server import KEY, Server, serving
 
-from sept.compose import expand
+from sept import compose
 from sept.config import Logger
 from sept.machine import no_loggers
 from sept.tables import COLUMNS
@@ -287,8 +287,7 @@ def test_when_the_service_of_wandb_dies_training_goes_on(tiny, tmp_path):
 
 
 def experiment(*overrides: str):
-    [e] = expand("quickstart", ["init=rand_init", "finetune.seed=0", *overrides])
-    return e
+    return compose.experiment(["init=rand_init", *overrides])
 
 
 def test_without_wandb_there_is_a_warning_and_no_logger(monkeypatch, caplog, tmp_path):

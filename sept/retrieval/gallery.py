@@ -67,6 +67,11 @@ class Row:
 
 
 def write_png(path: Path, rows: Sequence[Row]) -> None:
+    """The gallery as a PNG file."""
+    publish(path, lambda file: gallery(rows).save(file, format="PNG"))
+
+
+def gallery(rows: Sequence[Row]) -> Image.Image:
     """One line a query, framed, then its matches with their similarity; names too long for a tile are cut."""
     columns = 1 + max((len(row.matches) for row in rows), default=0)
     step = TILE + GAP
@@ -80,7 +85,7 @@ def write_png(path: Path, rows: Sequence[Row]) -> None:
             sheet.paste(_tile(image), (x, y))
             draw.text((x, y + TILE + 2), _cut(captions[column], font), fill=INK, font=font)
         draw.rectangle((GAP - 3, y - 3, GAP + TILE + 2, y + TILE + 2), outline=MARK, width=3)
-    publish(path, lambda file: sheet.save(file, format="PNG"))
+    return sheet
 
 
 def write_html(

@@ -1,16 +1,14 @@
 """The gallery of a selection as one picture: some queries, each beside the pool images it brought (SEPT Fig. 5)."""
 
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from PIL import Image
 
 from sept.config import Experiment
 from sept.errors import SeptError
 from sept.results import CELL, choices
-from sept.retrieval.gallery import PAPER, Match, Row, write_png
+from sept.retrieval.gallery import PAPER, Match, Row, gallery
 from sept.tables.pictures import Strip, strips
 from sept.tables.rows import Line
 from sept.tables.words import label
@@ -38,12 +36,7 @@ def montage(e: Experiment) -> dict[str, Image.Image]:
     rows = [row for strip in strips(e) if (row := _row(strip))]
     if not rows:
         return {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "gallery.png"
-        write_png(path, rows)
-        with Image.open(path) as picture:
-            picture.load()
-    return {f"{label(choices(e), CELL)}, seed {e.seed}": picture}
+    return {f"{label(choices(e), CELL)}, seed {e.seed}": gallery(rows)}
 
 
 def _row(strip: Strip) -> Row | None:
