@@ -23,7 +23,7 @@ CLASSIFIED = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "p
 SIMILAR = ("sept", "union_topk", "classifier", "cluster")  # inits whose images are chosen by likeness to the task
 BOXED = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
 MASKED = ("voc_masks", "ade20k", "patterns_masks")  # tasks with a class for every pixel
-DRAWN_POOLS = ("patterns", "patterns_scenes")  # of the embedded world
+DRAWN_POOLS = ("patterns", "patterns_scenes", "patterns_wild")  # of the embedded world
 DRAWN = ("patterns", "patterns_boxes", "patterns_masks")  # its tasks
 
 

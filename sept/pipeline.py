@@ -22,7 +22,7 @@ from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, Exper
 from sept.data import locate, tasks
 from sept.data.annotated import draw_images
 from sept.data.detection import boxes
-from sept.data.patterns import CURATED_SHARE, classes
+from sept.data.patterns import MIXTURES, classes
 from sept.data.read import OPTIONS, read
 from sept.data.segmentation import masks
 from sept.data.shots import draw
@@ -201,7 +201,9 @@ class Pipeline:
     def curated(self) -> Step:
         """The images the retriever is trained on: one source of the pool, or all of it."""
         pools, source = self.pools(), self.e.pool.curated
-        share = CURATED_SHARE if self.e.pool.kind in DRAWN_POOLS and source else 1  # otherwise the pool bounds it
+        share = (
+            MIXTURES[self.e.pool.kind].curated if self.e.pool.kind in DRAWN_POOLS and source else 1
+        )  # otherwise the pool bounds it
         return self._step(
             "selection",
             spec={"method": "source", "source": source},

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sept.data.patterns import DOMAINS, TARGETS, classes, draw, draw_pool, draw_task
+from sept.config import DRAWN_POOLS
+from sept.data.patterns import DOMAINS, MIXTURES, TARGETS, classes, draw, draw_pool, draw_task
 from sept.errors import ConfigError
 
 IMAGES = 600
@@ -21,7 +22,7 @@ IMAGES = 600
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     folder = tmp_path_factory.mktemp("pool")
-    return folder, draw_pool(folder, IMAGES, 32, seed=3, workers=1)
+    return folder, draw_pool(folder, "patterns", IMAGES, 32, seed=3, workers=1)
 
 
 def labels(folder: Path) -> list[dict[str, str]]:
@@ -91,6 +92,18 @@ def test_a_pool_has_the_declared_mixture(pool):
     assert 0.2 * IMAGES < curated.total() < 0.3 * IMAGES
 
 
+def test_a_wild_pool_is_half_junk_and_has_no_curated_part(tmp_path):
+    counts = draw_pool(tmp_path, "patterns_wild", IMAGES, 32, seed=3, workers=1)
+    assert (counts["curated"], counts["wild"], counts["junk"]) == (0, IMAGES, IMAGES // 2)
+    assert [counts[d] for d in TARGETS] == [24, 24, 24]
+    assert not list(tmp_path.glob("curated-*"))
+    assert Counter(r["domain"] for r in labels(tmp_path)) == {d: counts[d] for d in DOMAINS}
+
+
+def test_every_kind_of_drawn_pool_has_a_mixture():
+    assert set(DRAWN_POOLS) == set(MIXTURES)
+
+
 def test_shards_hold_readable_jpegs_in_a_shuffled_order(pool):
     folder, _ = pool
     rows = labels(folder)
@@ -109,7 +122,7 @@ def test_shards_hold_readable_jpegs_in_a_shuffled_order(pool):
 
 def test_pools_and_tasks_do_not_depend_on_the_number_of_workers(tmp_path, pool):
     folder, _ = pool
-    draw_pool(tmp_path / "two", IMAGES, 32, seed=3, workers=2)
+    draw_pool(tmp_path / "two", "patterns", IMAGES, 32, seed=3, workers=2)
     assert bytes_of(tmp_path / "two") == bytes_of(folder)
     draw_task(tmp_path / "a", TARGETS[0], 2, 1, 24, seed=3, workers=1)
     draw_task(tmp_path / "b", TARGETS[0], 2, 1, 24, seed=3, workers=2)
@@ -118,7 +131,7 @@ def test_pools_and_tasks_do_not_depend_on_the_number_of_workers(tmp_path, pool):
 
 def test_another_seed_gives_another_pool(tmp_path, pool):
     folder, _ = pool
-    draw_pool(tmp_path, IMAGES, 32, seed=4, workers=1)
+    draw_pool(tmp_path, "patterns", IMAGES, 32, seed=4, workers=1)
     assert not set(bytes_of(tmp_path).values()) & set(bytes_of(folder).values())
 
 
@@ -140,8 +153,8 @@ def test_a_task_shares_no_image_with_the_pool_nor_train_with_test(tmp_path, pool
 
 def test_impossible_requests_are_told_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match="images=5"):
-        draw_pool(tmp_path, 5, 32, 0, 1)
+        draw_pool(tmp_path, "patterns", 5, 32, 0, 1)
     with pytest.raises(ConfigError, match="side=8"):
-        draw_pool(tmp_path, 2000, 8, 0, 1)
+        draw_pool(tmp_path, "patterns", 2000, 8, 0, 1)
     with pytest.raises(ConfigError, match="junk"):
         draw_task(tmp_path, "junk", 1, 1, 32, 0, 1)

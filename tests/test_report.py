@@ -155,7 +155,7 @@ def test_accuracy_over_budget_has_a_line_for_each_init_and_levels_for_those_with
     assert [each.level for each in chart.panels[0].series] == [True, False, False]
 
 
-def test_accuracy_over_pool_size_joins_pools_by_their_images():
+def test_accuracy_over_pool_size_names_the_pools_there_and_joins_none():
     def sized(init: str, score: float, images: int, **rest) -> dict:
         return line(init, [], [run(score, 0, pool_images=images)], pool_images=images, **rest)
 
@@ -167,6 +167,9 @@ def test_accuracy_over_pool_size_joins_pools_by_their_images():
     ]
     chart = {each.name: each for each in charts(lines)}["pool"]
     assert series(chart)["sept"] == [(1000, 20.0, None), (2000, 30.0, None), (9000, 40.0, None)]
+    assert chart.panels[0].names == {1000: "p", 2000: "p", 9000: "large"}
+    svg = draw(chart, "t")
+    assert ">9k large<" in svg
     assert "pool" not in {each.name for each in charts(lines[:2])}
 
 

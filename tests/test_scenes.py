@@ -15,7 +15,7 @@ from sept.data.detection.annotation import read_annotation
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.patterns import (
     DOMAINS,
-    SCENES_SHARE,
+    MIXTURES,
     TARGETS,
     classes,
     draw_boxed_task,
@@ -37,7 +37,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     folder = tmp_path_factory.mktemp("pool")
-    return folder, draw_pool(folder, IMAGES, 32, SEED, 1, SCENES_SHARE)
+    return folder, draw_pool(folder, "patterns_scenes", IMAGES, 32, SEED, 1)
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +96,10 @@ def mean_area(boards: list[Board]) -> float:
 
 def test_a_pool_with_scenes_holds_the_same_single_images_as_one_without(tmp_path, pool):
     folder, counts = pool
-    scenes = int(IMAGES * SCENES_SHARE)
+    scenes = int(IMAGES * MIXTURES["patterns_scenes"].scenes)
     assert counts["scenes"] == scenes == IMAGES - sum(counts[d] for d in DOMAINS)
-    plain = draw_pool(tmp_path, IMAGES - scenes, 32, SEED, 1)
-    assert plain == {name: count - scenes * (name == "wild") for name, count in counts.items() if name != "scenes"}
+    plain = draw_pool(tmp_path, "patterns", IMAGES - scenes, 32, SEED, 1)
+    assert plain == counts | {"wild": counts["wild"] - scenes, "scenes": 0}
     with open(folder / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     scenic = {(r["shard"], r["member"]): r["domain"] for r in rows if r["domain"].endswith(" scene")}
@@ -120,7 +120,7 @@ def members(folder: Path, without: set[tuple[str, str]]) -> list[bytes]:
 
 
 def test_pools_and_tasks_do_not_depend_on_the_number_of_workers(tmp_path, pool, task):
-    draw_pool(tmp_path / "pool", IMAGES, 32, SEED, 2, SCENES_SHARE)
+    draw_pool(tmp_path / "pool", "patterns_scenes", IMAGES, 32, SEED, 2)
     assert bytes_of(tmp_path / "pool") == bytes_of(pool[0])
     draw_boxed_task(tmp_path / "task", TARGET, 2, 1, SIDE, SEED, 2)
     assert bytes_of(tmp_path / "task") == bytes_of(task)
@@ -213,5 +213,5 @@ def test_a_box_over_the_edge_is_cut_and_counted(tmp_path, task):
 def test_impossible_requests_are_told_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match="bugs"):
         draw_boxed_task(tmp_path, "bugs", 1, 1, SIDE, 0, 1)
-    with pytest.raises(ConfigError, match="images=170"):
-        draw_pool(tmp_path, 200, 32, 0, 1, SCENES_SHARE)
+    with pytest.raises(ConfigError, match=r"images=235 .* 236 or more"):
+        draw_pool(tmp_path, "patterns_scenes", 235, 32, 0, 1)

@@ -28,11 +28,10 @@ def build(
     """place: kind of the source, and path, where it lies now."""
     kind, path = place["kind"], place["path"]
     if kind in DRAWN_POOLS:
-        from sept.data.patterns import SCENES_SHARE, draw_pool
+        from sept.data.patterns import draw_pool
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        scenes = SCENES_SHARE if kind == "patterns_scenes" else 0.0
-        draw_pool(folder / IMAGES, spec["images"], spec["side"], spec["seed"], machine.threads, scenes)
+        draw_pool(folder / IMAGES, kind, spec["images"], spec["side"], spec["seed"], machine.threads)
         kind, path = "webdataset", str(folder / IMAGES)
     assert path is not None
     absent: list[str] = []

@@ -3,7 +3,7 @@
 Each is the counterpart, at the scale of the rows, of a figure or a claim of the paper.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,11 +37,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. ticks: names of the places on the x axis, for bars."""
+    """One pair of axes. ticks: names of the places on the x axis, for bars.
+
+    names: what each x stands for. Such points are not joined: one pool is not always a part of a larger one.
+    """
 
     title: str
     series: tuple[Series, ...]
     ticks: tuple[str, ...] = ()
+    names: Mapping[float, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,19 @@ def _over_budget(lines: Sequence[Line]) -> Chart | None:
 def _over_pool(lines: Sequence[Line]) -> Chart | None:
     caption = "Counterpart of the paper's Table 5. Dashed: ways to start without a pool."
     pooled = [line | _of_pool(line) for line in lines]
-    return _lines("pool", "Accuracy over pool size", caption, "images in the pool", pooled, "pool_images", ("budget",))
+    chart = _lines("pool", "Accuracy over pool size", caption, "images in the pool", pooled, "pool_images", ("budget",))
+    if chart is None:
+        return None
+    return replace(chart, panels=tuple(replace(panel, names=_pools(pooled)) for panel in chart.panels))
+
+
+def _pools(lines: Sequence[Line]) -> dict[float, str]:
+    """The names of the pools of each size."""
+    found: dict[float, list[str]] = {}
+    for line in lines:
+        if line["pool_images"] is not None:
+            found.setdefault(line["pool_images"], []).append(line["pool"])
+    return {images: ", ".join(dict.fromkeys(names)) for images, names in found.items()}
 
 
 def _of_pool(line: Line) -> dict[str, Any]:

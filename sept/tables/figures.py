@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sept.results import family
@@ -86,7 +87,8 @@ def _panel(ax: Any, panel: Panel, chart: Chart) -> None:
 
 
 def _curves(ax: Any, panel: Panel) -> None:
-    """Points joined in the order of x, on a logarithmic axis; levels across it."""
+    """Points joined in the order of x, unless it has names, on a logarithmic axis; levels across it."""
+    line = "" if panel.names else "-"
     ax.set_xscale("log")
     for series, marker in _marked(panel):
         colour = COLOURS[family(series.init)]
@@ -98,9 +100,8 @@ def _curves(ax: Any, panel: Panel) -> None:
             continue
         x, y = [point.x for point in series.points], [point.y for point in series.points]
         errors = [point.spread or 0 for point in series.points]
-        ax.errorbar(
-            x, y, errors, color=colour, marker=marker, markersize=5, capsize=2, linewidth=1.2, label=series.label
-        )
+        looks = {"color": colour, "marker": marker, "markersize": 5, "capsize": 2, "linewidth": 1.2, "linestyle": line}
+        ax.errorbar(x, y, errors, label=series.label, **looks)
         for point in series.points:
             _beside(ax, point, colour, marker)
 
@@ -113,11 +114,18 @@ def _ticks(ax: Any, panel: Panel, counts: bool) -> None:
     points = [point for series in panel.series if not series.level for point in series.points]
     places = sorted({at for point in points for at in (point.x, point.further) if at is not None})
     if counts:
-        ax.set_xticks(places, [_count(at) for at in places])
+        _counts(ax, places, panel.names)
         return
     short = places[-1] < places[0] * 10**DECADES
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:.0e}".replace("e+", "e")))
+
+
+def _counts(ax: Any, places: Sequence[float], names: Mapping[float, str] | None) -> None:
+    if names is None:
+        ax.set_xticks(places, [_count(at) for at in places])
+    else:
+        ax.set_xticks(places, [f"{_count(at)} {names[at]}" for at in places], rotation=30, ha="right")
 
 
 def _count(number: float) -> str:

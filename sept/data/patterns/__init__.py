@@ -6,12 +6,11 @@ Classes differ in structure, never in colour; each domain keeps its palette, gro
 from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.patterns.domains import DOMAINS, TARGETS, classes, draw
 from sept.data.patterns.scenes import draw_scene
-from sept.data.patterns.shards import CURATED_SHARE, SCENES_SHARE, draw_pool, draw_task
+from sept.data.patterns.shards import MIXTURES, draw_pool, draw_task
 
 __all__ = [
-    "CURATED_SHARE",
     "DOMAINS",
-    "SCENES_SHARE",
+    "MIXTURES",
     "TARGETS",
     "classes",
     "draw",

@@ -26,13 +26,30 @@ from sept.errors import ConfigError
 SHARD_IMAGES = 4096
 SMALLEST_SIDE = 24
 JPEG_QUALITY = 92
-TARGET_SHARE = 0.08  # of the pool, each target domain: a task's own kind of image is rare in a big pool
-JUNK_SHARE = 0.10
-CURATED_SHARE = 0.25  # of the pool: clean, all domains evenly, as ImageNet-1k is to the paper's retriever
-SCENES_SHARE = 0.15  # of a pool with scenes, the places of all domains evenly
 LABELS = "labels.csv"
 POOL, TRAIN, TEST = 0, 1, 2  # index spaces: no image of one is an image of another
 SPACE = 1 << 40
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a pool holds, as shares of it; the rest shows the domains that are no task's, evenly.
+
+    target: each domain that is a task's, which are rare in a big pool. curated: clean, all domains evenly, as
+    ImageNet-1k is to the paper's retriever. scenes: places of all domains evenly, with boards of several classes.
+    """
+
+    target: float = 0.08
+    junk: float = 0.10
+    curated: float = 0.25
+    scenes: float = 0.0
+
+
+MIXTURES = {  # by kind of pool
+    "patterns": Mixture(),
+    "patterns_scenes": Mixture(scenes=0.15),
+    "patterns_wild": Mixture(target=0.04, junk=0.5, curated=0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -59,17 +76,18 @@ def jpeg(pixels: UInt8Array) -> bytes:
     return stream.getvalue()
 
 
-def pool_items(images: int, seed: int, scenes: int = 0) -> dict[str, list[Item]]:
-    """What a pool of `images`, of which `scenes` are scenes, holds by subset (`curated`, `wild`), in file order.
+def pool_items(mixture: Mixture, images: int, seed: int) -> dict[str, list[Item]]:
+    """What a pool of `images` holds by subset (`curated`, `wild`), in file order.
 
     Every class of a domain alike; a domain's images, and the scenes of its place, are the first ones of it whatever
     the size of the pool.
     """
+    scenes = int(images * mixture.scenes)
     images -= scenes
     structured = [d for d in DOMAINS if d != JUNK]
-    curated_each = int(images * CURATED_SHARE) // len(structured)
+    curated_each = int(images * mixture.curated) // len(structured)
     others = len(structured) - len(TARGETS)
-    target, junk = int(images * TARGET_SHARE), int(images * JUNK_SHARE)
+    target, junk = int(images * mixture.target), int(images * mixture.junk)
     rest = images - junk - target * len(TARGETS)
     items: dict[str, list[Item]] = {"curated": [], "wild": []}
     for place, domain in enumerate(structured):
@@ -106,27 +124,25 @@ def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
     os.replace(partial, path)
 
 
-def _check(images: int, side: int) -> None:
-    fewest = math.ceil(max(map(classes, TARGETS)) / TARGET_SHARE)
+def _check(mixture: Mixture, images: int, side: int) -> None:
+    fewest = math.ceil(max(map(classes, TARGETS)) / mixture.target / (1 - mixture.scenes))
     if images < fewest:
         raise ConfigError(f"pool.images={images} cannot hold every class of the drawn world; ask for {fewest} or more")
     if side < SMALLEST_SIDE:
         raise ConfigError(f"pool.side={side} is too small to show a motif; ask for {SMALLEST_SIDE} or more")
 
 
-def draw_pool(
-    folder: Path, images: int, side: int, seed: int, workers: int, scenes_share: float = 0.0
-) -> dict[str, int]:
+def draw_pool(folder: Path, kind: str, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
     """Draws a pool into `folder`: curated-*.tar, wild-*.tar, and labels.csv that only checks read.
 
-    scenes_share: of the images, how many show a place with boards of several classes; they are in wild-*.tar. The
-    columns of labels.csv are shard, member, domain, label; a scene's domain is "<domain of its place> scene". Returns
-    the images of each subset and of each domain. Raises ConfigError when `images` is too few for every class.
+    kind: one of MIXTURES. Scenes are in wild-*.tar. The columns of labels.csv are shard, member, domain, label; a
+    scene's domain is "<domain of its place> scene". Returns the images of each subset and of each domain. Raises
+    ConfigError when `images` is too few for every class.
     """
-    scenes = int(images * scenes_share)
-    _check(images - scenes, side)
+    mixture = MIXTURES[kind]
+    _check(mixture, images, side)
     folder.mkdir(parents=True, exist_ok=True)
-    subsets = pool_items(images, seed, scenes)
+    subsets = pool_items(mixture, images, seed)
     shards = [
         (folder / f"{name}-{n:06d}.tar", items[first : first + SHARD_IMAGES], side, seed)
         for name, items in subsets.items()
@@ -142,8 +158,8 @@ def draw_pool(
             for i in items
         )
     counts = {name: len(items) for name, items in subsets.items()}
-    held = Counter(i.domain for items in subsets.values() for i in items if not i.scene)
-    return counts | {d: held[d] for d in DOMAINS} | ({"scenes": scenes} if scenes else {})
+    held = Counter("scenes" if i.scene else i.domain for items in subsets.values() for i in items)
+    return counts | {name: held[name] for name in (*DOMAINS, "scenes")}
 
 
 def _write_image(job: tuple[Path, str, int, int, int, int]) -> None:
