@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sept.config import BOXED, MASKED, RECIPES, SIMILAR, Experiment
-from sept.errors import ConfigError
+from sept.errors import ConfigError, StorageError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
 WIDTH = 110  # characters, of the options in a help text
+SWEEP = "multirun.yaml"  # what Hydra writes of a sweep
 BASIC = ".BasicLauncher"  # Hydra's own: one cell after the other, in this process
 ADDED = {  # groups without a default: `+table=NAME`
     "experiment": "A named choice of the groups below.",
@@ -182,6 +183,13 @@ def one_line() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_refusal(error)) from None
+    except OSError as error:
+        if Path(str(error.filename)).name != SWEEP:
+            raise
+        raise StorageError(
+            f"{error.filename}: {error.strerror}; Hydra keeps a sweep's settings there: start in another folder or set "
+            "hydra.sweep.dir=FOLDER"
+        ) from None
 
 
 def _refusal(error: Exception) -> str:

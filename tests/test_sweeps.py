@@ -308,6 +308,15 @@ def test_a_disk_that_refuses_is_told_once_before_any_work(root: str, swept: Swep
     assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 
+def test_a_folder_that_refuses_the_settings_of_a_sweep_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").mkdir()  # refuses root too
+    done = run(*TWO, store=tmp_path / "store")
+    assert (done.returncode, done.stdout) == (74, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}/multirun.yaml: Is a directory; ")
+    assert not (tmp_path / "store" / "results.jsonl").exists()
+
+
 @pytest.mark.parametrize("launcher", [(), TWO_JOBS], ids=["basic", "joblib"])
 def test_a_table_that_does_not_exist_is_refused_with_the_nearest_name(
     launcher: tuple[str, ...], tmp_path: Path
