@@ -7,6 +7,7 @@ import os
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
 import sys
+import time
 import traceback
 
 import hydra
@@ -25,6 +26,7 @@ from sept.store import Store
 from sept.sweep import require_store, share_scans
 from sept.tracking import conclude, follow
 
+STARTED = "SEPT_STARTED"  # when, in seconds since the epoch: the jobs of a launcher inherit it
 failures: list[int] = []  # exit codes of the cells that failed
 
 
@@ -50,7 +52,8 @@ def run(e: config.Experiment) -> dict | None:
         print(plan("this run", [e]))
         return None
     pipeline = Pipeline(e, resolve(e.hardware, follow(e)))
-    step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force)
+    since = float(os.environ.get(STARTED, time.time()))
+    step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
     console.tell_plan(step, store)
     store.make(step)
     done = row(e, step, store)
@@ -72,6 +75,7 @@ def main() -> None:
     if {"-h", "--help"} & {*sys.argv}:
         print(compose.usage("train.py", __doc__.strip()))
         return
+    os.environ[STARTED] = str(time.time())
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:
         with raising():

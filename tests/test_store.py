@@ -319,6 +319,18 @@ def test_a_forced_stage_is_rebuilt_once_and_nothing_else(store: Store) -> None:
     assert [folder.parent.name for folder in store.artefact_folders()] == ["embed", "finetune", "pretrain"]
 
 
+def test_force_spares_what_was_published_since_a_moment(store: Store) -> None:
+    made = store.make(chain())
+    Store(store.root, force=["finetune"], since=made.created - 1).make(chain())
+    assert builds(store) == ["embed", "pretrain", "finetune"]
+    Store(store.root, force=["finetune"], since=made.created).make(chain())
+    assert builds(store) == ["embed", "pretrain", "finetune", "finetune"]
+    (made.path / "manifest.json").write_text("{}")
+    Store(store.root, force=["finetune"], since=made.created - 1).make(chain())
+    assert builds(store).count("finetune") == 3
+    assert verify(store) == []
+
+
 def test_a_forced_rebuild_resumes_a_forced_one_only(store: Store) -> None:
     found: list[list[str]] = []
 

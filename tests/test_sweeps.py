@@ -22,6 +22,7 @@ from sept.compose import expand
 from sept.results import CELL
 from sept.store import Store, verify
 from sept.store.__main__ import main as upkeep
+from sept.store.artefact import ASIDE
 from sept.tables import rows
 
 TABLE = "patterns_table2"
@@ -178,6 +179,16 @@ def test_killed_over_and_over_a_sweep_ends_in_the_same_table(
 def printed(out: str) -> list[str]:
     """Rows and table, without Hydra's own lines, which tell the time."""
     return [line for line in out.splitlines() if "[HYDRA]" not in line]
+
+
+def test_a_forced_stage_is_computed_once_a_sweep(whole: Whole, tmp_path: Path) -> None:
+    store = whole.copy(tmp_path / "store")
+    done = run(*cells(init="random,sept", again="0"), *TWO_JOBS, "store.force=[features,finetune]", store=store)
+    assert done.returncode == 0, done.stderr
+    made = {path: count for path, count in published(store).items() if not path.endswith(ASIDE)}
+    assert set(made.values()) == {1}
+    assert Counter(path.partition("/")[0] for path in made) == {"features": 1, "finetune": 4}
+    assert results(store) == whole.results
 
 
 def test_two_sweeps_at_once_share_all_work_and_print_one_table(whole: Whole, tmp_path: Path) -> None:

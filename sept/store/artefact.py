@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,11 @@ class Artefact:
         """What the build returned."""
         facts: dict[str, Any] = self.manifest["facts"]
         return facts
+
+    @property
+    def created(self) -> float:
+        """When it was complete, in whole seconds since the epoch."""
+        return datetime.fromisoformat(self.manifest["created"]).timestamp()
 
 
 class FolderName(NamedTuple):

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,10 +32,14 @@ class Store:
     """Artefacts under one root folder, shared by any number of processes.
 
     mode "read-only" never writes, not even locks. force: stages rebuilt once by this object though
-    published; what reads them is not, unless named too. Raises ConfigError for a store of another format.
+    published; what reads them is not, unless named too. since: seconds since the epoch; force spares what was
+    published after, so that the cells of a sweep rebuild once what they share. Raises ConfigError for a store of
+    another format.
     """
 
-    def __init__(self, root: str | Path, mode: Mode = "reuse", force: Collection[str] = ()) -> None:
+    def __init__(
+        self, root: str | Path, mode: Mode = "reuse", force: Collection[str] = (), since: float | None = None
+    ) -> None:
         if mode not in get_args(Mode):
             raise ConfigError(f"store mode {mode!r} is not one of: {', '.join(get_args(Mode))}")
         if mode == "read-only" and force:
@@ -42,6 +47,7 @@ class Store:
         self.root = Path(root).expanduser().absolute()
         self.mode = mode
         self._force = frozenset(force)
+        self._since = since
         self._built: set[str] = set()
         self._known_format()
 
@@ -129,7 +135,15 @@ class Store:
         return artefact
 
     def _is_forced(self, step: Step) -> bool:
-        return step.stage in self._force and step.key not in self._built
+        return step.stage in self._force and step.key not in self._built and not self._is_recent(step)
+
+    def _is_recent(self, step: Step) -> bool:
+        if self._since is None:
+            return False
+        with suppress(DataError):  # damaged: to be rebuilt
+            artefact = self.find(step)
+            return artefact is not None and artefact.created > self._since
+        return False
 
     def _reusable(self, step: Step) -> bool:
         return not self._is_forced(step) and self.find(step) is not None
