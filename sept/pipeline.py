@@ -200,10 +200,8 @@ class Pipeline:
 
     def curated(self) -> Step:
         """The images the retriever is trained on: one source of the pool, or all of it."""
-        pools, source = self.pools(), self.e.pool.curated
-        share = (
-            MIXTURES[self.e.pool.kind].curated if self.e.pool.kind in DRAWN_POOLS and source else 1
-        )  # otherwise the pool bounds it
+        pools, source, kind = self.pools(), self.e.pool.curated, self.e.pool.kind
+        share = MIXTURES[kind].curated if kind in DRAWN_POOLS and source else 1  # otherwise the pool bounds it
         return self._step(
             "selection",
             spec={"method": "source", "source": source},
