@@ -312,6 +312,7 @@ def test_a_forced_stage_is_rebuilt_once_and_nothing_else(store: Store) -> None:
     store.make(chain())
     forced = Store(store.root, force=["pretrain"])
     assert [each.stage for each in forced.missing(chain())] == ["pretrain"]
+    assert [forced.status(each) for each in chain().walk()].count("to do") == 1
     forced.make(chain())
     forced.make(chain())
     assert builds(store) == ["embed", "pretrain", "finetune", "pretrain"]

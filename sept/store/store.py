@@ -68,8 +68,8 @@ class Store:
         return None
 
     def status(self, step: Step) -> Literal["cached", "unfinished", "to do"]:
-        """What `make` would meet, force aside."""
-        if self.find(step):
+        """What `make` would meet; a stage that is forced is to do."""
+        if self._reusable(step):
             return "cached"
         return "unfinished" if self.work_folder(step).is_dir() else "to do"
 
