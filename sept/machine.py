@@ -20,13 +20,15 @@ def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
 @dataclass(frozen=True)
 class Machine:
     """accelerator: cpu or cuda. devices: processes that share a self-supervised training, of which this is the one
-    of `rank`. search_bytes: memory for what a search finds. precision: Lightning's name. loggers: further Lightning
-    loggers, for a stage's name and spec."""
+    of `rank`. chunk: images encoded at a time; None: the whole batch; auto: what fits. search_bytes: memory for what a
+    search finds. precision: Lightning's name. loggers: further Lightning loggers, for a stage's name and spec."""
 
     accelerator: str = "cpu"
     devices: int = 1
     rank: int = 0
     workers: int = 0
+    chunk: int | str | None = None
+    compile: bool = False
     threads: int = 1
     search_bytes: int = 2**30
     precision: str = "32-true"
@@ -55,6 +57,8 @@ def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Machine:
         accelerator=accelerator,
         devices=hardware.devices,
         workers=hardware.workers,
+        chunk=hardware.chunk,
+        compile=hardware.compile,
         threads=hardware.threads or _cores(),
         search_bytes=hardware.search_mib * 2**20,
         precision=precision,
