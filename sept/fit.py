@@ -24,7 +24,9 @@ from torch.utils.data import DataLoader
 from sept.data.loading import Batches
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.learners.base import Learner
+from sept.learners.selfsupervised import SelfSupervised, chunk_that_fits
 from sept.machine import Machine
+from sept.models.chunks import Chunk
 from sept.progress import progress
 from sept.signals import Flag, remembered
 from sept.store import CHECKPOINTS
@@ -71,7 +73,7 @@ def fit(
             max_steps=learner.steps - learner.first_step,
             max_epochs=1,
             logger=[CSVLogger(folder / CURVES, name="", version=f"attempt-{attempt}"), *further],
-            callbacks=[Bar(advance), *watchers, saver],
+            callbacks=[Prepared(machine, batches.batch_size), Bar(advance), Curves(), *watchers, saver],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -147,10 +149,40 @@ class Saver(L.Callback):
             self._save(trainer, learner)
 
     def _save(self, trainer: L.Trainer, learner: Any) -> None:
+        learner.require_finite_losses()
         if trainer.is_global_zero:
             require_finite(learner)
             self.checkpoint.save(learner, trainer.optimizers[0])
         self.saved = time.monotonic()
+
+
+class Prepared(L.Callback):
+    """Sets, once weights are on the device, how the encoder takes a batch and whether networks are compiled."""
+
+    def __init__(self, machine: Machine, batch_size: int) -> None:
+        self.machine, self.batch_size = machine, batch_size
+
+    @torch.enable_grad()
+    def on_train_start(self, trainer: L.Trainer, learner: Any) -> None:
+        learner.compile_networks = self.machine.compile
+        if isinstance(self.machine.chunk, int):
+            learner.chunk = Chunk(self.machine.chunk)
+        elif self.machine.chunk == "auto" and isinstance(learner, SelfSupervised):
+            learner.chunk = chunk_that_fits(learner, self.batch_size // self.machine.devices)
+
+
+class Curves(L.Callback):
+    """Writes what a learner recorded; all of a step in one copy from the device, and the losses looked at with it."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        values = learner.take_recorded()
+        if not values:
+            return
+        learner.require_finite_losses()
+        step = values.pop("step")
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
+            logger.save()
 
 
 class Bar(L.Callback):
@@ -204,12 +236,18 @@ class Checkpoint:
 
 
 def require_finite(learner: torch.nn.Module) -> None:
-    """Raises NonFiniteError naming the first parameter or buffer that is not finite."""
-    for name, value in learner.state_dict().items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+    """Raises NonFiniteError naming the first parameter or buffer that is not finite. Waits for the device, once."""
+    values = {name: value for name, value in learner.state_dict().items() if _is_float(value)}
+    finite = torch.stack([torch.isfinite(value).all() for value in values.values()]).tolist() if values else []
+    for name, good in zip(values, finite, strict=True):
+        if not good:
             raise NonFiniteError(
                 f"{name} is no longer finite; the last finite checkpoint is kept; lower the learning rate"
             )
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _sha256(path: Path) -> str:

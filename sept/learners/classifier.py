@@ -63,7 +63,7 @@ class Classifier(Learner):
         images = mix_images(images, drawn)
         targets = soft_targets(batch["labels"], self.classes, r.smoothing, drawn)
         loss = torch.sum(-targets * torch.log_softmax(self.model(images).float(), dim=-1), dim=-1).mean()
-        self.log("loss", loss.detach())
+        self.record({"loss": loss})
         return self.finite(loss)
 
     def test_batch(self, batch: Any) -> None:

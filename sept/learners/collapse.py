@@ -8,18 +8,18 @@ NEIGHBOURS, TEMPERATURE = 20, 0.07  # of the k-NN evaluation of DINO and iBOT
 
 
 @torch.no_grad()
-def feature_std(features: Tensor) -> float:
-    """Deviation over the batch of L2-normalised features (B, D), mean over D, times sqrt(D).
+def feature_std(features: Tensor) -> Tensor:
+    """Scalar: deviation over the batch of L2-normalised features (B, D), mean over D, times sqrt(D).
 
     About 1 where they point everywhere alike, 0 where all are the same (SimSiam, Fig. 2).
     """
     unit = F.normalize(features.float(), dim=1)
-    return float(unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5)
+    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
 
 
 @torch.no_grad()
-def effective_rank(features: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of features (B, D): between 1 and min(B, D).
+def effective_rank(features: Tensor) -> Tensor:
+    """Scalar: exp of the entropy of the normalised singular values of features (B, D): between 1 and min(B, D).
 
     Roy and Vetterli 2007; as a measure of pre-training, RankMe (Garrido et al. 2023).
     """
@@ -27,7 +27,7 @@ def effective_rank(features: Tensor) -> float:
     gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
     values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
-    return float(torch.special.entr(shares).sum().exp())
+    return torch.special.entr(shares).sum().exp()
 
 
 @torch.no_grad()

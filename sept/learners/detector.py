@@ -39,10 +39,8 @@ class Detector(Learner):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         losses = self.model(_unit(batch["images"]), batch["targets"])
-        for name, loss in losses.items():
-            self.log(name, loss.detach())
         loss = torch.stack(list(losses.values())).sum()
-        self.log("loss", loss.detach())
+        self.record({**losses, "loss": loss})
         return self.finite(loss)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sept.config import IBotRecipe, Model
 from sept.data.views import MultiCrop
 from sept.learners.base import clip_each, seeded_weights
-from sept.learners.selfsupervised import SelfSupervised, apart, together
+from sept.learners.selfsupervised import FLOAT_BYTES, SelfSupervised, apart, together
 from sept.losses.ibot import cls_loss, patch_loss, sharpen
 from sept.models.backbones import build, width
 from sept.models.drop_path import share_drop_path
@@ -78,11 +78,11 @@ class IBot(SelfSupervised):
         crops, masks = self.views(batch, self.step)
         globals_, locals_ = crops[:GLOBAL_CROPS], crops[GLOBAL_CROPS:]
         with torch.no_grad():
-            features, teacher_cls, teacher_patch = self._forward(self.teacher, together(globals_), None)
-        _, student_cls, student_patch = self._forward(self.student, together(globals_), together(masks))
+            features, teacher_cls, teacher_patch = self._forward(self.teacher, globals_)
+        _, student_cls, student_patch = self._forward(self.student, globals_, masks)
         all_cls = apart(student_cls, GLOBAL_CROPS)
         if locals_:
-            _, local_cls, _ = self._forward(self.student, together(locals_), None, patches=False)
+            _, local_cls, _ = self._forward(self.student, locals_, patches=False)
             all_cls += apart(local_cls, len(locals_))
         temperature, t = self.temperature(), self.recipe.student_temp
         target_cls = sharpen(teacher_cls, self.cls_center, temperature)
@@ -90,40 +90,65 @@ class IBot(SelfSupervised):
         loss_cls = cls_loss(all_cls, apart(target_cls, GLOBAL_CROPS), t)
         loss_patch = patch_loss(apart(student_patch, GLOBAL_CROPS), apart(target_patch, GLOBAL_CROPS), masks, t)
         self._update_centers(teacher_cls, teacher_patch)
-        loss = loss_cls + loss_patch
-        entropy = -(target_cls * target_cls.clamp(min=1e-12).log()).sum(dim=-1).mean()
         self._watch(loss_cls, loss_patch, masks, features)
-        self.log_dict(
-            {
-                "teacher_entropy_over_uniform": entropy / math.log(self.recipe.out_dim),
-                "teacher_temp": temperature,
-                "momentum": self.momentum(self.step),
-                "weight_decay": self.weight_decay(self.step),
-            }
-        )
-        return self.finite(loss)
+        if self.recording:
+            entropy = torch.special.entr(target_cls).sum(dim=-1).mean()
+            self.record(
+                {
+                    "teacher_entropy_over_uniform": entropy / math.log(self.recipe.out_dim),
+                    "teacher_temp": temperature,
+                    "momentum": self.momentum(self.step),
+                    "weight_decay": self.weight_decay(self.step),
+                }
+            )
+        return self.finite(loss_cls + loss_patch)
 
     def _watch(self, loss_cls: Tensor, loss_patch: Tensor, masks: list[Tensor], features: Tensor) -> None:
         """A crop without a mask adds nothing to the patch loss, nor to its level by chance."""
         masked = torch.cat(masks).any(dim=1).float().mean()
         cls, patch, masked = self.averaged(torch.stack([loss_cls, loss_patch, masked])).unbind()
         self.watch(cls + patch, math.log(self.recipe.out_dim) * (1 + masked), self.gathered(features.detach()))
-        self.log_dict({"loss_cls": cls, "loss_patch": patch})
+        self.record({"loss_cls": cls, "loss_patch": patch})
 
     def _forward(
-        self, net: nn.Module, images: Tensor, mask: Tensor | None, patches: bool = True
+        self, net: Any, crops: list[Tensor], masks: list[Tensor] | None = None, patches: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature of [CLS] (B, D), head outputs of [CLS] (B, C) and of patches (B, L, C).
+        """Feature of [CLS] (n, D), head outputs of [CLS] (n, C) and of patches (n, L, C), for the crops together.
 
-        mask (B, L): patches that enter as the mask token.
+        masks: (B, L) of each crop, patches that enter as the mask token.
         """
-        vit, head = net["backbone"], net["head"]  # type: ignore[index]
-        x = vit.patch_embed(images)  # (B, H, W, D): dynamic image size keeps the grid
+        inputs = [together(crops), None if masks is None else together(masks)]
+        cls, patch = self.encode(self._tokens, net["backbone"], inputs, len(crops))
+        head = net["head"]
+        return cls, head(cls), head(patch) if patches else cls
+
+    def _tokens(self, vit: Any, images: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[CLS] (n, D) and patches (n, L, D) of images (n, 3, H, W)."""
+        x = vit.patch_embed(images)  # (n, H, W, D): dynamic image size keeps the grid
         if mask is not None:
             x = torch.where(mask.unflatten(1, x.shape[1:3]).unsqueeze(-1), self.mask_token.to(x.dtype), x)
         x = vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(x))))
-        cls = head(x[:, 0])
-        return x[:, 0], cls, head(x[:, vit.num_prefix_tokens :]) if patches else cls
+        return x[:, 0], x[:, vit.num_prefix_tokens :]
+
+    def encode_blank(self, images: int) -> Any:
+        """Global and local crops."""
+        r = self.recipe
+        return [
+            self.encode(
+                self._tokens,
+                self.student["backbone"],
+                [torch.zeros(crops * images, 3, side, side, device=self.device), None],
+                crops,
+            )
+            for crops, side in ((GLOBAL_CROPS, r.side), (r.local_crops, r.local_side))
+            if crops
+        ]
+
+    def head_bytes(self, images: int) -> int:
+        """Of every token that has logits these, their logarithms and the teacher's shares."""
+        r, (height, width_) = self.recipe, self.views.grid
+        logits = GLOBAL_CROPS * (1 + height * width_) + r.local_crops
+        return images * logits * FLOAT_BYTES * (3 * r.out_dim + 2 * r.head_hidden_dim)
 
     @torch.no_grad()
     def _update_centers(self, cls: Tensor, patch: Tensor) -> None:

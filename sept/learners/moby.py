@@ -12,7 +12,7 @@ from sept.config import Pretrain
 from sept.data.rng import generator
 from sept.data.views import TwoViews
 from sept.learners.base import seeded_weights
-from sept.learners.selfsupervised import SelfSupervised, apart, together
+from sept.learners.selfsupervised import FLOAT_BYTES, SelfSupervised, apart, together
 from sept.losses.contrastive import info_nce
 from sept.models.backbones import build, width
 from sept.models.drop_path import share_drop_path
@@ -25,8 +25,9 @@ from sept.optim import SCHEDULES, cosine, decay_groups, undecayed
 class MoBy(SelfSupervised):
     """Online encoder, projector and predictor; target encoder and projector; two queues of keys.
 
-    A step (released code): both online forwards, EMA update, both target forwards without gradient, loss,
-    enqueue, optimiser. The target runs in train mode, with BatchNorm statistics of its own and no drop path.
+    A step (released code): EMA update, both target forwards without gradient, both online forwards, loss, enqueue,
+    optimiser. The released code has the online forwards first, with the same numbers; here nothing of them is held
+    while the target's pass. The target runs in train mode, with BatchNorm statistics of its own and no drop path.
     Processes sharing a batch gather its features before the heads: BatchNorm, keys, queues and loss are those of one.
     """
 
@@ -63,19 +64,18 @@ class MoBy(SelfSupervised):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images = self.views(batch, self.step)
-        features = self._features(self.online, images)
-        predictions = [F.normalize(self.predictor(z), dim=1) for z in _project(self.online, features)]
         momentum = self.momentum(self.step)
         with torch.no_grad():
             ema_update(self.online, self.target, momentum)
-            target = self._features(self.target, images)
-            keys = [F.normalize(z, dim=1) for z in _project(self.target, target)]
+            keys = [F.normalize(z, dim=1) for z in _project(self.target, self._features(self.target, images))]
+        features = self._features(self.online, images)
+        predictions = [F.normalize(self.predictor(z), dim=1) for z in _project(self.online, features)]
         queue1, queue2 = self.queue.keys.clone().unbind(0)
         t = self.recipe.temperature
         loss = info_nce(predictions[0], keys[1], queue2, t) + info_nce(predictions[1], keys[0], queue1, t)
         self.queue.enqueue(keys[0], keys[1])
         self.watch(loss, 2 * math.log(self.recipe.queue + 1), features[0])
-        self.log_dict({"momentum": momentum, "queue_age": self.queue_age(self.step, len(keys[0]))})
+        self.record({"momentum": momentum, "queue_age": self.queue_age(self.step, len(keys[0]))})
         return self.finite(loss)
 
     def queue_age(self, step: int, batch: int) -> float:
@@ -84,7 +84,17 @@ class MoBy(SelfSupervised):
 
     def _features(self, branch: Any, views: list[Tensor]) -> list[Tensor]:
         """Encoder features (B, D) of each view, of the whole batch."""
-        return apart(self.gathered(branch["encoder"](together(views))), len(views))
+        features = self.encode(_pooled, branch["encoder"], [together(views)], len(views))
+        return apart(self.gathered(features), len(views))
+
+    def encode_blank(self, images: int) -> Tensor:
+        side = self.recipe.side
+        blank = torch.zeros(2 * images, 3, side, side, device=self.device)
+        return self.encode(_pooled, self.encoder, [blank], 2)  # type: ignore[no-any-return]
+
+    def head_bytes(self, images: int) -> int:
+        r = self.recipe  # of projector and predictor the hidden layer before and after BatchNorm and ReLU; the logits
+        return 2 * images * FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * r.queue)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         def skip(name: str, parameter: Tensor) -> bool:
@@ -95,6 +105,11 @@ class MoBy(SelfSupervised):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
+
+
+def _pooled(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Features (n, D) of images (n, 3, H, W)."""
+    return encoder(images)  # type: ignore[no-any-return]
 
 
 def _branch(encoder: nn.Module, recipe: Pretrain) -> nn.ModuleDict:

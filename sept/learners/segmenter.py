@@ -47,8 +47,7 @@ class Segmenter(Learner):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         logits, coarse = self.model(normalise(batch["images"]))
         loss, auxiliary = (pixel_loss(each, batch["masks"], IGNORE) for each in (logits, coarse))
-        self.log("loss", loss.detach())
-        self.log("loss_auxiliary", auxiliary.detach())
+        self.record({"loss": loss, "loss_auxiliary": auxiliary})
         return self.finite(loss + self.recipe.auxiliary * auxiliary)
 
     @torch.no_grad()

@@ -1,5 +1,7 @@
 """What MoBy and iBOT share: views of one batch kept together, and a watch for collapse."""
 
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +10,12 @@ from torch import Tensor, nn
 from sept.data.views import Views
 from sept.learners.base import Learner
 from sept.learners.collapse import effective_rank, feature_std
+from sept.models.chunks import Chunk, fitting, in_chunks, kept_bytes
+from sept.models.drop_path import drop_path_factors, set_factors
+
+FLOAT_BYTES = 4
+GRADIENTS, ADAM = 1, 2  # times the weights: what a step makes beside the activations
+log = logging.getLogger(__name__)
 
 
 class SelfSupervised(Learner):
@@ -29,19 +37,38 @@ class SelfSupervised(Learner):
         """The backbone that is handed on."""
         raise NotImplementedError
 
+    def encode(self, forward: Callable, network: nn.Module, inputs: Sequence[Tensor | None], views: int) -> Any:
+        """forward(network, *inputs) for inputs (n, ...), of which a sample has so many views: in chunks where the batch
+        does not fit, and with the drops of the network drawn for the whole batch."""
+        images = next(each for each in inputs if each is not None)
+        forward = self.compiled(forward)
+
+        def run(factors: Tensor | None, *part: Tensor | None) -> Any:
+            set_factors(network, factors)
+            return forward(network, *part)
+
+        return in_chunks(run, [drop_path_factors(network, images), *inputs], self.chunk and self.chunk * views)
+
+    def encode_blank(self, images: int) -> Any:
+        """Encode blank images with gradients: to see what memory an image takes."""
+        raise NotImplementedError
+
+    def head_bytes(self, images: int) -> int:
+        """About the bytes that heads and losses of a batch keep for the backward pass."""
+        raise NotImplementedError
+
     def watch(self, loss: Tensor, chance: float | Tensor, features: Tensor) -> None:
         """Log what tells a collapse: of the whole batch, whatever share of it a process holds.
 
         chance: the loss of a network that tells nothing apart. features (B, D).
         """
-        self.loss_over_chance = loss.detach().float() / chance
-        self.log_dict({"loss": loss.detach(), "loss_over_chance": self.loss_over_chance})
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.trainer.global_step + 1) % every and self.step + 1 != self.steps:
-            return  # not logged at this step: save the eigenvalues
-        self.feature_std.fill_(feature_std(features))
-        self.effective_rank.fill_(effective_rank(features))
-        self.log_dict({"feature_std": self.feature_std, "effective_rank": self.effective_rank})
+        self.loss_over_chance.copy_(loss.detach() / chance)
+        self.record({"loss": loss.detach(), "loss_over_chance": self.loss_over_chance})
+        if not self.recording and self.step + 1 != self.steps:
+            return  # save the eigenvalues
+        self.feature_std.copy_(feature_std(features))
+        self.effective_rank.copy_(effective_rank(features))
+        self.record({"feature_std": self.feature_std, "effective_rank": self.effective_rank})
 
     def gathered(self, share: Tensor) -> Tensor:
         """(B, ...) of the whole batch, in the order of the processes' shares of it; gradients flow to each share."""
@@ -58,6 +85,23 @@ class SelfSupervised(Learner):
         """The measures as of the last step."""
         names = ("loss_over_chance", "feature_std", "effective_rank")
         return {name: float(getattr(self, name)) for name in names}
+
+
+def chunk_that_fits(learner: SelfSupervised, images: int) -> Chunk | None:
+    """How a batch of `images` is encoded so that a step fits into the memory of the learner's GPU; None: as a whole, as
+    on other devices. Raises ConfigError where not one image fits."""
+    if learner.device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    free, _ = torch.cuda.mem_get_info(learner.device)
+    free += torch.cuda.memory_reserved(learner.device) - torch.cuda.memory_allocated(learner.device)
+    weights = sum(each.nbytes for each in learner.parameters() if each.requires_grad)
+    free -= (GRADIENTS + ADAM) * weights + learner.head_bytes(images)
+    with learner.trainer.precision_plugin.train_step_context():
+        each = kept_bytes(learner.encode_blank)
+    chunk = fitting(images, each, free)
+    if chunk is not None:
+        log.info("%d of %d images keep their activations, the others are encoded twice", chunk.kept, images)
+    return chunk
 
 
 def together(views: list[Tensor]) -> Tensor:

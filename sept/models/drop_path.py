@@ -1,23 +1,27 @@
-"""Stochastic depth whose draws belong to the global batch, so that processes sharing it drop what one would."""
+"""Stochastic depth whose draws are made before a forward pass, for every image of the global batch.
 
+So it does not matter how a batch is shared among processes, cut into chunks or encoded a second time in the backward
+pass: an image's blocks are dropped all the same.
+"""
+
+import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from sept.distributed import place
+from sept.models.device import sent
 
 
 class SharedDropPath(DropPath):
-    """timm's DropPath with a draw for every sample of the global batch, of which a process uses its own.
+    """timm's DropPath with the factors (B,) of the images that come next: 0, or 1 / (1 - rate)."""
 
-    Processes hold equal, consecutive shares of the batch and draw from generators that are seeded alike.
-    """
+    factors: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.drop_prob or not self.training:
             return x
-        (rank, world), keep = place(), 1 - self.drop_prob
-        kept = x.new_empty(len(x) * world).bernoulli_(keep)[rank * len(x) : (rank + 1) * len(x)]
-        return x * (kept / keep).view(-1, *[1] * (x.ndim - 1))
+        assert self.factors is not None, "drop_path_factors come before a forward pass in train mode"
+        return x * self.factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
 def share_drop_path(model: nn.Module) -> nn.Module:
@@ -27,3 +31,31 @@ def share_drop_path(model: nn.Module) -> nn.Module:
             if type(child) is DropPath:
                 setattr(module, name, SharedDropPath(child.drop_prob))
     return model
+
+
+def drop_path_factors(model: nn.Module, images: Tensor) -> Tensor | None:
+    """(B, layers) float32 for a forward pass of B `images` in train mode, None where nothing is dropped.
+
+    Drawn from torch's global generator of the CPU, layer by layer, for the global batch: processes hold equal,
+    consecutive shares of it and draw from generators that are seeded alike.
+    """
+    layers = _dropping(model)
+    if not layers:
+        return None
+    rank, world = place()
+    share = slice(rank * len(images), (rank + 1) * len(images))
+    keeps = [1 - layer.drop_prob for layer in layers]
+    drawn = [torch.empty(len(images) * world).bernoulli_(keep)[share] / keep for keep in keeps]
+    return sent(torch.stack(drawn, dim=1), images.device)
+
+
+def set_factors(model: nn.Module, factors: Tensor | None) -> None:
+    """Give the layers their columns of `drop_path_factors`, or of some of its rows, for the forward pass to come."""
+    if factors is not None:
+        for layer, column in zip(_dropping(model), factors.unbind(1), strict=True):
+            layer.factors = column
+
+
+def _dropping(model: nn.Module) -> list[SharedDropPath]:
+    """In the order in which they are called."""
+    return [m for m in model.modules() if isinstance(m, SharedDropPath) and m.drop_prob and m.training]

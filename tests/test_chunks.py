@@ -1,0 +1,135 @@
+"""A batch encoded in chunks gives the outputs and gradients of the batch as a whole, for less memory."""
+
+import micro
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd.graph import saved_tensors_hooks
+
+from sept.errors import ConfigError
+from sept.learners.ibot import IBot
+from sept.learners.moby import MoBy
+from sept.machine import Machine
+from sept.models.backbones import build
+from sept.models.chunks import Chunk, fitting, in_chunks, kept_bytes
+
+STEPS, BATCH = 3, 8
+
+
+def moby():
+    recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=0.3, lr=1e-4)
+    return MoBy(recipe, seed=3, epochs=STEPS, steps_per_epoch=1)
+
+
+def ibot():
+    recipe = micro.ibot(epochs=STEPS, batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
+    return IBot(recipe, micro.VIT, seed=3, steps_per_epoch=1)
+
+
+def trained(make, folder, chunk):
+    """Losses of the steps, gradients of the first and buffers after the last, with chunks as given."""
+    learner, losses, gradients = make(), [], {}
+    learner.chunk, step, clip = chunk, learner.training_step, learner.on_before_optimizer_step
+
+    def training_step(*args):
+        losses.append(step(*args))
+        return losses[-1]
+
+    def on_before_optimizer_step(optimizer):
+        if not gradients:
+            named = learner.named_parameters()
+            gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
+        clip(optimizer)
+
+    learner.training_step, learner.on_before_optimizer_step = training_step, on_before_optimizer_step
+    packed = micro.subset(folder / "images", 24)
+    micro.run(learner, micro.cropped(learner, packed, BATCH), folder / str(chunk))
+    return [loss.item() for loss in losses], gradients, dict(learner.named_buffers())
+
+
+@pytest.mark.parametrize("make", [moby, ibot])
+def test_chunks_change_no_loss_gradient_or_buffer(make, tmp_path):
+    losses, gradients, buffers = trained(make, tmp_path, None)
+    assert len(gradients) > 20
+    for chunk in (Chunk(1), Chunk(3), Chunk(2, 4), Chunk(BATCH)):
+        found = trained(make, tmp_path, chunk)
+        assert found[0] == pytest.approx(losses, rel=1e-4)
+        assert found[1].keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)
+        for name, buffer in buffers.items():
+            torch.testing.assert_close(found[2][name], buffer, rtol=1e-3, atol=1e-3)
+
+
+def test_the_setting_reaches_the_encoder(tmp_path):
+    sizes, learner = [], moby()
+    packed = micro.subset(tmp_path / "images", 24)
+    learner.online["encoder"].register_forward_pre_hook(lambda module, images: sizes.append(len(images[0])))
+    micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path, Machine(threads=1, chunk=3))
+    assert max(sizes) <= 2 * 3
+    assert sum(sizes) == STEPS * (2 * BATCH + 2 * (BATCH - 3))  # all but the last chunk twice
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 40))
+def test_every_image_is_encoded_once_and_in_its_place_and_once_more_where_it_is_not_kept(images, size, kept):
+    batch = torch.arange(images, dtype=torch.float64, requires_grad=True)
+    seen = []
+
+    def encode(x, nothing):
+        seen.append(len(x))
+        return {"squares": x**2, "three": x[:, None] * torch.ones(3)}
+
+    out = in_chunks(encode, [batch, None], Chunk(size, kept))
+    assert torch.equal(out["squares"], batch**2)
+    assert out["three"].shape == (images, 3)
+    assert sum(seen) == images
+    assert max(seen) <= size
+    out["squares"].sum().backward()
+    assert torch.equal(batch.grad, 2 * batch.detach())
+    assert sum(seen) == 2 * images - min(images, max(kept, size))
+
+
+def test_without_gradients_images_pass_in_pieces_and_none_twice():
+    seen = []
+    with torch.no_grad():
+        out = in_chunks(lambda x: seen.append(len(x)) or 2 * x, [torch.arange(600.0)], None)
+    assert torch.equal(out, 2 * torch.arange(600.0))
+    assert seen == [200, 200, 200]
+
+
+def test_kept_bytes_are_those_that_autograd_saves_for_one_more_image():
+    swin = build(micro.SWIN.name, micro.SWIN.args)
+    each = kept_bytes(lambda n: swin(torch.zeros(n, 3, micro.SIDE, micro.SIDE)))
+    saved = {}
+
+    def note(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        swin(torch.zeros(16, 3, micro.SIDE, micro.SIDE))
+    own = {p.untyped_storage().data_ptr() for p in swin.parameters()}
+    total = sum(t.untyped_storage().nbytes() for at, t in saved.items() if at not in own)
+    assert each == pytest.approx(total / 16, rel=0.1)  # attention keeps a bias for all images
+
+
+@pytest.mark.parametrize("make", [moby, ibot])
+def test_chunks_leave_less_for_the_backward_pass(make):
+    learner = make()
+    whole = kept_bytes(learner.encode_blank)
+    learner.chunk = Chunk(1)
+    assert kept_bytes(lambda n: learner.encode_blank(n + 1)) < 0.2 * whole
+
+
+def test_a_batch_that_fits_is_encoded_whole_and_a_larger_one_keeps_what_fits():
+    assert fitting(10, 100, 2000) is None
+    chunk = fitting(100, 100, 5000)
+    assert chunk == Chunk(45, 45)  # 90 % of the memory
+    assert fitting(100, 100, 10_000) == Chunk(10, 90)
+    with pytest.raises(ConfigError, match=r"an image takes 1.0 GiB of activations, and 0.5 GiB of the GPU are free"):
+        fitting(4, 2**30, 2**29)
+
+
+def test_both_learners_estimate_the_memory_of_their_heads():
+    assert all(make().head_bytes(16) == 2 * make().head_bytes(8) > 0 for make in (moby, ibot))
