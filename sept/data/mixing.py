@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Box, candidate_boxes, first_fitting
+from sept.models.device import sent
 
 _WHOLE_BATCH_KEPT = 1.0
 _NOTHING: Box = (0, 0, 0, 0)
@@ -71,7 +71,8 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
 
 def soft_targets(labels: Tensor, num_classes: int, smoothing: float, mix: Mix) -> Tensor:
     """(B, C) float32 targets that sum to 1: smoothed one-hot labels (B,), mixed as the images are."""
-    smooth = one_hot(labels, num_classes).float() * (1 - smoothing) + smoothing / num_classes
+    classes = torch.arange(num_classes, device=labels.device)
+    smooth = (labels[:, None] == classes).float() * (1 - smoothing) + smoothing / num_classes
     return smooth.lerp(smooth.flip(0), 1 - mix.share)
 
 
@@ -99,10 +100,15 @@ def erase(
     images: Tensor, rng: np.random.Generator, prob: float, area: tuple[float, float], aspect: tuple[float, float]
 ) -> Tensor:
     """Normalised float (B, 3, H, W) with boxes of per-pixel normal noise (timm's mode pixel), as a new tensor."""
-    boxes = draw_erasing_boxes(rng, len(images), images.shape[2], images.shape[3], prob, area, aspect)
-    erased = images.clone()
-    for i, (top, left, height, width) in enumerate(boxes.tolist()):
-        if height:
-            noise = torch.from_numpy(rng.standard_normal((3, height, width), dtype=np.float32))
-            erased[i, :, top : top + height, left : left + width] = noise.to(images.device, images.dtype)
-    return erased
+    height, width = images.shape[2:]
+    boxes = draw_erasing_boxes(rng, len(images), height, width, prob, area, aspect)
+    places, noise = [], []
+    for i, (top, left, rows, columns) in enumerate(boxes.tolist()):
+        if rows:
+            line = (3 * i + np.arange(3)[:, None, None]) * height + np.arange(top, top + rows)[:, None]
+            places.append((line * width + np.arange(left, left + columns)).reshape(-1))
+            noise.append(rng.standard_normal((3, rows, columns), dtype=np.float32).reshape(-1))
+    if not places:
+        return images.clone()
+    where, what = (sent(torch.from_numpy(np.concatenate(each)), images.device) for each in (places, noise))
+    return images.flatten().index_copy(0, where, what.to(images.dtype)).view_as(images)
