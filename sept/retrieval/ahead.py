@@ -94,7 +94,7 @@ class Ahead:
         self.space = max(SPACE, 2 * max(len(part.queries) for part in parts))
         self.working, self.fetching = Lane(device), Lane(device, own=True)
         pinned = lanes.has_lanes(device)
-        self.found = torch.empty(2, dtype=torch.int64, pin_memory=pinned)
+        self.found = [torch.empty((), dtype=torch.int64, pin_memory=pinned) for _ in self.products]
         kinds = (torch.int16, torch.int32, torch.float32)
         self.fetched = [torch.empty(self.space, dtype=kind, pin_memory=pinned) for kind in kinds]
         self.given: _Given | None = None
