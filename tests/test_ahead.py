@@ -39,7 +39,7 @@ def test_lists_do_not_depend_on_blocks_readers_space_or_how_late_the_cut_is(data
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes, "on_host", lambda device: False)
         patch.setattr(candidates, "SPARE_LEAST", data.draw(st.integers(1, 64)))
-        patch.setattr(index, "QUERIES_PER_PRODUCT", data.draw(st.integers(1, 7)))
+        patch.setattr(index, "QUERIES_ON_GPU", data.draw(st.integers(1, 7)))
         patch.setattr(index, "SAMPLE_ROWS", data.draw(st.integers(1, 40)))
         patch.setattr(index, "SAMPLED_POOL", data.draw(st.integers(1, 4)))
         patch.setattr(index, "GUESS_SIGMAS", data.draw(st.sampled_from([-1.0, 3.0])))
@@ -114,7 +114,7 @@ def test_every_access_to_a_buffer_waits_for_the_one_before(
 ) -> None:
     searching = scan(tmp_path, int8)
     monkeypatch.setattr(ahead, "SPACE", space)
-    monkeypatch.setattr(index, "QUERIES_PER_PRODUCT", 3)
+    monkeypatch.setattr(index, "QUERIES_ON_GPU", 3)
     with pretended(monkeypatch) as clocks:
         searching()
     assert len(clocks.known) >= 4  # the host, its readers, the caller's lane and two more
@@ -252,6 +252,6 @@ def test_tasks_share_a_scan_given_out_ahead(tmp_path: Path, monkeypatch: pytest.
     tasks = [(unit(rng, count, 16), depth) for count, depth in [(9, 30), (1, 1000), (40, 3)]]
     alone = [search(queries, features, depth) for queries, depth in tasks]
     monkeypatch.setattr(lanes, "on_host", lambda device: False)
-    monkeypatch.setattr(index, "QUERIES_PER_PRODUCT", 8)
+    monkeypatch.setattr(index, "QUERIES_ON_GPU", 8)
     for found, wanted in zip(search_many(tasks, features), alone, strict=True):
         assert_same(found, wanted)

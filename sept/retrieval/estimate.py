@@ -16,7 +16,7 @@ from sept.retrieval.blocks import Blocks, rows_of_block
 from sept.retrieval.candidates import Candidates, radix_argsort
 from sept.retrieval.exact import ExactScores, exact_queries
 from sept.retrieval.features import Features
-from sept.retrieval.index import QUERIES_PER_PRODUCT, SAMPLE_ROWS, SAMPLED_POOL
+from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL, queries_per_product
 from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Products, arithmetic
 
 STORED_BYTES = 2  # a component, as float16
@@ -94,7 +94,7 @@ def _on_cpu(features: Features, exact: np.ndarray, device: str | torch.device, n
 
 def _on_gpu(features: Features, exact: np.ndarray, device: str | torch.device, numbers: Arithmetic) -> Seconds:
     """Reading is timed over blocks in a row, or what was read ahead of the first would count as nothing."""
-    most = rows_of_block(features, device, numbers, min(len(exact), QUERIES_PER_PRODUCT))
+    most = rows_of_block(features, device, numbers, min(len(exact), queries_per_product(device)))
     done, start = 0, time.perf_counter()
     for tried, (_, block) in enumerate(Blocks(features, device, numbers, most)):
         done += len(block)
@@ -102,7 +102,9 @@ def _on_gpu(features: Features, exact: np.ndarray, device: str | torch.device, n
             break
     _wait(device)
     reading = (time.perf_counter() - start) / done
-    given = Ahead(_trial(features, exact, block, numbers), np.empty(0, dtype=np.int64), device)
+    given = Ahead(
+        _trial(features, exact, block, numbers, queries_per_product(device)), np.empty(0, dtype=np.int64), device
+    )
     given(0, block)
     _wait(device)
     start, busy = time.perf_counter(), time.thread_time()
@@ -115,11 +117,11 @@ def _on_gpu(features: Features, exact: np.ndarray, device: str | torch.device, n
     return reading, (time.perf_counter() - start) / rows, busy / rows, len(block)
 
 
-def _trial(features: Features, exact: np.ndarray, block: torch.Tensor, numbers: Arithmetic) -> list[Part]:
-    """The queries in tiles, as in a search; HIT_SHARE of their scores with the block reach the cut, which stays."""
+def _trial(features: Features, exact: np.ndarray, block: torch.Tensor, numbers: Arithmetic, most: int) -> list[Part]:
+    """The queries in tiles of at most `most`; HIT_SHARE of their scores with the block reach the cut, which stays."""
     parts = []
-    for start in range(0, len(exact), QUERIES_PER_PRODUCT):
-        tile = exact[start : start + QUERIES_PER_PRODUCT]
+    for start in range(0, len(exact), most):
+        tile = exact[start : start + most]
         queries = torch.from_numpy(tile).to(torch.float32).to(block.device, block.dtype)
         candidates = Candidates(features, tile, features.rows * TRIED_PRODUCTS, numbers, 0.0)
         best = Products()(queries, block, np.empty(0, dtype=np.int64)).float()

@@ -24,6 +24,7 @@ from sept.retrieval.features import Features, IntArray
 from sept.retrieval.scan import Arithmetic, Products, arithmetic, full_float32
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
+QUERIES_ON_GPU = 4096  # the same there, where the host's work for a product does not depend on its size
 MEMORY = 2**30  # bytes for the candidates of the queries that share a scan
 BYTES_PER_RANK = 140  # of the depth: candidates twice over, the copies that thin them out, and the list itself
 BYTES_PER_QUERY = 4 * (BINS + STEPS) + 64 * SPARE_LEAST  # whatever the depth
@@ -82,7 +83,7 @@ def search_many(
     assert features.embedded, "a search needs a pool"
     found = [_Found(exact_queries(queries), min(depth, features.embedded)) for queries, depth in tasks]
     scan = _Scan(features, compact, device, arithmetic(device), block_rows)
-    turns = list(_turns(found, features.dim, memory))
+    turns = list(_turns(found, features.dim, memory, queries_per_product(device)))
     with full_float32():
         for turn, tiles in enumerate(turns):
             scan(tiles, guess=True, progress=_part(progress, turn, len(turns), features.rows))
@@ -186,7 +187,7 @@ class _Scan:
         rows = np.setdiff1d(rows, self.features.skipped)
         sample = torch.from_numpy(self.features.take_half(rows)).to(self.device).to(self.arithmetic.dtype)
         for part in parts:
-            rank = _guess_rank(part.candidates.depth * len(rows) / self.features.embedded)
+            rank = guess_rank(part.candidates.depth * len(rows) / self.features.embedded)
             if rank <= len(rows):
                 scores = products(part.queries, sample, rows[:0]).float()
                 part.candidates.expect(scores.topk(rank, sorted=False).values.amin(1).cpu().numpy())
@@ -196,19 +197,25 @@ class _Scan:
         return self.features.skipped[begin:end] - first
 
 
-def _guess_rank(expected: float) -> int:
+def guess_rank(expected: float) -> int:
+    """Among the sample's scores, of the one that cuts, where `expected` of the best are expected in the sample."""
     return max(1, int(np.ceil(expected + GUESS_SIGMAS * (np.sqrt(expected) + 1))))
 
 
-def _turns(found: Sequence[_Found], dim: int, memory: int) -> Iterator[list[_Tile]]:
-    """All queries in tiles, and the tiles in groups whose candidates fit into `memory` (one query at least)."""
+def queries_per_product(device: str | torch.device) -> int:
+    """How many queries are multiplied together at most."""
+    return QUERIES_PER_PRODUCT if lanes.on_host(device) else QUERIES_ON_GPU
+
+
+def _turns(found: Sequence[_Found], dim: int, memory: int, most: int) -> Iterator[list[_Tile]]:
+    """All queries in tiles of at most `most`, in groups whose candidates fit into `memory` (one query at least)."""
     turn: list[_Tile] = []
     free = memory
     for each in found:
         size = each.depth * BYTES_PER_RANK + BYTES_PER_QUERY + 20 * dim
         start = 0
         while start < len(each.queries):
-            count = min(QUERIES_PER_PRODUCT, len(each.queries) - start, free // size)
+            count = min(most, len(each.queries) - start, free // size)
             if count < 1 and turn:
                 yield turn
                 turn, free = [], memory
