@@ -10,9 +10,10 @@ taking in     `ahead.take_in` of the hits of every product of 100,000 rows (a sh
               bfloat16 finds: the guess from the sample lets a share of the scores through, later twice the depth
               over the rows seen. One tile of queries is run, and multiplied with how many there are.
 giving out    the Python and the dispatcher of one product: `Ahead` with one query, some rows and space for 16 hits, on
-              the CPU. What CUDA's own launches take comes on top: about 45 a product, which nobody measured here.
+              the CPU. What CUDA's own launches take comes on top: about 50 a product, which nobody measured here.
 reading       a block from the page cache into a staging buffer; four threads share it.
-ranking       after the scan: candidates read again and scored in float64, from the rates of `sept.retrieval.estimate`.
+ranking       after the scan: candidates read again and scored in float64, from the rates of `sept.retrieval.estimate`;
+              in a search all cores share it.
 as it was     blocks of 8,192 rows, whose hits the host places, counts in bins and cuts for each tile of each block.
 """
 
@@ -22,11 +23,13 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from sept.retrieval import ahead
+from sept.retrieval import estimate as estimate_module
 from sept.retrieval.ahead import Ahead, Part, take_in
 from sept.retrieval.candidates import Candidates
 from sept.retrieval.embedding import ROWS_PER_SHARD, embed
@@ -167,6 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         features = store(Path(folder), options.pool_rows, options.dim)
         options.given = giving_out(features)
+        estimate_module.time = SimpleNamespace(perf_counter=time.thread_time)  # CPU seconds there, too
         options.rates, per_row = measure(features, unit(1, QUERIES_PER_PRODUCT, features.dim)), reading(features)
         print(f"reading from the page cache: {per_row * options.rows:.1f} s, {per_row * MILLION:.3f} a million rows")
         print(f"giving out one product: {1e6 * options.given:.0f} us")
