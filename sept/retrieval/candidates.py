@@ -8,6 +8,7 @@ Shapes: Q queries, D dim, h hits, m candidates.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,13 @@ STEPS = 64  # bins looked at together when an edge moves up
 SPARE_SHARE, SPARE_LEAST = 2, 512  # candidates kept in peace: twice the depth and 512 more; then near-ties are settled
 
 FloatArray = npt.NDArray[np.float64]
+
+
+class Edges(Protocol):
+    """What counts scores."""
+
+    def edges(self) -> FloatArray:
+        """(Q,) that `depth` of the scores counted reach, each; minus infinity where there were fewer."""
 
 
 class Bins:
@@ -78,6 +86,8 @@ class Candidates:
 
     A sum (see `Arithmetic`) is off by at most `error`. So where `depth` scores reach an edge, `depth` rows are at least
     as similar as the edge less the rounding less `error`, and a sum another `error` below that is of no such row.
+    Edges only rise: a cut from fewer scores, as of some blocks ago, lets more through and loses nothing. Nor does one
+    from scores whose rows are still to be taken in, as long as all are before `ranked`.
     """
 
     def __init__(
@@ -87,6 +97,7 @@ class Candidates:
         self.exact = ExactScores(features, queries)
         self.error = arithmetic.error(queries, residual)
         self.bins = Bins(len(queries), depth)
+        self.counted: Edges = self.bins  # or where else the scores that are kept were counted
         self.floor = np.full(len(queries), -np.inf)  # sums below it are of no interest, for another reason
         self.guess = np.full(len(queries), -np.inf)
         self.log: list[_Log] = []
@@ -101,16 +112,22 @@ class Candidates:
     @property
     def cut(self) -> torch.Tensor:
         """(Q,) float32: sums below it need not be added."""
-        cut = np.maximum(np.maximum(self.floor, self._below(self.bins.edges())), LOWEST)
+        cut = np.maximum(np.maximum(self.floor, self._below(self.counted.edges())), LOWEST)
         return torch.from_numpy(cut.astype(np.float32))
 
     def add(self, hits: Hits, first_row: int) -> None:
         """Takes in the hits of a block that starts at pool row `first_row`."""
         self.bins.add(hits)
-        self.log.append(_Log(hits.query, hits.column + first_row, hits.score))
-        self.logged += len(hits.query)
-        if self.logged > 2 * len(self.error) * self.peace:
-            self._compact()
+        self.keep(hits.query, hits.column + first_row, hits.score)
+
+    def keep(self, query: npt.NDArray[np.uint16], row: IntArray, score: npt.NDArray[np.float32]) -> bool:
+        """Takes in hits (h,) that are counted elsewhere; whether the floor may have risen."""
+        self.log.append(_Log(query, row, score))
+        self.logged += len(query)
+        if self.logged <= 2 * len(self.error) * self.peace:
+            return False
+        self._compact()
+        return True
 
     def ranked(self) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
         """Rows (Q, depth) int64 and scores (Q, depth) float64, by (-score, row); and (Q,) whether these are certain.
@@ -141,7 +158,7 @@ class Candidates:
 
     def _below(self, edges: FloatArray) -> FloatArray:
         """The cut that follows from edges that `depth` scores reach."""
-        return edges - self.arithmetic.rounding * np.abs(np.maximum(edges, LOWEST)) - 2 * self.error
+        return below(edges, self.arithmetic, self.error)
 
     def _gathered(self) -> _Log:
         """The candidates left at the present cut, by row, as the log's only part."""
@@ -174,6 +191,11 @@ class Candidates:
         worst = off.max(initial=0.0)
         assert worst <= self.error.max(), f"a product is off by {worst:.2g}: was it computed with fewer bits?"
         return score
+
+
+def below(edges: Any, arithmetic: Arithmetic, error: Any) -> Any:
+    """(Q,) float64 the cut that follows from edges that `depth` scores reach, each; of arrays or of tensors."""
+    return edges - arithmetic.rounding * abs(edges.clip(LOWEST)) - 2 * error
 
 
 def radix_argsort(values: IntArray) -> IntArray:

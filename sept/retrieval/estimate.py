@@ -10,16 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sept.retrieval import lanes
+from sept.retrieval.ahead import Ahead, Part
+from sept.retrieval.blocks import Blocks, rows_of_block
 from sept.retrieval.candidates import Candidates, radix_argsort
 from sept.retrieval.exact import ExactScores, exact_queries
 from sept.retrieval.features import Features
-from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL
-from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic
+from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL, queries_per_product
+from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Products, arithmetic
 
 STORED_BYTES = 2  # a component, as float16
 TRIED_BLOCKS, TRIED_PAIRS, TRIED_ROWS = 5, 50_000, 4_000
 APART = 5  # rows, of which one is tried: what is gathered lies scattered
 CUT_SHARE = 0.01  # of the scores, kept in the trial
+HIT_SHARE = (
+    2e-4  # of the scores, taken in from a GPU in the trial: what a guess at the cut of a large pool lets through
+)
+TRIED_READS, TRIED_PRODUCTS = 16, 8  # on a GPU: blocks, so that the readers run in step; products
 KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates for each row of a list, seen on random vectors
 
 
@@ -27,24 +34,27 @@ KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates for each ro
 class Rates:
     """A second. bandwidth: stored bytes made ready for the product. flops: of the product, its scores filtered.
     gathered: scattered rows read again, as float64. pairs: scored exactly and put in order. kept: pairs for each row of
-    a list."""
+    a list. taken: scores, of which the host takes in the hits that a GPU found; on a CPU that is in `flops`."""
 
     bandwidth: float
     flops: float
     gathered: float = np.inf
     pairs: float = np.inf
     kept: float = 1.0
+    taken: float = np.inf
 
 
 def estimate(rows: int, dim: int, queries: int, depth: int, rates: Rates, overlapped: bool = False) -> float:
     """Seconds of one scan of `rows` x `dim` for `queries`, and of ranking them to `depth`.
 
-    overlapped: reading costs the processor nothing, as with a GPU fed from a disk; else the times add up.
+    overlapped: reading and copying, multiplying, and what the host does with the hits go on beside each other, as with
+    a GPU fed from a disk; else the times add up. Ranking comes after the scan.
     """
     sample = SAMPLE_ROWS if rows >= SAMPLED_POOL * SAMPLE_ROWS else 0
     reading = rows * dim * STORED_BYTES / rates.bandwidth
     multiplying = 2.0 * (rows + sample) * dim * queries / rates.flops
-    scan = max(reading, multiplying) if overlapped else reading + multiplying
+    taking = float(rows) * queries / rates.taken
+    scan = max(reading, multiplying, taking) if overlapped else reading + multiplying + taking
     pairs = rates.kept * queries * min(depth, rows)
     gathered = sample + rows * -np.expm1(-pairs / rows)  # distinct rows of so many drawn
     return float(scan + gathered / rates.gathered + pairs / rates.pairs)
@@ -52,27 +62,73 @@ def estimate(rows: int, dim: int, queries: int, depth: int, rates: Rates, overla
 
 def measure(features: Features, queries: np.ndarray, device: str | torch.device = "cpu") -> Rates:
     """The rates of this machine, from some blocks of this pool and these queries (Q, D); takes about a second."""
-    numbers = arithmetic(device)
-    blocks = Blocks(features, device, numbers, BLOCK_ROWS)
-    exact = exact_queries(queries)
+    numbers, exact = arithmetic(device), exact_queries(queries)
+    scanning = _on_cpu if lanes.on_host(device) else _on_gpu
+    reading, multiplying, taking, rows = scanning(features, exact, device, numbers)
+    stored, multiplied = features.dim * STORED_BYTES, 2 * features.dim * len(exact)
+    return Rates(
+        stored / reading,
+        multiplied / multiplying,
+        1 / _row_seconds(features),
+        1 / _pair_seconds(features, exact, rows),
+        KEPT_SHARE[numbers.dtype],
+        len(exact) / taking if taking else np.inf,
+    )
+
+
+Seconds = tuple[float, float, float, int]  # of a row: to read it, to multiply it, to take in its hits; rows of a block
+
+
+def _on_cpu(features: Features, exact: np.ndarray, device: str | torch.device, numbers: Arithmetic) -> Seconds:
     reading, multiplying, rows = [], [], 0
     start = time.perf_counter()
-    for tried, (_, block) in enumerate(blocks):
-        _wait(device)
+    for tried, (_, block) in enumerate(Blocks(features, device, numbers, BLOCK_ROWS)):
         reading.append((time.perf_counter() - start) / len(block))
         multiplying.append(_product_seconds(features, exact, block, numbers) / len(block))
         rows = len(block)
         if tried + 1 == TRIED_BLOCKS:
             break
         start = time.perf_counter()
-    stored, multiplied = features.dim * STORED_BYTES, 2 * features.dim * len(exact)
-    return Rates(
-        stored / float(np.median(reading)),
-        multiplied / float(np.median(multiplying)),
-        1 / _row_seconds(features),
-        1 / _pair_seconds(features, exact, rows),
-        KEPT_SHARE[numbers.dtype],
+    return float(np.median(reading)), float(np.median(multiplying)), 0.0, rows
+
+
+def _on_gpu(features: Features, exact: np.ndarray, device: str | torch.device, numbers: Arithmetic) -> Seconds:
+    """Reading is timed over blocks in a row, or what was read ahead of the first would count as nothing."""
+    most = rows_of_block(features, device, numbers, min(len(exact), queries_per_product(device)))
+    done, start = 0, time.perf_counter()
+    for tried, (_, block) in enumerate(Blocks(features, device, numbers, most)):
+        done += len(block)
+        if tried + 1 == TRIED_READS:
+            break
+    _wait(device)
+    reading = (time.perf_counter() - start) / done
+    given = Ahead(
+        _trial(features, exact, block, numbers, queries_per_product(device)), np.empty(0, dtype=np.int64), device
     )
+    given(0, block)
+    _wait(device)
+    start, busy = time.perf_counter(), time.thread_time()
+    for _ in range(TRIED_PRODUCTS):
+        given(0, block)
+    given.finish()
+    busy = time.thread_time() - busy  # a host that waits for the GPU is not busy
+    _wait(device)
+    rows = len(block) * TRIED_PRODUCTS
+    return reading, (time.perf_counter() - start) / rows, busy / rows, len(block)
+
+
+def _trial(features: Features, exact: np.ndarray, block: torch.Tensor, numbers: Arithmetic, most: int) -> list[Part]:
+    """The queries in tiles of at most `most`; HIT_SHARE of their scores with the block reach the cut, which stays."""
+    parts = []
+    for start in range(0, len(exact), most):
+        tile = exact[start : start + most]
+        queries = torch.from_numpy(tile).to(torch.float32).to(block.device, block.dtype)
+        candidates = Candidates(features, tile, features.rows * TRIED_PRODUCTS, numbers, 0.0)
+        best = Products()(queries, block, np.empty(0, dtype=np.int64)).float()
+        best = best.topk(max(1, round(HIT_SHARE * len(block))), sorted=False).values.amin(1)
+        candidates.expect(best.double().cpu().numpy())
+        parts.append(Part(queries, candidates))
+    return parts
 
 
 def _row_seconds(features: Features) -> float:

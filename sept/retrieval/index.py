@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from sept.errors import ConfigError, DataError
+from sept.retrieval import lanes
+from sept.retrieval.ahead import Ahead, Part
+from sept.retrieval.blocks import Blocks, CompactBlocks, rows_of_block
 from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates
 from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import UNIT_TOLERANCE
 from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, CompactBlocks, Products, arithmetic, full_float32
+from sept.retrieval.scan import Arithmetic, Products, arithmetic, full_float32
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
+QUERIES_ON_GPU = 4096  # the same there, where the host's work for a product does not depend on its size
 MEMORY = 2**30  # bytes for the candidates of the queries that share a scan
 BYTES_PER_RANK = 140  # of the depth: candidates twice over, the copies that thin them out, and the list itself
 BYTES_PER_QUERY = 4 * (BINS + STEPS) + 64 * SPARE_LEAST  # whatever the depth
@@ -45,7 +48,7 @@ def search(
     features: Features,
     depth: int,
     device: str | torch.device = "cpu",
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int | None = None,
     progress: Progress | None = None,
     memory: int = MEMORY,
     compact: Compact | None = None,
@@ -53,10 +56,11 @@ def search(
     """The `depth` most similar pool rows of every query (SEPT Alg. 1, lines 2-5); all of them if the pool holds fewer.
 
     queries: (Q, D) float32, of unit length. Scores are dot products with the stored float16 vectors, exact for queries
-    rounded to 28 binary places. Skipped rows are never returned. memory: bytes for candidates, beside the result and
-    two blocks; queries that need more take turns, each time in a scan of the whole pool. compact: an int8 copy to scan
-    instead, with the same result. progress is called with the number of rows done, of N. Raises DataError for a query
-    that is not a unit vector, ConfigError if the store was made with another dim.
+    rounded to 28 binary places. Skipped rows are never returned. block_rows: at most of a block; None: what suits the
+    device. memory: bytes for candidates, beside the result and a few blocks; queries that need more take turns, each
+    time in a scan of the whole pool. compact: an int8 copy to scan instead, with the same result. progress is called
+    with the number of rows done, of N. Raises DataError for a query that is not a unit vector, ConfigError if the store
+    was made with another dim.
     """
     [ranked] = search_many([(queries, depth)], features, device, block_rows, progress, memory, compact)
     return ranked
@@ -66,7 +70,7 @@ def search_many(
     tasks: Sequence[tuple[np.ndarray, int]],
     features: Features,
     device: str | torch.device = "cpu",
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int | None = None,
     progress: Progress | None = None,
     memory: int = MEMORY,
     compact: Compact | None = None,
@@ -79,7 +83,7 @@ def search_many(
     assert features.embedded, "a search needs a pool"
     found = [_Found(exact_queries(queries), min(depth, features.embedded)) for queries, depth in tasks]
     scan = _Scan(features, compact, device, arithmetic(device), block_rows)
-    turns = list(_turns(found, features.dim, memory))
+    turns = list(_turns(found, features.dim, memory, queries_per_product(device)))
     with full_float32():
         for turn, tiles in enumerate(turns):
             scan(tiles, guess=True, progress=_part(progress, turn, len(turns), features.rows))
@@ -127,70 +131,91 @@ class _Scan:
     compact: Compact | None
     device: str | torch.device
     arithmetic: Arithmetic
-    block_rows: int
+    block_rows: int | None
 
     def __call__(self, tiles: Sequence[_Tile], guess: bool, progress: Progress | None) -> None:
         """Fills in what the tiles' queries find; those that a guess failed are searched again without."""
-        blocks, products = self._blocks(), Products()
-        parts = [self._candidates(tile, blocks.residual) for tile in tiles]
+        blocks, products = self._blocks(max(len(tile.queries) for tile in tiles)), Products()
+        parts = [self._part(tile, blocks.residual) for tile in tiles]
         if guess and self.features.embedded >= SAMPLED_POOL * SAMPLE_ROWS:
             self._expect(parts, products)
-        for first, block in blocks:
-            hidden = self._hidden(first, first + len(block))
-            for queries, candidates in parts:
-                scores = products(queries, block, hidden)
-                candidates.add(products.reaching(scores, candidates.cut), first)
-            if progress is not None:
-                progress(first + len(block))
+        if lanes.on_host(self.device):
+            self._at_once(blocks, parts, products, progress)
+        else:
+            self._ahead(blocks, parts, progress)
         again = []
-        for tile, (_, candidates) in zip(tiles, parts, strict=True):
-            ranked_rows, ranked_scores, certain = candidates.ranked()
-            candidates.log.clear()
+        for tile, part in zip(tiles, parts, strict=True):
+            ranked_rows, ranked_scores, certain = part.candidates.ranked()
+            part.candidates.log.clear()
             tile.found.rows[tile.queries], tile.found.scores[tile.queries] = ranked_rows, ranked_scores
             if not certain.all():
                 again.append(_Tile(tile.found, tile.queries[~certain]))
         if again:
             self(again, guess=False, progress=None)
 
-    def _blocks(self) -> Blocks:
-        if self.compact is None:
-            return Blocks(self.features, self.device, self.arithmetic, self.block_rows)
-        return CompactBlocks(self.compact, self.device, self.arithmetic, self.block_rows)
+    def _at_once(self, blocks: Blocks, parts: Sequence[Part], products: Products, progress: Progress | None) -> None:
+        for first, block in blocks:
+            hidden = self._hidden(first, first + len(block))
+            for part in parts:
+                scores = products(part.queries, block, hidden)
+                part.candidates.add(products.reaching(scores, part.candidates.cut), first)
+            if progress is not None:
+                progress(first + len(block))
 
-    def _candidates(self, tile: _Tile, residual: float) -> tuple[Tensor, Candidates]:
+    def _ahead(self, blocks: Blocks, parts: Sequence[Part], progress: Progress | None) -> None:
+        given = Ahead(parts, self.features.skipped, self.device)
+        for first, block in blocks:
+            given(first, block)
+            if progress is not None:
+                progress(first + len(block))
+        given.finish()
+
+    def _blocks(self, queries: int) -> Blocks:
+        rows = self.block_rows or rows_of_block(self.features, self.device, self.arithmetic, queries)
+        if self.compact is None:
+            return Blocks(self.features, self.device, self.arithmetic, rows)
+        return CompactBlocks(self.compact, self.device, self.arithmetic, rows)
+
+    def _part(self, tile: _Tile, residual: float) -> Part:
         exact = tile.found.queries[tile.queries]
         queries = torch.from_numpy(exact).to(torch.float32).to(self.device, self.arithmetic.dtype)
-        return queries, Candidates(self.features, exact, tile.found.depth, self.arithmetic, residual)
+        return Part(queries, Candidates(self.features, exact, tile.found.depth, self.arithmetic, residual))
 
-    def _expect(self, parts: Sequence[tuple[Tensor, Candidates]], products: Products) -> None:
+    def _expect(self, parts: Sequence[Part], products: Products) -> None:
         """Tells the candidates from a sample of the pool what will not be among them, or they would all be at first."""
         rows = np.arange(SAMPLE_ROWS) * self.features.rows // SAMPLE_ROWS
         rows = np.setdiff1d(rows, self.features.skipped)
         sample = torch.from_numpy(self.features.take_half(rows)).to(self.device).to(self.arithmetic.dtype)
-        for queries, candidates in parts:
-            rank = _guess_rank(candidates.depth * len(rows) / self.features.embedded)
+        for part in parts:
+            rank = guess_rank(part.candidates.depth * len(rows) / self.features.embedded)
             if rank <= len(rows):
-                scores = products(queries, sample, rows[:0]).float()
-                candidates.expect(scores.topk(rank, sorted=False).values.amin(1).cpu().numpy())
+                scores = products(part.queries, sample, rows[:0]).float()
+                part.candidates.expect(scores.topk(rank, sorted=False).values.amin(1).cpu().numpy())
 
     def _hidden(self, first: int, last: int) -> IntArray:
         begin, end = np.searchsorted(self.features.skipped, (first, last))
         return self.features.skipped[begin:end] - first
 
 
-def _guess_rank(expected: float) -> int:
+def guess_rank(expected: float) -> int:
+    """Among the sample's scores, of the one that cuts, where `expected` of the best are expected in the sample."""
     return max(1, int(np.ceil(expected + GUESS_SIGMAS * (np.sqrt(expected) + 1))))
 
 
-def _turns(found: Sequence[_Found], dim: int, memory: int) -> Iterator[list[_Tile]]:
-    """All queries in tiles, and the tiles in groups whose candidates fit into `memory` (one query at least)."""
+def queries_per_product(device: str | torch.device) -> int:
+    """How many queries are multiplied together at most."""
+    return QUERIES_PER_PRODUCT if lanes.on_host(device) else QUERIES_ON_GPU
+
+
+def _turns(found: Sequence[_Found], dim: int, memory: int, most: int) -> Iterator[list[_Tile]]:
+    """All queries in tiles of at most `most`, in groups whose candidates fit into `memory` (one query at least)."""
     turn: list[_Tile] = []
     free = memory
     for each in found:
         size = each.depth * BYTES_PER_RANK + BYTES_PER_QUERY + 20 * dim
         start = 0
         while start < len(each.queries):
-            count = min(QUERIES_PER_PRODUCT, len(each.queries) - start, free // size)
+            count = min(most, len(each.queries) - start, free // size)
             if count < 1 and turn:
                 yield turn
                 turn, free = [], memory

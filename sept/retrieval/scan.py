@@ -1,13 +1,12 @@
-"""The pool streamed past the queries: blocks read ahead, one product each, and the few scores worth keeping.
+"""The products of a block of the pool with the queries, and the few scores worth keeping.
 
-Reads a feature store, gives hits. The product may be computed in bfloat16 where the processor is faster at it: how far
-off its scores can be is known (`Arithmetic.error`), and whoever uses the hits allows for it.
+Reads blocks (`blocks`), gives hits. The product may be computed in bfloat16 where the processor is faster at it: how
+far off its scores can be is known (`Arithmetic.error`), and whoever uses the hits allows for it.
 Shapes: Q queries, D dim, n rows of one block, h hits.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,11 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sept.retrieval.compact import Compact, scales_of
-from sept.retrieval.features import Features, IntArray
+from sept.retrieval.features import IntArray
 
-BLOCK_ROWS = 8192  # 13 MB as float16 at 768 dimensions
-CONVERTED_ROWS = 512  # from float16 to bfloat16 through float32, which stays in the cache: twice as fast as directly
+BLOCK_ROWS = 8192  # of a block on a CPU: 13 MB as float16 at 768 dimensions
 FLOAT32_UNIT = 2.0**-24  # half the gap between 1 and the next float32
 BFLOAT16_UNIT = 2.0**-8  # half the gap between 1 and the next bfloat16
 HIDDEN = -3.0  # below every cosine: the score of a row without a vector
@@ -100,97 +97,31 @@ class Hits:
         return cls(query, place - begins[query], score, starts)
 
 
-class Blocks:
-    """The pool's rows on the device in order, each block in the same buffer; the next one is read meanwhile."""
-
-    def __init__(self, features: Features, device: str | torch.device, arithmetic: Arithmetic, block_rows: int) -> None:
-        shape = (min(block_rows, features.rows), features.dim)
-        self.features, self.block_rows = features, block_rows
-        self.pinned = torch.device(device).type == "cuda"
-        self.staged = [self._staging(*shape) for _ in range(2)]
-        self.loaded = torch.empty(shape, dtype=arithmetic.dtype, device=device)
-        self.single = torch.empty((shape[0] if self.pinned else CONVERTED_ROWS, features.dim), device=device)
-        self.residual = features.residual if arithmetic.dtype == torch.bfloat16 else 0.0
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        """(first row, (n, D)) of every block."""
-        places = self.features.places(self.block_rows)
-        with ThreadPoolExecutor(1) as ahead:
-            reading = ahead.submit(self._read, 0, *places[0])
-            for i, (first, _) in enumerate(places):
-                staged = reading.result()
-                if i + 1 < len(places):
-                    reading = ahead.submit(self._read, (i + 1) % 2, *places[i + 1])
-                yield first, self._load(*staged)
-
-    def _staging(self, rows: int, dim: int) -> tuple[Tensor, ...]:
-        return (torch.empty((rows, dim), dtype=torch.float16, pin_memory=self.pinned),)
-
-    def _read(self, slot: int, first: int, rows: int) -> tuple[Tensor, ...]:
-        half = self.staged[slot][0][:rows]
-        self.features.read(first, half.numpy())
-        return (half,)
-
-    def _load(self, half: Tensor, *scales: Tensor) -> Tensor:
-        """(n, D) float16 on the CPU to the device and its arithmetic, in the buffer that every call reuses.
-
-        scales: (n, G) float16, what as many parts of a row of whole numbers are multiplied with.
-        """
-        loaded = self.loaded[: len(half)]
-        rows = len(half) if self.pinned else CONVERTED_ROWS
-        for start in range(0, len(half), rows):
-            part = slice(start, start + rows)
-            single = self.single[: len(half[part])].copy_(half[part], non_blocking=self.pinned)
-            for scale in scales:
-                single.view(len(single), scale.shape[1], -1).mul_(scale[part, :, None].to(single))
-            loaded[part] = single
-        return loaded
-
-
-class CompactBlocks(Blocks):
-    """The same from an int8 copy of the pool: half the bytes to read."""
-
-    def __init__(self, compact: Compact, device: str | torch.device, arithmetic: Arithmetic, block_rows: int) -> None:
-        super().__init__(compact.features, device, arithmetic, block_rows)
-        self.compact, self.residual = compact, compact.residual
-
-    def _staging(self, rows: int, dim: int) -> tuple[Tensor, ...]:
-        whole = torch.empty((rows, dim), dtype=torch.int8, pin_memory=self.pinned)
-        return whole, torch.empty((rows, scales_of(dim)), dtype=torch.float16, pin_memory=self.pinned)
-
-    def _read(self, slot: int, first: int, rows: int) -> tuple[Tensor, ...]:
-        whole, scales = (each[:rows] for each in self.staged[slot])
-        self.compact.read(first, whole.numpy(), scales.numpy())
-        return whole, scales
-
-
 class Products:
-    """Scores of a block for some queries, of which only those that reach a cut leave the device."""
+    """Scores of a block for some queries, and which of them reach a cut. On a GPU, `ahead` picks them there."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
-    def __call__(self, queries: Tensor, block: Tensor, hidden: IntArray) -> Tensor:
-        """(Q, n) scores in the arithmetic of the arguments; HIDDEN in the columns `hidden`. Valid until the next."""
+    def __call__(self, queries: Tensor, block: Tensor, hidden: IntArray | Tensor) -> Tensor:
+        """(Q, n) scores in the arithmetic of the arguments; HIDDEN in the columns `hidden`. Valid until the next.
+
+        hidden: int64; on a GPU a tensor there, or the host would wait while it is copied.
+        """
         scores = self._buffer("scores", (len(queries), len(block)), block.dtype, block.device)
         torch.mm(queries, block.T, out=scores)
         if len(hidden):
-            scores[:, torch.from_numpy(hidden).to(block.device)] = HIDDEN
+            columns = hidden if isinstance(hidden, Tensor) else torch.from_numpy(hidden).to(block.device)
+            scores.index_fill_(1, columns, HIDDEN)
         return scores
 
     def reaching(self, scores: Tensor, cut: Tensor) -> Hits:
-        """The scores (Q, n) at or above their query's cut (Q,) float32, query by query in the order of columns.
+        """The scores (Q, n) on a CPU at or above their query's cut (Q,) float32, query by query in order of columns.
 
         The cut is rounded as the scores were: rounding keeps order, so no sum that reached the cut falls below it.
+        numpy compares and packs ten times as fast as torch; bfloat16 above 0 is ordered like its bits.
         """
-        cut = cut.to(scores.device, scores.dtype)
-        if scores.device.type == "cpu":
-            return self._reaching_on_cpu(scores, cut)
-        place = (scores >= cut[:, None]).flatten().nonzero().squeeze(1)
-        return Hits.at(place.cpu().numpy(), scores.view(-1)[place].float().cpu().numpy(), scores.shape)
-
-    def _reaching_on_cpu(self, scores: Tensor, cut: Tensor) -> Hits:
-        """numpy compares and packs ten times as fast as torch; bfloat16 above 0 is ordered like its bits."""
+        cut = cut.to(scores.dtype)
         found = self._buffer("found", scores.shape, torch.bool, scores.device)
         if scores.dtype == torch.float32:
             np.greater_equal(scores.numpy(), cut[:, None].numpy(), out=found.numpy())
