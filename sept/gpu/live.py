@@ -1,6 +1,6 @@
 """Bytes alive, operator by operator, and the operators of a GPU on tensors without data.
 
-`Live` counts. `CudaOperators` makes a step of the CPU keep what a step of CUDA keeps: bf16 autocast with CUDA's float32
+`Live` counts. `cuda_operators` makes a step of the CPU keep what a step of CUDA keeps: bf16 autocast with CUDA's float32
 operators, and attention by its memory-efficient kernel.
 """
 
@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +45,14 @@ class Live(TorchDispatchMode):
         self._places: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in NO_OPERATORS:
+            return func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
         try:
             result = self._nonzero(args[0]) if name == "nonzero" and self._places else func(*args, **(kwargs or {}))
         except DataDependentOutputException:
             result = getattr(args[0], "read_as", args[0].dtype == torch.bool)
-        self.operators += not func.is_view and func.namespace not in NO_OPERATORS and name not in NO_KERNEL
+        self.operators += not func.is_view and name not in NO_KERNEL
         for each in tree_leaves(result):
             if isinstance(each, Tensor):
                 self._add(each.untyped_storage())
@@ -98,6 +101,19 @@ class CudaOperators(TorchFunctionMode):
             if getattr(func, "__name__", "") in FLOAT32:
                 args, kwargs = tree_map(_single, (args, kwargs))
         return func(*args, **kwargs)
+
+
+@contextmanager
+def cuda_operators() -> Iterator[None]:
+    """`CudaOperators` inside, and in what a backward pass inside computes again, which torch would leave out."""
+    backward = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+
+    def with_rules(*args: Any, **kwargs: Any) -> Any:
+        with CudaOperators():
+            return backward(*args, **kwargs)
+
+    with patch("torch.autograd._engine_run_backward", with_rules), CudaOperators():
+        yield
 
 
 def _single(value: Any) -> Any:

@@ -5,8 +5,8 @@ that an operator makes is counted from then until it is freed. Not counted: the 
 workspaces of libraries, what the allocator loses between blocks, and the making of views out of crops.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sept.config import Classify, Detect, Finetune, IBotRecipe, Model, Pretrain, Segment
+from sept.config import Classify, Detect, IBotRecipe, Model, Pretrain, Segment
 from sept.gpu.largest import OBJECTS, largest_counts
-from sept.gpu.live import CudaOperators, Live
+from sept.gpu.live import Live, cuda_operators
 from sept.learners.base import Learner
 from sept.learners.classifier import Classifier
 from sept.learners.detector import Detector
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.learners.segmenter import Segmenter
+from sept.learners.selfsupervised import ADAM, GRADIENTS, SelfSupervised
+from sept.models.chunks import Chunk, fitting
 
 GIB = 2**30
 SWIN, VIT = Model("swin_tiny_patch4_window7_224"), Model("vit_small_patch16_224")
@@ -92,6 +94,7 @@ def step_memory(
     kind: str,
     batch: int,
     *,
+    chunk: Chunk | None = None,
     given: Any = None,
     model: Model | None = None,
     classes: int | None = None,
@@ -99,20 +102,53 @@ def step_memory(
 ) -> StepMemory:
     """Count a step on `batch` images of "moby", "ibot", "classify", "detect" or "segment".
 
-    given: a recipe other than the published one; model and classes as of `build_learner`; sides: pixels of the shorter
-    and longer side of each image that the detector sees.
+    chunk: how "moby" and "ibot" encode the batch; given: a recipe other than the published one; model and classes as of
+    `build_learner`; sides: pixels of the shorter and longer side of each image that the detector sees.
     """
     learner = build_learner(kind, given or recipe(kind), model, classes).train()
-    with FakeTensorMode(allow_non_fake_inputs=True), Live() as live, CudaOperators(), _cuda_paths():
+    learner.chunk = chunk
+    with counting() as live:
         without_data(learner)
         weights = live.bytes
         optimizer = prepared_optimizer(learner)
         trained = live.bytes - weights
         data = images_of(kind, learner, batch, sides)
-        with ExitStack() as stack:
-            if isinstance(learner, Detector):
-                stack.enter_context(largest_counts(learner.model, batch, sides, live))
+        found = largest_counts(learner.model, batch, sides, live) if isinstance(learner, Detector) else nullcontext()
+        with found:
             return StepMemory(kind, batch, weights, trained, **_counted(learner, optimizer, data, live))
+
+
+def chunk_within(limit: int, kind: str, batch: int, *, given: Any = None, model: Model | None = None) -> Chunk | None:
+    """How `hardware.chunk=auto` has a batch of "moby" or "ibot" encoded where tensors may take `limit` bytes."""
+    learner = build_learner(kind, given or recipe(kind), model).train()
+    assert isinstance(learner, SelfSupervised)
+    with counting() as live:
+        without_data(learner)
+        free = limit - live.bytes - learner.head_bytes(batch)
+        free -= (GRADIENTS + ADAM) * sum(each.nbytes for each in learner.parameters() if each.requires_grad)
+        one, two = (_held(learner, images, live) for images in (1, 2))
+    return fitting(batch, two - one, free)
+
+
+def _held(learner: SelfSupervised, images: int, live: Live) -> int:
+    """Bytes alive after blank images were encoded."""
+    before = live.bytes
+    with torch.autocast("cpu", torch.bfloat16):
+        features = learner.encode_blank(images)
+    held = live.bytes - before
+    del features
+    return held
+
+
+@contextmanager
+def counting() -> Iterator[Live]:
+    """Inside, tensors have no data and are counted, and what is computed on them is what CUDA would compute.
+
+    Norms of all gradients are taken at once, as on CUDA, and not one by one, as on CPUs.
+    """
+    norms = patch("torch.nn.utils.clip_grad._has_foreach_support", lambda *_: True)
+    with norms, FakeTensorMode(allow_non_fake_inputs=True), Live() as live, cuda_operators():
+        yield live
 
 
 def _counted(learner: Learner, optimizer: torch.optim.Optimizer, data: Any, live: Live) -> dict[str, int]:
@@ -201,13 +237,6 @@ def _encoder(learner: Any) -> nn.Module:
     if isinstance(learner, Detector):
         return learner.model.backbone.trunk
     return learner.model.trunk if isinstance(learner, Segmenter) else learner.model
-
-
-@contextmanager
-def _cuda_paths() -> Iterator[None]:
-    """What torch does for all parameters at once on CUDA, and one by one on CPUs."""
-    with patch("torch.nn.utils.clip_grad._has_foreach_support", lambda *_: True):
-        yield
 
 
 COLUMNS = (
