@@ -7,29 +7,38 @@ the peak keeps the limit. What is counted and what is not: `sept.gpu.memory`.
 """
 
 import sys
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-from sept.gpu.memory import heading, row, step_memory
+from sept.gpu.memory import GIB, chunk_within, heading, row, step_memory
+from sept.models.chunks import Chunk
 
+AUTO = "auto"
 CARD = 78.0  # GiB that a card of 80 GB has left for tensors
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """limit: GiB that the peak must not pass."""
+    """limit: GiB that the peak must not pass; chunk: how the encoder takes the batch, AUTO: what is chosen for it."""
 
     what: str
     kind: str
     batch: int
     limit: float
-    options: dict[str, Any] = field(default_factory=dict)
+    chunk: Chunk | str | None = None
+
+    def row(self) -> str:
+        chunk = chunk_within(int(self.limit * GIB), self.kind, self.batch) if self.chunk == AUTO else self.chunk
+        what = f"{self.what}, {chunk.size} at a time, {chunk.kept} kept" if isinstance(chunk, Chunk) else self.what
+        return row(what, step_memory(self.kind, self.batch, chunk=chunk), self.limit)
 
 
 TABLE = [
     *(Configuration("MoBy Swin-T, whole", "moby", batch, CARD) for batch in (512, 256, 128)),
+    Configuration("MoBy Swin-T", "moby", 512, 60, AUTO),
+    Configuration("MoBy Swin-T", "moby", 512, 21, AUTO),
+    Configuration("MoBy Swin-T", "moby", 512, 21, Chunk(128)),
     Configuration("iBOT ViT-S, 2 + 10 crops", "ibot", 64, 22),
     Configuration("classifier, 224 px", "classify", 64, CARD),
     Configuration("detector, 800 x 1333", "detect", 16, 76),
@@ -43,7 +52,7 @@ def main(kinds: list[str]) -> None:
     print(heading())
     for each in TABLE:
         if not kinds or each.kind in kinds:
-            print(row(each.what, step_memory(each.kind, each.batch, **each.options), each.limit), flush=True)
+            print(each.row(), flush=True)
 
 
 if __name__ == "__main__":
