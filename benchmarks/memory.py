@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sept.gpu.memory import GIB, chunk_within, heading, row, step_memory
+from sept.gpu.memory import DETECTED, GIB, chunk_within, heading, row, step_memory
 from sept.models.chunks import Chunk
 
 AUTO = "auto"
@@ -27,11 +27,12 @@ class Configuration:
     batch: int
     limit: float
     chunk: Chunk | str | None = None
+    sides: tuple[int, int] = DETECTED  # pixels, of the detector's images
 
     def row(self) -> str:
         chunk = chunk_within(int(self.limit * GIB), self.kind, self.batch) if self.chunk == AUTO else self.chunk
         what = f"{self.what}, {chunk.size} at a time, {chunk.kept} kept" if isinstance(chunk, Chunk) else self.what
-        return row(what, step_memory(self.kind, self.batch, chunk=chunk), self.limit)
+        return row(what, step_memory(self.kind, self.batch, chunk=chunk, sides=self.sides), self.limit)
 
 
 TABLE = [
@@ -43,6 +44,7 @@ TABLE = [
     Configuration("classifier, 224 px", "classify", 64, CARD),
     Configuration("detector, 800 x 1333", "detect", 16, 76),
     Configuration("detector, 800 x 1333", "detect", 2, 11),
+    Configuration("detector, 1333 x 1333: upright and wide images", "detect", 16, 76, sides=(DETECTED[1], DETECTED[1])),
     Configuration("segmenter, 512 px", "segment", 16, CARD),
 ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ def largest_counts(model: DetectorModel, images: int, sides: tuple[int, int], li
     small boxes before it, which hold some 10 MB, of one image at a time.
     """
     model.transform.min_size, model.transform.max_size = sides[:1], sides[1]
-    rpn, sampler = model.rpn, model.roi_heads.fg_bg_sampler
+    rpn: Any = model.rpn
+    sampler = model.roi_heads.fg_bg_sampler
     after_nms = rpn.post_nms_top_n()
-    rpn.filter_proposals = lambda *found: _filter(rpn, *found, after_nms)
+    rpn.filter_proposals = partial(_filter, rpn, after_nms)
     sampled = min(sampler.batch_size_per_image, after_nms + OBJECTS)
     right = int(sampled * sampler.positive_fraction)
     levels = len(model.roi_heads.box_roi_pool.featmap_names)
@@ -51,12 +53,14 @@ def _shares(boxes: int, levels: int) -> list[int]:
 
 
 def _filter(
-    rpn: Any, proposals: Tensor, objectness: Tensor, shapes: list[tuple[int, int]], per_level: list[int], count: int
+    rpn: Any, count: int, proposals: Tensor, objectness: Tensor, shapes: list[tuple[int, int]], per_level: list[int]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """As `RegionProposalNetwork.filter_proposals`: of the best boxes of each level the first `count`."""
     scores = objectness.detach().reshape(len(proposals), -1)
     best = rpn._get_top_n_idx(scores, per_level)
     rows = torch.arange(len(proposals), device=best.device)[:, None]
     probabilities = torch.sigmoid(scores[rows, best])
-    boxes = [clip_boxes_to_image(each, shape)[:count] for each, shape in zip(proposals[rows, best], shapes, strict=True)]
+    boxes = [
+        clip_boxes_to_image(each, shape)[:count] for each, shape in zip(proposals[rows, best], shapes, strict=True)
+    ]
     return boxes, list(probabilities[:, :count].unbind())

@@ -1,7 +1,7 @@
 """Bytes alive, operator by operator, and the operators of a GPU on tensors without data.
 
-`Live` counts. `cuda_operators` makes a step of the CPU keep what a step of CUDA keeps: bf16 autocast with CUDA's float32
-operators, and attention by its memory-efficient kernel.
+`Live` counts. `cuda_operators` makes a step of the CPU keep what a step of CUDA keeps: bf16 autocast with CUDA's
+float32 operators, and attention by its memory-efficient kernel.
 """
 
 import weakref
@@ -25,8 +25,8 @@ MASK_ALIGNMENT = 8  # values in a row of a mask that attention takes as it is
 # PyTorch, "CUDA Ops that can autocast to float32"; those that the learners' networks and losses can reach.
 FLOAT32 = {
     *("__pow__", "__rpow__", "binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "cumsum", "exp"),
-    *("group_norm", "kl_div", "l1_loss", "layer_norm", "log", "log_softmax", "mse_loss", "nll_loss", "norm", "normalize"),
-    *("pow", "prod", "reciprocal", "rsqrt", "smooth_l1_loss", "softmax", "softplus", "sum", "vector_norm"),
+    *("group_norm", "kl_div", "l1_loss", "layer_norm", "log", "log_softmax", "mse_loss", "nll_loss", "norm"),
+    *("normalize", "pow", "prod", "reciprocal", "rsqrt", "smooth_l1_loss", "softmax", "softplus", "sum", "vector_norm"),
 }
 
 

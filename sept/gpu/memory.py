@@ -5,7 +5,7 @@ that an operator makes is counted from then until it is freed. Not counted: the 
 workspaces of libraries, what the allocator loses between blocks, and the making of views out of crops.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ LOG_EVERY = 10
 
 def recipe(kind: str) -> Any:
     """The published full-size recipe of "moby", "ibot", "classify", "detect" or "segment", as conf/ has it."""
-    return {
+    recipes: dict[str, Callable[[], Any]] = {
         "moby": lambda: Pretrain(name="moby_swin_t", model=SWIN),
         "ibot": IBotRecipe,
         "classify": lambda: Classify(name="classify"),
@@ -47,7 +47,8 @@ def recipe(kind: str) -> Any:
         "segment": lambda: Segment(
             name="segment", epochs=127, batch_size=16, weight_decay=0.01, drop_path_rate=0.3, test_every=13
         ),
-    }[kind]()
+    }
+    return recipes[kind]()
 
 
 def build_learner(kind: str, recipe: Any, model: Model | None = None, classes: int | None = None) -> Learner:
@@ -151,7 +152,7 @@ def counting() -> Iterator[Live]:
         yield live
 
 
-def _counted(learner: Learner, optimizer: torch.optim.Optimizer, data: Any, live: Live) -> dict[str, int]:
+def _counted(learner: Any, optimizer: torch.optim.Optimizer, data: Any, live: Live) -> dict[str, int]:
     """One step in the order of Lightning's: the gradients of the last one go between forward and backward."""
     found: dict[str, int] = {}
     watched = _encoder(learner).register_forward_hook(lambda *_: found.update(after_encoder=live.bytes))
@@ -161,7 +162,7 @@ def _counted(learner: Learner, optimizer: torch.optim.Optimizer, data: Any, live
 
     def closure() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = learner.training_step(data, 0)
+            loss: Tensor = learner.training_step(data, 0)
         watched.remove()
         found["after_forward"] = live.bytes
         part("forward")
@@ -179,7 +180,7 @@ def _counted(learner: Learner, optimizer: torch.optim.Optimizer, data: Any, live
 
 
 def without_data(module: nn.Module) -> None:
-    """Put tensors of the same shapes and types, made under the modes that are on, in place of parameters and buffers."""
+    """Put tensors of the same shapes and types, made under the modes that are on, in place of weights and buffers."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
@@ -228,7 +229,7 @@ def _images(batch: int, height: int, width: int) -> Tensor:
     return torch.empty(batch, 3, height, width, dtype=torch.uint8)
 
 
-def _encoder(learner: Any) -> nn.Module:
+def _encoder(learner: Any) -> Any:
     """The module whose output are the features of the encoder that learns, or the last of these."""
     if isinstance(learner, MoBy):
         return learner.encoder
