@@ -14,7 +14,7 @@ ORDER = [
     ["learners", "fit", "watch"],
     ["stages"],
     ["pipeline"],
-    ["console", "plan", "show", "sweep", "tables", "tracking", "hub"],
+    ["console", "plan", "show", "sweep", "tables", "tracking", "hub", "gpu"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 LEVEL |= {"train": len(ORDER), "search": len(ORDER)}

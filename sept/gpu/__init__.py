@@ -1,0 +1,1 @@
+"""What only a GPU needs: a count of its memory without one."""
