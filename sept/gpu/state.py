@@ -3,9 +3,11 @@
 import sys
 import threading
 from collections import Counter
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import PurePath
+from types import FrameType
 from typing import Any
 
 import torch
@@ -120,13 +122,23 @@ def any_there(*xs: Any) -> bool:
 
 def caller() -> str:
     """The line of sept, or else of a package it uses, that stands nearest on the stack: "sept/fit.py:12"."""
-    frame, other = sys._getframe(1), None
+    frame: FrameType | None = sys._getframe(1)
+    other = "elsewhere"
     while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith(f"{_HERE.parent}/") and not path.startswith(f"{_HERE}/"):
-            return f"{PurePath(path).relative_to(_HERE.parent.parent)}:{frame.f_lineno}"
-        parts = PurePath(path).parts
-        if other is None and (package := next((each for each in _OTHERS if each in parts), None)):
-            other = f"{'/'.join(parts[parts.index(package) :])}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return other or "elsewhere"
+        ours, name = _known(frame.f_code.co_filename)
+        if ours:
+            return f"{name}:{frame.f_lineno}"
+        if name and other == "elsewhere":
+            other = f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return other
+
+
+@cache
+def _known(path: str) -> tuple[bool, str]:
+    """Whether a file is one of sept, but for those here, and its name; none for files of nobody known."""
+    file = PurePath(path)
+    if file.is_relative_to(_HERE.parent):
+        return (False, "") if file.is_relative_to(_HERE) else (True, str(file.relative_to(_HERE.parent.parent)))
+    package = next((part for part in file.parts if part in _OTHERS), None)
+    return False, "" if package is None else "/".join(file.parts[file.parts.index(package) :])
