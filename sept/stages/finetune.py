@@ -58,7 +58,7 @@ def build(
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode a model moved to a GPU could not be trained afterwards
 def _frozen(learner: Classifier, shots: Tests, tests: Any, machine: Machine) -> float:
     """Nearest-class-mean top-1 on the features that fine-tuning starts from."""
     machine.use_threads()
