@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sept.gpu.memory import Placed, Tag, placed, tensors_in
 from sept.gpu.order import HOST
-from sept.gpu.rules import INDEXED, LIKE, SCALAR_READS, Rule, require_one_device, rule_of
+from sept.gpu.rules import FREE, INDEXED, LIKE, SCALAR_READS, Rule, require_one_device, rule_of
 from sept.gpu.state import BYTES, FROM_DEVICE, OPERATORS, SCALARS, SIZES, TO_DEVICE, Device
 
 
@@ -26,6 +26,8 @@ class Operators(TorchDispatchMode):
     def _run(self, func: Any, rule: Rule, args: tuple, kwargs: dict[str, Any]) -> Any:
         given = [each for tensor in tensors_in([args, kwargs]) if (each := placed(tensor)) is not None]
         there = any(_there(tag) for _, _, tag in given)
+        if rule.name in FREE:
+            return func(*args, **kwargs)
         if rule.name == "aten::copy_" and len(given) == 2 and _there(given[0][2]) != _there(given[1][2]):
             result = func(*args, **kwargs)
             self._cross(given[0], given[1], bool(kwargs.get("non_blocking") or (len(args) > 2 and args[2])))
@@ -46,7 +48,7 @@ class Operators(TorchDispatchMode):
         if there and given and rule.name not in LIKE:
             require_one_device(func, rule, args, given, written)
         if rule.launches or rule.name in SCALAR_READS:
-            self._order(given, there, written)
+            self._order([] if rule.name in LIKE else given, there, written)
         result = func(*args, **kwargs)
         if there:
             self.device.put(result, but=[storage for _, storage, tag in given if tag is None])

@@ -14,7 +14,7 @@ pass. Memory counts what tensors hold: not the cache, the context or what CUDA's
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -24,11 +24,12 @@ from torch.overrides import _get_current_function_mode_stack as modes_in_use
 import sept.machine
 from sept.gpu.cuda import accelerator_functions, cuda_functions
 from sept.gpu.generators import Generator
+from sept.gpu.memory import on_device, tag_of
 from sept.gpu.operators import Operators
 from sept.gpu.order import Unordered
 from sept.gpu.python import Python
 from sept.gpu.rules import MixedDevices
-from sept.gpu.state import BYTES, CUDA, FROM_DEVICE, OPERATORS, SCALARS, SIZES, TO_DEVICE, WAITS, Device, any_there, on_device
+from sept.gpu.state import BYTES, CUDA, FROM_DEVICE, OPERATORS, SCALARS, SIZES, TO_DEVICE, WAITS, Device, any_there
 
 __all__ = [
     *("BYTES", "FROM_DEVICE", "OPERATORS", "SCALARS", "SIZES", "TO_DEVICE", "WAITS"),
@@ -68,6 +69,8 @@ def _patches(device: Device, python: Python) -> Iterator[tuple[Any, str, Any]]:
     yield torch, "Generator", Generator
     yield torch, "clear_autocast_cache", _clearing(python)
     yield torch.autograd, "_engine_run_backward", _backward(device, python)
+    yield torch.autograd.graph.saved_tensors_hooks, "__init__", _saving(python)
+    yield torch.Tensor, "record_stream", _record_stream
     yield torch._C, "_group_tensors_by_device_and_dtype", _grouping()
     yield threading.Thread, "run", _thread(device)
     yield sept.machine, "cuda_devices", lambda: 1
@@ -91,11 +94,40 @@ def _backward(device: Device, python: Python) -> Any:
     def run(tensors: Any, *args: Any, **options: Any) -> Any:
         with ExitStack() as stack:
             stack.enter_context(device.making(any_there(list(tensors))))
-            if python not in modes_in_use():
-                stack.enter_context(python)
+            stack.enter_context(_seeing(python))
             return real(tensors, *args, **options)
 
     return run
+
+
+def _saving(python: Python) -> Any:
+    """What is to be saved for a backward pass is handed to hooks from inside a function of torch; so is what they gave."""
+    real = torch.autograd.graph.saved_tensors_hooks.__init__
+
+    def seen(hook: Any) -> Any:
+        def run(x: Any) -> Any:
+            with _seeing(python):
+                return hook(x)
+
+        return run
+
+    def init(hooks: Any, pack_hook: Any, unpack_hook: Any, **options: Any) -> None:
+        real(hooks, seen(pack_hook), seen(unpack_hook), **options)
+
+    return init
+
+
+def _seeing(python: Python) -> Any:
+    """Inside a function of torch: Python code that it calls sees the device."""
+    return nullcontext() if any(isinstance(mode, Python) for mode in modes_in_use()) else python
+
+
+def _record_stream(tensor: torch.Tensor, stream: Any) -> None:
+    """For Tensor.record_stream, which takes streams of a card alone."""
+    tag = tag_of(tensor)
+    if tag is None or not tag.on_device:
+        raise RuntimeError("record_stream is for tensors on a device")
+    tag.kept_for.add(stream.number)
 
 
 def _grouping() -> Any:

@@ -143,14 +143,6 @@ def _is_pinned(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> 
     return tag is not None and not tag.on_device
 
 
-@handles(Tensor.record_stream)
-def _record_stream(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-    tag = tag_of(args[0])
-    if tag is None or not tag.on_device:
-        raise RuntimeError("record_stream is for tensors on a device")
-    tag.kept_for.add((args[1] if len(args) > 1 else kwargs["s"]).number)
-
-
 @handles(Tensor.get_device)
 def _get_device(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> int:
     return 0 if on_device(args[0]) else func(*args)
@@ -167,9 +159,11 @@ def _deepcopy(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> A
 
 @handles(F.one_hot, torch._C._nn.one_hot)
 def _one_hot(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """On CPUs torch looks whether the classes are in range; on CUDA only when it has to know how many there are."""
+    """On CPUs torch looks whether the classes are in range; on CUDA it asks for the highest if it was told none."""
     classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
-    mode.device.here.unseen = classes >= 0
+    if classes < 0 and on_device(args[0]):
+        mode.device.count_wait(SCALARS)
+    mode.device.here.unseen = True
     try:
         return mode.call(func, "one_hot", args, kwargs)
     finally:

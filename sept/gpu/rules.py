@@ -8,7 +8,7 @@ import torch
 
 from sept.gpu.memory import Placed, Tag
 
-MOVES = {"aten::copy_", "aten::_to_copy", "aten::set_data", "aten::_has_compatible_shallow_copy_type"}
+FREE = {"aten::set_data", "aten::_has_compatible_shallow_copy_type"}  # whatever the devices
 INDEXED = {"aten::index", "aten::_unsafe_index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 LIKE = {
     *(f"aten::{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")),

@@ -121,17 +121,18 @@ def any_there(*xs: Any) -> bool:
 
 
 def caller() -> str:
-    """The line of sept, or else of a package it uses, that stands nearest on the stack: "sept/fit.py:12"."""
+    """The line of sept that stands nearest on the stack, "sept/fit.py:12", and what of a package that it uses stands
+    nearer still: "sept/fit.py:12 in torchvision/ops/boxes.py:30"."""
     frame: FrameType | None = sys._getframe(1)
-    other = "elsewhere"
+    other = ""
     while frame is not None:
         ours, name = _known(frame.f_code.co_filename)
         if ours:
-            return f"{name}:{frame.f_lineno}"
-        if name and other == "elsewhere":
+            return f"{name}:{frame.f_lineno}{' in ' if other else ''}{other}"
+        if name and not other:
             other = f"{name}:{frame.f_lineno}"
         frame = frame.f_back
-    return other
+    return other or "elsewhere"
 
 
 @cache
