@@ -60,7 +60,7 @@ def a_tensor_made_without_a_device(device: Device) -> None:
 
 @wrong(MixedDevices)
 def places_counted_on_the_host_and_compared(device: Device) -> None:
-    there(5).cumsum(0) > torch.arange(5)
+    there(5).cumsum(0).gt(torch.arange(5))
 
 
 @wrong(MixedDevices, "aten.cat")

@@ -14,14 +14,14 @@ ORDER = [
     ["learners", "fit", "watch"],
     ["stages"],
     ["pipeline"],
-    ["console", "plan", "show", "sweep", "tables", "tracking", "hub"],
+    ["console", "plan", "show", "sweep", "tables", "tracking", "hub", "gpu"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 LEVEL |= {"train": len(ORDER), "search": len(ORDER)}
 ALLOWED = {
     "hydra": {"compose", "train", "search"},
     "omegaconf": {"compose", "train", "search"},
-    "lightning": {"learners", "fit", "watch", "stages", "tracking"},
+    "lightning": {"learners", "fit", "watch", "stages", "tracking", "gpu"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"tracking"},
     "faiss": {"retrieval"},

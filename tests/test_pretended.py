@@ -1,13 +1,11 @@
 """What a CPU can prove about a GPU: the project on a pretended device, and that the device notices what is wrong."""
 
-import os
-import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import conftest
 import lightning as L
@@ -24,8 +22,7 @@ from sept.compose import experiment
 from sept.config import Preprocess
 from sept.data.images import ImageError
 from sept.data.loading import Batches, loader
-from sept.errors import Interrupted
-from sept.fit import fit
+from sept.gpu.checks import Trained, differing, resumed, trained
 from sept.gpu.pretended import BYTES, FROM_DEVICE, OPERATORS, TO_DEVICE, WAITS, pretended
 from sept.gpu.waits import waits
 from sept.learners.base import Learner
@@ -94,6 +91,12 @@ def test_a_card_without_bfloat16_says_so() -> None:
         assert torch.cuda.get_device_capability() < (8, 0)
 
 
+def test_the_device_needs_none_of_what_a_run_imports() -> None:
+    code = "import sys, sept.gpu.pretended; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"hydra", "omegaconf", "faiss", "wandb", "lightning"} & set(loaded)
+
+
 def test_memory_is_that_of_the_tensors_that_live() -> None:
     with pretended(memory=2**20) as device:
         x = torch.empty(1000, device="cuda")
@@ -138,16 +141,6 @@ class Case:
     make: Callable[[], Learner]
     batches: Callable[[Learner], Batches]
     looks: Callable[[], list[L.Callback]] = list
-
-
-class Losses(L.Callback):
-    """The loss of every step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(self, trainer: Any, learner: Any, outputs: Any, *rest: Any) -> None:
-        self.values.append(outputs["loss"].item())
 
 
 def neighbours() -> list[L.Callback]:
@@ -203,42 +196,32 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return CASES[request.param](tmp_path / "images")
 
 
-def trained(case: Case, folder: Path, machine: Machine) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """Weights after the last step, on the CPU, and the loss of every step."""
-    learner, losses = case.make(), Losses()
-    fit(learner, case.batches(learner), folder, machine, what="test", watchers=[losses, *case.looks()])
-    return {name: value.cpu() for name, value in learner.state_dict().items()}, losses.values
+def run(case: Case, folder: Path, machine: Machine) -> Trained:
+    learner = case.make()
+    return trained(learner, case.batches(learner), folder, machine, case.looks())
 
 
 def test_a_learner_on_the_device_ends_as_on_the_cpu_and_bfloat16_stays_close(case: Case, tmp_path: Path) -> None:
-    expected, losses = trained(case, tmp_path / "cpu", CPU)
+    expected = run(case, tmp_path / "cpu", CPU)
     with pretended() as device:
-        found, same = trained(case, tmp_path / "cuda", CUDA)
+        found = run(case, tmp_path / "cuda", CUDA)
         assert device.counts[OPERATORS] > 100 * STEPS
-        lower, close = trained(case, tmp_path / "bf16", BF16)
-    assert len(losses) == STEPS
-    assert same == losses
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
-    assert all(value.isfinite().all() for value in lower.values() if value.is_floating_point())
-    assert close != losses, "autocast did nothing"
-    np.testing.assert_allclose(close, losses, rtol=0.05)
+        lower = run(case, tmp_path / "bf16", BF16)
+    assert len(expected.losses) == STEPS
+    assert found.losses == expected.losses
+    assert differing(found, expected) == {}
+    assert all(value.isfinite().all() for value in lower.state.values() if value.is_floating_point())
+    assert lower.losses != expected.losses, "autocast did nothing"
+    np.testing.assert_allclose(lower.losses, expected.losses, rtol=0.05)
 
 
 def test_a_training_stopped_by_a_signal_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    class Stop(L.Callback):
-        def on_train_batch_start(self, trainer: Any, learner: Any, batch: Any, batch_idx: int) -> None:
-            if learner.step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-
     case = moby(tmp_path)
     with pretended():
-        expected, _ = trained(case, tmp_path / "whole", BF16)
-        learner = case.make()
-        with pytest.raises(Interrupted, match="saved"):
-            fit(learner, case.batches(learner), tmp_path / "parts", BF16, what="test", watchers=[Stop()])
-        found, losses = trained(case, tmp_path / "parts", BF16)
-    assert len(losses) == STEPS - 3
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+        expected = run(case, tmp_path / "whole", BF16)
+        found = resumed(case.make, case.batches, tmp_path / "parts", BF16, after=3)
+    assert found.losses == expected.losses[3:]
+    assert differing(found, expected) == {}
 
 
 def test_waits_of_a_step_are_told_with_their_lines(tmp_path: Path) -> None:

@@ -10,18 +10,58 @@ from torch import Tensor
 from sept.gpu.memory import on_device, tensors_in
 
 LOWER = {
-    *("__matmul__", "__rmatmul__", "matmul", "mm", "mv", "bmm", "addmm", "addmv", "addr", "addbmm", "baddbmm", "linear"),
+    *(
+        "__matmul__",
+        "__rmatmul__",
+        "matmul",
+        "mm",
+        "mv",
+        "bmm",
+        "addmm",
+        "addmv",
+        "addr",
+        "addbmm",
+        "baddbmm",
+        "linear",
+    ),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "conv_tbc", "prelu"),
-    *("chain_matmul", "multi_dot", "einsum", "scaled_dot_product_attention", "multi_head_attention_forward", "bilinear"),
+    *(
+        "chain_matmul",
+        "multi_dot",
+        "einsum",
+        "scaled_dot_product_attention",
+        "multi_head_attention_forward",
+        "bilinear",
+    ),
     *("gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"),
 }
 FLOAT32 = {
     *("__pow__", "__rpow__", "pow", "__rdiv__", "__rtruediv__", "reciprocal", "acos", "asin", "cosh", "sinh", "tan"),
-    *("erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "logsumexp", "rsqrt", "cumprod", "cumsum", "prod", "sum"),
+    *(
+        "erfinv",
+        "exp",
+        "expm1",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+        "logsumexp",
+        "rsqrt",
+        "cumprod",
+        "cumsum",
+        "prod",
+        "sum",
+    ),
     *("cdist", "pdist", "dist", "norm", "normalize", "renorm", "cosine_similarity", "group_norm", "layer_norm"),
     *("softmax", "softmin", "log_softmax", "softplus", "cross_entropy", "nll_loss", "kl_div", "l1_loss", "mse_loss"),
     *("smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "poisson_nll_loss"),
-    *("hinge_embedding_loss", "margin_ranking_loss", "multilabel_margin_loss", "multi_margin_loss", "gaussian_nll_loss"),
+    *(
+        "hinge_embedding_loss",
+        "margin_ranking_loss",
+        "multilabel_margin_loss",
+        "multi_margin_loss",
+        "gaussian_nll_loss",
+    ),
     *("soft_margin_loss", "multilabel_soft_margin_loss", "triplet_margin_loss"),
     *("nms", "roi_align", "roi_pool"),  # torchvision's own
 }

@@ -1,4 +1,4 @@
-"""The part of torch.cuda and torch.accelerator that this project, Lightning and torch itself use, of a pretended device."""
+"""What of torch.cuda and torch.accelerator the project, Lightning and torch itself use, for a pretended device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -80,6 +80,10 @@ def _memory(device: Device) -> dict[str, Any]:
         "mem_get_info": lambda which=None: (memory.total - memory.held, memory.total),
         "memory_allocated": lambda which=None: memory.held,
         "max_memory_allocated": lambda which=None: memory.peak,
+        "memory_stats": lambda which=None: {
+            "allocated_bytes.all.current": memory.held,
+            "allocated_bytes.all.peak": memory.peak,
+        },
         "memory_reserved": lambda which=None: memory.held,
         "max_memory_reserved": lambda which=None: memory.peak,
         "reset_peak_memory_stats": reset_peak,

@@ -40,7 +40,7 @@ def parsed(func: Any, args: tuple, kwargs: dict[str, Any]) -> Move:
         later = bool(rest[1] if len(rest) > 1 else named.get("non_blocking"))
         return Move(on_device(other), other.dtype, later, copy, named.get("memory_format"))
     device, dtype, later, memory_format = torch._C._nn._parse_to(*rest, **named)
-    copy = copy or rest[-1:] == (True,) and len(rest) == (4 if device is not None else 3)
+    copy = copy or (rest[-1:] == (True,) and len(rest) == (4 if device is not None else 3))
     return Move(None if device is None else wants_device(device), dtype, later, copy, memory_format)
 
 
@@ -82,4 +82,3 @@ class _Moved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         return moved(ctx.device, gradient, ctx.back), None, None
-

@@ -1,4 +1,4 @@
-"""Every operator that reaches torch's dispatcher: checked by CUDA's rules, counted, and its results put where they are."""
+"""Every operator that reaches torch's dispatcher: checked by CUDA's rules, counted, its results put in their place."""
 
 from typing import Any
 
@@ -42,9 +42,8 @@ class Operators(TorchDispatchMode):
 
     def _computed(self, func: Any, rule: Rule, args: tuple, kwargs: Any, given: list[Placed], there: bool) -> Any:
         """An operator that computes on one side."""
-        named = [(place, args[place]) for place in rule.written if isinstance(place, int) and place < len(args)]
-        named += [(name, kwargs[name]) for name in rule.written if isinstance(name, str) and name in kwargs]
-        written = {id(tensor) for _, value in named for tensor in tensors_in(value)}
+        named = [kwargs.get(at) if isinstance(at, str) else args[at : at + 1] for at in rule.written]
+        written = {id(tensor) for tensor in tensors_in(named)}
         if there and given and rule.name not in LIKE:
             require_one_device(func, rule, args, given, written)
         if rule.launches or rule.name in SCALAR_READS:

@@ -2,13 +2,14 @@
 
 Tensors are tensors of the CPU, with real numbers; a tag on their storage says that they are on the device. Python sees
 `tensor.device == cuda:0`, `torch.cuda` answers, and Lightning trains on it. What a card refuses is refused: mixed
-devices (`MixedDevices`), numpy of a tensor there, a generator of the other side, memory used by one stream while another
-may still be at work on it (`Unordered`), more memory than `memory` bytes. What makes the host wait is counted, as are
-operators launched and bytes they move. Autocast casts as CUDA's does.
+devices (`MixedDevices`), numpy of a tensor there, a generator of the other side, memory used by one stream while
+another may still be at work on it (`Unordered`), more memory than `memory` bytes. What makes the host wait is counted,
+as are operators launched and the bytes they move. Autocast casts as CUDA's does.
 
-Not seen: kernels and their numbers, time, several devices, NCCL, torch.compile, saving a tensor (`torch.save` counts no
-wait), what is written through a numpy view after it was taken, and the order of streams inside autograd's own backward
-pass. Memory counts what tensors hold: not the cache, the context or what CUDA's kernels need beside.
+Not seen: kernels and their numbers, time, several devices, NCCL, what torch.compile makes (inside, it gives back what
+it is given), saving a tensor (`torch.save` counts no wait), what is written through a numpy view after it was taken,
+and the order of streams inside autograd's own backward pass. Memory counts what tensors hold: not the cache, the
+context, or what CUDA's kernels need beside.
 """
 
 import threading
@@ -32,8 +33,17 @@ from sept.gpu.rules import MixedDevices
 from sept.gpu.state import BYTES, CUDA, FROM_DEVICE, OPERATORS, SCALARS, SIZES, TO_DEVICE, WAITS, Device, any_there
 
 __all__ = [
-    *("BYTES", "FROM_DEVICE", "OPERATORS", "SCALARS", "SIZES", "TO_DEVICE", "WAITS"),
-    *("Device", "MixedDevices", "Unordered", "pretended"),
+    "BYTES",
+    "FROM_DEVICE",
+    "OPERATORS",
+    "SCALARS",
+    "SIZES",
+    "TO_DEVICE",
+    "WAITS",
+    "Device",
+    "MixedDevices",
+    "Unordered",
+    "pretended",
 ]
 MEMORY = 80 * 2**30  # bytes
 
@@ -72,6 +82,7 @@ def _patches(device: Device, python: Python) -> Iterator[tuple[Any, str, Any]]:
     yield torch.autograd.graph.saved_tensors_hooks, "__init__", _saving(python)
     yield torch.Tensor, "record_stream", _record_stream
     yield torch._C, "_group_tensors_by_device_and_dtype", _grouping()
+    yield torch, "compile", _compiled
     yield threading.Thread, "run", _thread(device)
     yield sept.machine, "cuda_devices", lambda: 1
 
@@ -101,7 +112,7 @@ def _backward(device: Device, python: Python) -> Any:
 
 
 def _saving(python: Python) -> Any:
-    """What is to be saved for a backward pass is handed to hooks from inside a function of torch; so is what they gave."""
+    """Hooks are given what a backward pass is to find, and asked for it, from inside functions of torch."""
     real = torch.autograd.graph.saved_tensors_hooks.__init__
 
     def seen(hook: Any) -> Any:
@@ -145,6 +156,11 @@ def _grouping() -> Any:
         return found
 
     return group
+
+
+def _compiled(function: Any = None, **options: Any) -> Any:
+    """torch.compile, which cannot look through what pretends: as if it were not asked for."""
+    return function if function is not None else _compiled
 
 
 def _thread(device: Device) -> Any:

@@ -193,4 +193,3 @@ def _indices(mode: Python, index: Any) -> Any:
 
 def _of_slices(each: Any) -> bool:
     return isinstance(each, list) and any(isinstance(part, (slice, Tensor, type(None))) for part in each)
-

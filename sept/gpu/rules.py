@@ -76,8 +76,7 @@ def require_one_device(func: Any, rule: Rule, args: tuple, given: list[Placed], 
 def _allowed(rule: Rule, args: tuple, tensor: Any, written: set[int]) -> bool:
     """Whether a tensor of the host may take part beside one on the device."""
     if rule.name in INDEXED:
-        values = args[2] if len(args) > 2 else None
-        return tensor is not args[0] and (tensor is not values or tensor.ndim == 0)
+        return tensor is not args[0] and (tensor.ndim == 0 or any(tensor is index for index in args[1]))
     return tensor.ndim == 0 and rule.pointwise and id(tensor) not in written
 
 

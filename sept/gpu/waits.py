@@ -32,9 +32,8 @@ class Steps:
 
     def __str__(self) -> str:
         each = ", ".join(f"{number:.2f} {name}" for name, number in self.waits.items() if number)
-        return (
-            f"{self.total:.2f} waits ({each or 'none'}), {self.operators:.0f} operators, {self.bytes / 1e6:.1f} MB moved"
-        )
+        moved = f"{self.operators:.0f} operators, {self.bytes / 1e6:.1f} MB moved"
+        return f"{self.total:.2f} waits ({each or 'none'}), {moved}"
 
 
 def waits(learner: Learner, batches: Batches, steps: int = 11, precision: str = "bf16-mixed") -> Steps:
