@@ -21,7 +21,7 @@ LEVEL |= {"train": len(ORDER), "search": len(ORDER)}
 ALLOWED = {
     "hydra": {"compose", "train", "search"},
     "omegaconf": {"compose", "train", "search"},
-    "lightning": {"learners", "fit", "watch", "stages", "tracking"},
+    "lightning": {"learners", "fit", "watch", "stages", "tracking", "gpu"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"tracking"},
     "faiss": {"retrieval"},

@@ -1,1 +1,1 @@
-"""What only a GPU needs: a count of its memory without one."""
+"""What tells whether the project runs on a GPU: a device that is pretended on the CPU, and checks for either kind."""

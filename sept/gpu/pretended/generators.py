@@ -1,0 +1,42 @@
+"""Generators of random numbers on a pretended device. They draw the CPU's numbers, not CUDA's."""
+
+from typing import Any
+
+import torch
+
+from sept.gpu.pretended.state import CUDA, wants_device
+
+_REAL = torch._C.Generator
+
+
+class DeviceGenerator(_REAL):  # type: ignore[misc]
+    """torch.Generator(device="cuda")."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return CUDA
+
+
+class _Kind(type):
+    """Makes what it is asked for, and takes every generator for one of its own."""
+
+    def __call__(cls, device: Any = "cpu") -> torch._C.Generator:
+        return DeviceGenerator() if wants_device(device) else _REAL(device=device)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _REAL)
+
+
+class Generator(metaclass=_Kind):
+    """Stands for torch.Generator."""
+
+
+def require_generator(func: Any, args: tuple, kwargs: dict[str, Any], there: bool) -> None:
+    """Raises RuntimeError where the generator is on the other side than what is drawn."""
+    for each in (*args, *kwargs.values()):
+        if isinstance(each, _REAL) and each.device.type != ("cuda" if there else "cpu"):
+            expected = "cuda" if there else "cpu"
+            name = getattr(func, "__name__", func)
+            raise RuntimeError(
+                f"Expected a '{expected}' device type for generator but found '{each.device.type}' ({name})"
+            )
