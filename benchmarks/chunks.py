@@ -3,8 +3,8 @@ the images encoded a second time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.chunks [--rounds 5] [--images 16]
 
-Float32, one thread, by its processor time; the ways take turns and medians count. A GPU spends its time elsewhere, but on
-the same operators. Which share fits into how much memory: python -m benchmarks.memory.
+Float32, one thread, by its processor time; the ways take turns and medians count. A GPU spends its time elsewhere, but
+on the same operators. Which share fits into how much memory: python -m benchmarks.memory.
 """
 
 import argparse
@@ -46,7 +46,9 @@ def main() -> None:
             seconds[name].append(step_seconds(learner, {"crops": crops}))
     for name, each in seconds.items():  # the first round warms up
         ratios = [one / other for one, other in zip(each[1:], seconds["whole"][1:], strict=True)]
-        print(f"{name:12} {median(each[1:]):6.2f} CPU s a step of {options.images} images, {median(ratios):.3f} of whole")
+        print(
+            f"{name:12} {median(each[1:]):6.2f} CPU s a step of {options.images} images, {median(ratios):.3f} of whole"
+        )
 
 
 if __name__ == "__main__":

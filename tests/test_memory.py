@@ -17,7 +17,7 @@ from sept.gpu.memory import GIB, VIT, StepMemory, build_learner, chunk_within, h
 from sept.models.chunks import Chunk
 
 SIDES = (64, 96)
-LIMITS = (1_200_000, 1_600_000)  # bytes, for twelve images
+LIMITS = (1_900_000, 2_800_000)  # bytes, for twelve images
 SWIN = replace(micro.SWIN, args={**micro.SWIN.args, "depths": [1, 1]})
 VIT_OF_A_BLOCK = replace(micro.VIT, args={**micro.VIT.args, "depth": 1})
 SHORT = {"epochs": 20, "batch_size": 2, "drop_path_rate": 0.1}

@@ -225,9 +225,9 @@ def test_a_training_stopped_by_a_signal_goes_on_bit_for_bit(tmp_path: Path) -> N
 
 
 def test_waits_of_a_step_are_told_with_their_lines(tmp_path: Path) -> None:
-    case = classifier(tmp_path)
+    case = detector(tmp_path)
     learner = case.make()
-    steps = waits(learner, case.batches(learner), steps=3)
+    steps = waits(learner, case.batches(learner), steps=2)
     assert steps.total == pytest.approx(sum(number for number, _, _ in steps.where))
     assert steps.operators > 100
     assert any(place.startswith("sept/") for _, _, place in steps.where)

@@ -125,7 +125,7 @@ def chunk_within(limit: int, kind: str, batch: int, *, given: Any = None, model:
     assert isinstance(learner, SelfSupervised)
     with counting() as live:
         without_data(learner)
-        free = limit - live.bytes - learner.head_bytes(batch)
+        free = limit - live.bytes - learner.bytes_beside(batch)
         free -= (GRADIENTS + ADAM) * sum(each.nbytes for each in learner.parameters() if each.requires_grad)
         one, two = (_held(learner, images, live) for images in (1, 2))
     return fitting(batch, two - one, free)

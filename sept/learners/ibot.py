@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sept.config import IBotRecipe, Model
 from sept.data.views import MultiCrop
 from sept.learners.base import clip_each, seeded_weights
-from sept.learners.selfsupervised import FLOAT_BYTES, SelfSupervised, apart, together
+from sept.learners.selfsupervised import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, apart, together
 from sept.losses.ibot import cls_loss, patch_loss, sharpen
 from sept.models.backbones import build, width
 from sept.models.drop_path import share_drop_path
@@ -76,13 +76,13 @@ class IBot(SelfSupervised):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         crops, masks = self.views(batch, self.step)
-        globals_, locals_ = crops[:GLOBAL_CROPS], crops[GLOBAL_CROPS:]
+        globals_ = together(crops[:GLOBAL_CROPS])
         with torch.no_grad():
-            features, teacher_cls, teacher_patch = self._forward(self.teacher, globals_)
-        _, student_cls, student_patch = self._forward(self.student, globals_, masks)
+            features, teacher_cls, teacher_patch = self._forward(self.teacher, globals_, GLOBAL_CROPS)
+        _, student_cls, student_patch = self._forward(self.student, globals_, GLOBAL_CROPS, together(masks))
         all_cls = apart(student_cls, GLOBAL_CROPS)
-        if locals_:
-            _, local_cls, _ = self._forward(self.student, locals_, patches=False)
+        if locals_ := crops[GLOBAL_CROPS:]:
+            _, local_cls, _ = self._forward(self.student, together(locals_), len(locals_), patches=False)
             all_cls += apart(local_cls, len(locals_))
         temperature, t = self.temperature(), self.recipe.student_temp
         target_cls = sharpen(teacher_cls, self.cls_center, temperature)
@@ -111,14 +111,13 @@ class IBot(SelfSupervised):
         self.record({"loss_cls": cls, "loss_patch": patch})
 
     def _forward(
-        self, net: Any, crops: list[Tensor], masks: list[Tensor] | None = None, patches: bool = True
+        self, net: Any, images: Tensor, crops: int, mask: Tensor | None = None, patches: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature of [CLS] (n, D), head outputs of [CLS] (n, C) and of patches (n, L, C), for the crops together.
+        """Feature of [CLS] (n, D), head outputs of [CLS] (n, C) and of patches (n, L, C), for images (n, 3, H, W).
 
-        masks: (B, L) of each crop, patches that enter as the mask token.
+        crops: how many of them are of one sample. mask (n, L): patches that enter as the mask token.
         """
-        inputs = [together(crops), None if masks is None else together(masks)]
-        cls, patch = self.encode(self._tokens, net["backbone"], inputs, len(crops))
+        cls, patch = self.encode(self._tokens, net["backbone"], [images, mask], crops)
         head = net["head"]
         return cls, head(cls), head(patch) if patches else cls
 
@@ -144,11 +143,11 @@ class IBot(SelfSupervised):
             if crops
         ]
 
-    def head_bytes(self, images: int) -> int:
-        """Of every token that has logits these, their logarithms and the teacher's shares."""
+    def bytes_beside(self, images: int) -> int:
         r, (height, width_) = self.recipe, self.views.grid
-        logits = GLOBAL_CROPS * (1 + height * width_) + r.local_crops
-        return images * logits * FLOAT_BYTES * (3 * r.out_dim + 2 * r.head_hidden_dim)
+        logits = GLOBAL_CROPS * (1 + height * width_) + r.local_crops  # these, their logarithms, the teacher's shares
+        heads = FLOAT_BYTES * logits * (3 * r.out_dim + 2 * r.head_hidden_dim)
+        return images * (heads + PIXEL_BYTES * 3 * (GLOBAL_CROPS * r.side**2 + r.local_crops * r.local_side**2))
 
     @torch.no_grad()
     def _update_centers(self, cls: Tensor, patch: Tensor) -> None:

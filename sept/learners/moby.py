@@ -12,7 +12,7 @@ from sept.config import Pretrain
 from sept.data.rng import generator
 from sept.data.views import TwoViews
 from sept.learners.base import seeded_weights
-from sept.learners.selfsupervised import FLOAT_BYTES, SelfSupervised, apart, together
+from sept.learners.selfsupervised import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, apart, together
 from sept.losses.contrastive import info_nce
 from sept.models.backbones import build, width
 from sept.models.drop_path import share_drop_path
@@ -20,6 +20,8 @@ from sept.models.heads import moby_mlp
 from sept.models.momentum import ema_update, momentum_copy
 from sept.models.queue import KeyQueue
 from sept.optim import SCHEDULES, cosine, decay_groups, undecayed
+
+VIEWS = 2
 
 
 class MoBy(SelfSupervised):
@@ -63,7 +65,7 @@ class MoBy(SelfSupervised):
         return cosine(step, self.steps, self.recipe.momentum, 1.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        images = self.views(batch, self.step)
+        images = together(self.views(batch, self.step))
         momentum = self.momentum(self.step)
         with torch.no_grad():
             ema_update(self.online, self.target, momentum)
@@ -82,19 +84,20 @@ class MoBy(SelfSupervised):
         """Steps since the oldest key of the queue was made; the random ones it starts with count from step 0."""
         return float(min(step, math.ceil(self.recipe.queue / batch)))
 
-    def _features(self, branch: Any, views: list[Tensor]) -> list[Tensor]:
-        """Encoder features (B, D) of each view, of the whole batch."""
-        features = self.encode(_pooled, branch["encoder"], [together(views)], len(views))
-        return apart(self.gathered(features), len(views))
+    def _features(self, branch: Any, images: Tensor) -> list[Tensor]:
+        """Encoder features (B, D) of each view, of the whole batch. images: the views of `together`."""
+        features = self.encode(_pooled, branch["encoder"], [images], VIEWS)
+        return apart(self.gathered(features), VIEWS)
 
     def encode_blank(self, images: int) -> Tensor:
         side = self.recipe.side
-        blank = torch.zeros(2 * images, 3, side, side, device=self.device)
-        return self.encode(_pooled, self.encoder, [blank], 2)  # type: ignore[no-any-return]
+        blank = torch.zeros(VIEWS * images, 3, side, side, device=self.device)
+        return self.encode(_pooled, self.encoder, [blank], VIEWS)  # type: ignore[no-any-return]
 
-    def head_bytes(self, images: int) -> int:
+    def bytes_beside(self, images: int) -> int:
         r = self.recipe  # of projector and predictor the hidden layer before and after BatchNorm and ReLU; the logits
-        return 2 * images * FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * r.queue)
+        heads = FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * r.queue)
+        return VIEWS * images * (heads + PIXEL_BYTES * 3 * r.side**2)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         def skip(name: str, parameter: Tensor) -> bool:

@@ -14,6 +14,7 @@ from sept.models.chunks import Chunk, fitting, in_chunks, kept_bytes
 from sept.models.drop_path import drop_path_factors, set_factors
 
 FLOAT_BYTES = 4
+PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as it comes, as it is coloured and among the others of its batch
 GRADIENTS, ADAM = 1, 2  # times the weights: what a step makes beside the activations
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class SelfSupervised(Learner):
         """Encode blank images with gradients: to see what memory an image takes."""
         raise NotImplementedError
 
-    def head_bytes(self, images: int) -> int:
-        """About the bytes that heads and losses of a batch keep for the backward pass."""
+    def bytes_beside(self, images: int) -> int:
+        """About the bytes that a batch takes beside the encoder: its views, what heads and losses keep."""
         raise NotImplementedError
 
     def watch(self, loss: Tensor, chance: float | Tensor, features: Tensor) -> None:
@@ -95,7 +96,7 @@ def chunk_that_fits(learner: SelfSupervised, images: int) -> Chunk | None:
     free, _ = torch.cuda.mem_get_info(learner.device)
     free += torch.cuda.memory_reserved(learner.device) - torch.cuda.memory_allocated(learner.device)
     weights = sum(each.nbytes for each in learner.parameters() if each.requires_grad)
-    free -= (GRADIENTS + ADAM) * weights + learner.head_bytes(images)
+    free -= (GRADIENTS + ADAM) * weights + learner.bytes_beside(images)
     with learner.trainer.precision_plugin.train_step_context():
         each = kept_bytes(learner.encode_blank)
     chunk = fitting(images, each, free)

@@ -18,14 +18,15 @@ from torch.utils.checkpoint import checkpoint
 
 from sept.errors import ConfigError
 
-WITHOUT_GRADIENT = 256  # images at a time where no activation is kept: enough to fill a GPU
+WITHOUT_GRADIENT = 256  # images at a time where no activation is kept: enough to keep a GPU busy
+PASSING = 4  # a pass that keeps nothing holds less than a quarter of one that keeps its activations
 SPARE = 0.9  # share of the free memory that is planned with: the rest is for fragments and what is passing
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """size: images encoded at a time. kept: of a batch's last images, how many keep their activations, `size` at least;
-    their backward pass comes first, so that the memory is free again when the others are computed anew."""
+    """size: images encoded at a time, and again in the backward pass. kept: of a batch's last images, how many keep
+    their activations, `size` at least; their backward pass comes first, and leaves the memory to the others."""
 
     size: int
     kept: int = 0
@@ -41,24 +42,33 @@ def in_chunks(encode: Callable[..., Any], inputs: Sequence[Tensor | None], chunk
     chunk None: in one piece. Where no gradient is asked for, in pieces of `WITHOUT_GRADIENT` at most.
     """
     images = next(len(each) for each in inputs if each is not None)
-    if not torch.is_grad_enabled():
-        chunk = Chunk(min(WITHOUT_GRADIENT, chunk.size if chunk else images), images)
-    if chunk is None or images <= chunk.size:
+    spans = _spans(images, chunk) if torch.is_grad_enabled() else _passing(images, chunk)
+    if len(spans) == 1:
         return encode(*inputs)
     parts = []
-    for first, last, again in _spans(images, chunk):
+    for first, last, again in spans:
         part = [None if each is None else each[first:last] for each in inputs]
         parts.append(checkpoint(encode, *part, use_reentrant=False) if again else encode(*part))
     return tree_map(lambda *outputs: torch.cat(outputs), *parts)
 
 
-def _spans(images: int, chunk: Chunk) -> Iterator[tuple[int, int, bool]]:
-    """(first, last, whether to compute again) of each chunk; of nearly equal sizes, which compile as one."""
-    bounds = (0, images - min(images, max(chunk.kept, chunk.size)), images)
-    for (begin, end), again in zip(pairwise(bounds), (True, False), strict=True):
-        count = ceil((end - begin) / chunk.size)
-        edges = [begin + (end - begin) * i // count for i in range(count + 1)] if count else []
-        yield from ((first, last, again) for first, last in pairwise(edges))
+def _spans(images: int, chunk: Chunk | None) -> list[tuple[int, int, bool]]:
+    """(first, last, whether to compute again) of each piece: what is kept comes last, at once."""
+    if chunk is None:
+        return [(0, images, False)]
+    kept = min(images, max(chunk.kept, chunk.size))
+    return [*((first, last, True) for first, last in _even(images - kept, chunk.size)), (images - kept, images, False)]
+
+
+def _passing(images: int, chunk: Chunk | None) -> list[tuple[int, int, bool]]:
+    most = WITHOUT_GRADIENT if chunk is None else min(WITHOUT_GRADIENT, PASSING * chunk.size)
+    return [(first, last, False) for first, last in _even(images, most)]
+
+
+def _even(images: int, most: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of as few pieces as can be, of nearly equal sizes, which compile as one."""
+    count = ceil(images / most)
+    return pairwise([images * i // count for i in range(count + 1)] if count else [])
 
 
 def kept_bytes(forward: Callable[[int], Any]) -> int:

@@ -22,7 +22,7 @@ SCALARS, SIZES = "scalars read", "sizes read"
 WAITS = (TO_DEVICE, FROM_DEVICE, SCALARS, SIZES)  # of the host for the device
 OPERATORS, BYTES = "operators", "bytes"  # launched on the device, and read and written by them there
 _OTHERS = ("lightning", "torchvision", "timm", "torchmetrics")  # packages that a wait outside sept is put down to
-_HERE = PurePath(__file__).parent
+_HERE = PurePath(__file__).parent.parent
 
 
 class Here(threading.local):
