@@ -50,7 +50,7 @@ def fit(
     Lightning loggers beside the CSV file. Raises Interrupted after saving when a signal arrives, NonFiniteError when
     the loss or a weight is not finite.
     """
-    machine.use_threads()
+    machine.configure_torch()
     first_rank = machine.rank == 0
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
