@@ -33,7 +33,7 @@ def search(e: config.Experiment) -> None:
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
             console.tell_plan(step, store)
-            shared_memory.require(e, pipeline.machine, {each.stage for each in store.missing(step)})
+            shared_memory.require(e, pipeline.machine, store.missing(step))
             store.make(step)
         from sept import show  # brings torch
 

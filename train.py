@@ -55,7 +55,7 @@ def run(e: config.Experiment) -> dict | None:
     since = float(os.environ.get(STARTED, time.time()))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
     console.tell_plan(step, store)
-    shared_memory.require(e, pipeline.machine, {each.stage for each in store.missing(step)})
+    shared_memory.require(e, pipeline.machine, store.missing(step))
     store.make(step)
     done = row(e, step, store)
     assert done is not None

@@ -221,6 +221,6 @@ def _quiet() -> None:
     """Silence Lightning's greetings, its advice on settings that are meant, and deprecations in its own code."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
-    settings = (".*does not have many workers.*", ".*is smaller than the logging interval.*")
+    settings = (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*GPU available but.*")
     for message in (*settings, ".*LeafSpec.*", ".*broadcast_buffers.*", ".*all_gather is deprecated.*"):
         warnings.filterwarnings("ignore", message=message)

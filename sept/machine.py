@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -45,8 +46,11 @@ class Machine:
         import torch
 
         torch.set_num_threads(self.threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated in some versions; torch.compile reads it, and it must agree
+            torch.backends.cudnn.allow_tf32 = False
         for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-            part.fp32_precision = "ieee"  # all of them: torch refuses to say what is set where they differ
+            part.fp32_precision = "ieee"
         self.select_device()
 
     def select_device(self) -> None:

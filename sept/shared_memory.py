@@ -4,7 +4,7 @@ Where it does not, torch's workers die of SIGBUS in the middle of a run, or wait
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from math import ceil
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sept.config import DRAWN, Classify, Detect, Experiment, Segment
 from sept.cost import KNOWN
 from sept.errors import ConfigError
 from sept.machine import Machine
+from sept.store import Step
 
 FOLDER = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker makes ahead: torch's default
@@ -32,10 +33,10 @@ def free_bytes(folder: Path = FOLDER) -> int | None:
 
 
 def require(
-    e: Experiment, machine: Machine, stages: Collection[str], free: Callable[[], int | None] = free_bytes
+    e: Experiment, machine: Machine, steps: Iterable[Step], free: Callable[[], int | None] = free_bytes
 ) -> None:
-    """ConfigError when the data workers of one of these stages, those that are to be built, would fill it."""
-    held = {stage: batch_bytes(e, machine, stage) for stage in STAGES if stage in stages}
+    """ConfigError when the data workers of one of these steps, those that are to be built, would fill it."""
+    held = {step.stage: batch_bytes(e, machine, step.stage) for step in steps if _has_workers(e, step)}
     if not machine.workers or not any(held.values()):
         return
     stage = max(held, key=lambda name: held[name])
@@ -48,6 +49,12 @@ def require(
         f"where {there / GIB:.2g} GiB are free: start the container with `docker run --shm-size={ceil(needed / GIB)}g` "
         f"or `--ipc=host`, or set hardware.workers={fitting}"
     )
+
+
+def _has_workers(e: Experiment, step: Step) -> bool:
+    """Whether a step has more to read at a time than one batch, which needs no worker (sept.data.loading)."""
+    embeds = step.stage in ("features", "queries")
+    return step.stage in STAGES and not (embeds and step.estimate["images"] <= e.retriever.batch_size)
 
 
 def needed_bytes(batches: int, workers: int) -> int:

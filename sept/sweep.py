@@ -42,7 +42,7 @@ def _search(selections: Sequence[Step], e: Experiment) -> None:
 
     try:
         store, machine = Store(e.store.root), resolve(e.hardware)
-        shared_memory.require(e, machine, {each.stage for step in selections for each in store.missing(step)})
+        shared_memory.require(e, machine, [each for step in selections for each in store.missing(step)])
         with oom.translated():
             tasks, images = prepare(selections, store, machine)
     except Interrupted:
