@@ -3,8 +3,8 @@
 Lightning's own launcher runs the whole program again, and in a sweep the whole sweep; here the program stays one
 process, which starts the others on one piece of work, hands signals on to them and raises what they raise.
 
-A process that fails says so before it leaves the group: those that wait for it in a collective fail next (gloo), or wait
-on (NCCL), and what they say of it is no reason.
+A process that fails says so before it leaves the group: those that wait for it in a collective fail next (gloo), or
+wait on (NCCL), and what they say of it is no reason.
 """
 
 import multiprocessing
@@ -42,9 +42,9 @@ def place() -> tuple[int, int]:
 def run(work: Callable[[Machine], Any], machine: Machine) -> None:
     """Calls work(machine of its rank) in `machine.devices` new processes, which may form a torch.distributed group.
 
-    `work` must be picklable. Returns when all have returned; when one fails, the others are ended. Raises what the first
-    one raised: a SeptError as it is, OutOfMemory for a GPU's memory that ran out, ProcessError for anything else, whose
-    traceback is on stderr; Interrupted after a signal, and when a process was killed.
+    `work` must be picklable. Returns when all have returned; when one fails, the others are ended. Raises what the
+    first one raised: a SeptError as it is, OutOfMemory for a GPU's memory that ran out, ProcessError for anything else,
+    whose traceback is on stderr; Interrupted after a signal, and when a process was killed.
     """
     job = pickle.dumps((work, machine))  # torch's own pickling would have all processes write to the same tensors
     port = _free_port()
@@ -117,7 +117,8 @@ def _watch(members: Sequence[_Member], flag: Flag) -> None:
         if flag.received and not handed_on:
             handed_on = True
             _hand_on(flag, members)
-        if any([member.failed for member in members]) and last == float("inf"):
+        failed = [member.failed for member in members]  # of all: each is listened to
+        if any(failed) and last == float("inf"):
             last = time.monotonic() + GRACE_S
 
 
@@ -193,7 +194,7 @@ def _reason(members: Sequence[_Member], flag: Flag) -> Exception | None:
     killed = [death for death in deaths if death != signal.SIGABRT.name]
     if killed or (deaths and not failures):
         return _interrupted(f"the end of one of its processes, {(killed or deaths)[0]}")
-    return (failures or said or [None])[0]
+    return next(iter(failures or said), None)
 
 
 def _interrupted(cause: str) -> Interrupted:

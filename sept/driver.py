@@ -124,7 +124,9 @@ def why_unusable() -> str | None:
     reported, newest = driver.devices(), driver.version()
     supports = f"the driver reports {reported} CUDA devices and supports CUDA {newest[0]}.{newest[1]}"
     if build.cuda is None:
-        return f"{supports}, but torch {build.version} was built without CUDA: install one for CUDA {newest[0]}, {REMEDY}"
+        return (
+            f"{supports}, but torch {build.version} was built without CUDA: install one for CUDA {newest[0]}, {REMEDY}"
+        )
     if build.cuda[0] > newest[0] > 0:
         return (
             f"{supports}, but torch {build.version} was built for CUDA {build.cuda[0]}.{build.cuda[1]}: update the "

@@ -26,7 +26,8 @@ def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
 class Machine:
     """accelerator: cpu, cuda, or cuda:N in a process that has one of several. devices: processes that share a
     self-supervised training, of which this is the one of `rank`. workers: of each device. chunk: images encoded at a
-    time; None: the whole batch; auto: what fits. search_bytes: memory for what a search finds. precision: Lightning's name. loggers: further Lightning loggers, for a stage's name and spec."""
+    time; None: the whole batch; auto: what fits. search_bytes: memory for what a search finds. precision: Lightning's
+    name. loggers: further Lightning loggers, for a stage's name and spec."""
 
     accelerator: str = "cpu"
     devices: int = 1
@@ -49,7 +50,8 @@ class Machine:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated in some versions; torch.compile reads it, and it must agree
             torch.backends.cudnn.allow_tf32 = False
-        for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+        backends: Any = torch.backends  # its types do not name all parts
+        for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
             part.fp32_precision = "ieee"
         self.select_device()
 

@@ -45,9 +45,9 @@ def require(
         return
     fitting = max(0, int((there / SLACK / held[stage] - HELD) / PREFETCHED))
     raise ConfigError(
-        f"hardware.workers={machine.workers}: in {stage} they hold up to {needed / GIB:.2g} GiB of batches in {FOLDER}, "
-        f"where {there / GIB:.2g} GiB are free: start the container with `docker run --shm-size={ceil(needed / GIB)}g` "
-        f"or `--ipc=host`, or set hardware.workers={fitting}"
+        f"hardware.workers={machine.workers}: in {stage} they hold up to {needed / GIB:.2g} GiB of batches in "
+        f"{FOLDER}, where {there / GIB:.2g} GiB are free: start the container with "
+        f"`docker run --shm-size={ceil(needed / GIB)}g` or `--ipc=host`, or set hardware.workers={fitting}"
     )
 
 

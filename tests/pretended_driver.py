@@ -8,7 +8,10 @@ SOURCE = r"""
 #include <stdlib.h>
 #include <string.h>
 
-static int number(const char *name, int otherwise) { const char *text = getenv(name); return text ? atoi(text) : otherwise; }
+static int number(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
 
 int cuInit(unsigned flags) {
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");

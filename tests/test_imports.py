@@ -8,7 +8,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors", "config", "compose", "store", "results", "paper"],
-    ["models", "losses", "optim", "cost", "driver", "machine", "oom", "shared_memory", "signals", "progress", "engines", "distributed"],
+    [
+        "models",
+        "losses",
+        "optim",
+        "cost",
+        "driver",
+        "machine",
+        "oom",
+        "shared_memory",
+        "signals",
+        "progress",
+        "engines",
+        "distributed",
+    ],
     ["data"],
     ["retrieval"],
     ["learners", "fit", "watch"],

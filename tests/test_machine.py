@@ -64,7 +64,7 @@ def test_auto_takes_the_gpus_that_are_there(gpus):
     found = resolve(Hardware(devices=2))
     assert (found.accelerator, found.precision, found.workers) == ("cuda", "bf16-mixed", max(1, CORES // 2))
     assert resolve(Hardware(precision="32")).precision == "32-true"
-    with pytest.raises(ConfigError, match="hardware.devices=3: the driver reports 2 CUDA devices"):
+    with pytest.raises(ConfigError, match=r"hardware.devices=3: the driver reports 2 CUDA devices"):
         resolve(Hardware(devices=3))
 
 
@@ -72,7 +72,7 @@ def test_without_a_driver_auto_is_the_cpu_and_says_nothing(no_driver, caplog):
     found = resolve(Hardware())
     assert (found.accelerator, found.precision, found.workers, found.threads) == ("cpu", "32-true", 0, CORES)
     assert caplog.messages == []
-    with pytest.raises(ConfigError, match="cuda: the driver reports no CUDA device; or use hardware.accelerator=cpu"):
+    with pytest.raises(ConfigError, match=r"cuda: the driver reports no CUDA device; or use hardware.accelerator=cpu"):
         resolve(Hardware(accelerator="cuda"))
 
 
@@ -91,7 +91,7 @@ def test_workers_are_the_cores_of_each_device_and_no_more_than_it_needs(cores, d
 
 @pytest.mark.parametrize("workers", [-1, "many", 1.5, True, None])
 def test_workers_that_are_no_number_are_refused(workers):
-    with pytest.raises(ConfigError, match="hardware.workers=.*: auto or a number"):
+    with pytest.raises(ConfigError, match=r"hardware.workers=.*: auto or a number"):
         Hardware(workers=workers).check()
     Hardware(workers="auto").check()
     Hardware(workers=0).check()
@@ -152,7 +152,11 @@ TORCHES = {
     ("build", "driver_cuda", "told"),
     [
         ("cpu", 12080, "supports CUDA 12.8, but torch 2.11.0+cpu was built without CUDA: install one for CUDA 12, or"),
-        ("13.2", 12080, "2 CUDA devices and supports CUDA 12.8, but torch 2.15.0+cu132 was built for CUDA 13.2: update"),
+        (
+            "13.2",
+            12080,
+            "2 CUDA devices and supports CUDA 12.8, but torch 2.15.0+cu132 was built for CUDA 13.2: update",
+        ),
         ("13.2", 13000, ""),  # a minor version of CUDA runs on every driver of its major one
         ("12.8", 13000, ""),
         ("unknown", 12080, ""),
@@ -227,9 +231,9 @@ def test_a_worker_of_an_engine_takes_its_device_before_it_makes_its_work(selecte
     monkeypatch.setattr(torch.cuda, "set_device", CALLS.append)
     CALLS.clear()
     assert Worker().start(pickle.dumps(partial(made, [])), "cuda:3") is None
-    assert [3, "cuda:3"] == CALLS
+    assert CALLS == [3, "cuda:3"]
     assert Worker().start(pickle.dumps(partial(made, [])), "cpu") is None
-    assert [3, "cuda:3", "cpu"] == CALLS
+    assert CALLS == [3, "cuda:3", "cpu"]
 
 
 def test_train_tells_it_in_one_line(library, tmp_path):

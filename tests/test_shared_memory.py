@@ -1,4 +1,4 @@
-"""Batches of data workers that /dev/shm does not hold are told before the run, by the sizes that batches really have."""
+"""Batches of data workers that /dev/shm does not hold are told before the run, by the sizes that batches have."""
 
 import os
 import subprocess
@@ -94,8 +94,8 @@ def test_the_default_of_docker_is_refused_with_the_remedies(paper):
     with pytest.raises(ConfigError) as told:
         require(paper, EIGHT, missing("pool", "pretrain", "finetune"), docker)
     assert str(told.value) == (
-        "hardware.workers=8: in pretrain they hold up to 2.8 GiB of batches in /dev/shm, where 0.062 GiB are free: start "
-        "the container with `docker run --shm-size=3g` or `--ipc=host`, or set hardware.workers=0"
+        "hardware.workers=8: in pretrain they hold up to 2.8 GiB of batches in /dev/shm, where 0.062 GiB are free: "
+        "start the container with `docker run --shm-size=3g` or `--ipc=host`, or set hardware.workers=0"
     )
 
 
