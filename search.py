@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import compose, config, console
+from sept import compose, config, console, oom, shared_memory
 from sept.errors import SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -33,11 +33,13 @@ def search(e: config.Experiment) -> None:
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
             console.tell_plan(step, store)
+            shared_memory.require(e, pipeline.machine, store.missing(step))
             store.make(step)
         from sept import show  # brings torch
 
         tell = show.show_selection if e.query.path is None else show.show_matches
-        print(tell(e, pipeline, store, Path("outputs")))
+        with oom.translated("search", oom.remedy("selection", e)):
+            print(tell(e, pipeline, store, Path("outputs")))
 
 
 def rewritten(arguments: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import compose, config, console, tables
+from sept import compose, config, console, shared_memory, tables
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -55,6 +55,7 @@ def run(e: config.Experiment) -> dict | None:
     since = float(os.environ.get(STARTED, time.time()))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
     console.tell_plan(step, store)
+    shared_memory.require(e, pipeline.machine, store.missing(step))
     store.make(step)
     done = row(e, step, store)
     assert done is not None

@@ -414,7 +414,7 @@ class Hardware:
 
     accelerator: str = "auto"
     devices: int = 1  # that share a self-supervised training: GPUs, or processes on CPUs
-    workers: int = 0  # of data loaders; 0 reads in the training process
+    workers: Any = "auto"  # data loaders of each device; 0 reads in the training process; auto: cores a GPU, 0 on CPUs
     chunk: Any = "auto"  # images encoded at a time where a batch does not fit; null: the whole batch; auto: what fits
     compile: bool = False  # encoders and augmentation by torch.compile; rounds differently, so it counts in keys
     threads: int | None = None  # of torch; null: as many as cores
@@ -427,6 +427,8 @@ class Hardware:
         _one_of("hardware.precision", self.precision, ("auto", "32", "bf16-mixed"))
         _positive("hardware.devices", self.devices)
         _positive("hardware.search_mib", self.search_mib)
+        if self.workers != "auto" and not (type(self.workers) is int and self.workers >= 0):
+            raise ConfigError(f"hardware.workers={self.workers}: auto or a number of processes, 0 for none")
         if self.chunk not in ("auto", None) and not (isinstance(self.chunk, int) and self.chunk > 0):
             raise ConfigError(f"hardware.chunk={self.chunk}: auto, null or a number of images, at least 1")
 

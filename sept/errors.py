@@ -25,6 +25,18 @@ class StorageError(SeptError, OSError):
     exit_code = 74
 
 
+class OutOfMemory(SeptError, MemoryError):
+    """A GPU has no room for what a stage asks of it."""
+
+    exit_code = 71
+
+
+class ProcessError(SeptError, RuntimeError):
+    """A process of a shared training failed in a way that nobody foresaw; it has printed its traceback."""
+
+    exit_code = 70
+
+
 class NonFiniteError(SeptError, ArithmeticError):
     """A loss, gradient or weight became NaN or infinite."""
 

@@ -52,7 +52,7 @@ def fit(
     Lightning loggers beside the CSV file. Raises Interrupted after saving when a signal arrives, NonFiniteError when
     the loss or a weight is not finite.
     """
-    machine.use_threads()
+    machine.configure_torch()
     first_rank = machine.rank == 0
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
@@ -259,6 +259,6 @@ def _quiet() -> None:
     """Silence Lightning's greetings, its advice on settings that are meant, and deprecations in its own code."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
-    settings = (".*does not have many workers.*", ".*is smaller than the logging interval.*")
+    settings = (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*GPU available but.*")
     for message in (*settings, ".*LeafSpec.*", ".*broadcast_buffers.*", ".*all_gather is deprecated.*"):
         warnings.filterwarnings("ignore", message=message)

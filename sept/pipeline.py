@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sept import cost
+from sept import cost, oom
 from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, Experiment
 from sept.data import locate, tasks
 from sept.data.annotated import draw_images
@@ -223,7 +223,7 @@ class Pipeline:
         r = self.e.retriever
         return self._step(
             "features",
-            spec={"preprocess": asdict(r.preprocess)},
+            spec={"preprocess": asdict(r.preprocess), "precision": self.machine.precision},
             inputs={"pool": pool, "retriever": self.retriever()},
             slug=f"{pool.slug}-{r.name}",
             estimate={
@@ -260,6 +260,7 @@ class Pipeline:
             "queries",
             spec={
                 "preprocess": asdict(e.retriever.preprocess),
+                "precision": self.machine.precision,
                 "query": e.query.name,
                 "shot": asdict(e.shot),
                 "shot_seed": e.seed,
@@ -430,7 +431,8 @@ class Pipeline:
 
         def build(folder: Path, artefacts: Mapping[str, Artefact]) -> Mapping[str, Any]:
             stages = import_module(f"sept.stages.{stage}")
-            return stages.build(folder, artefacts, spec, **given)
+            with oom.translated(stage, oom.remedy(stage, self.e)):
+                return stages.build(folder, artefacts, spec, **given)
 
         return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
 

@@ -72,8 +72,8 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     assert e.query.path is not None
     examples = _looked_up(Path(e.query.path))
     pool, features = _pool(pipeline, store), _features(pipeline, store)
-    retriever = store.make(pipeline.retriever())
-    encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.machine, e.retriever.batch_size)
+    retriever, precision = store.make(pipeline.retriever()), pipeline.features()[0].spec["precision"]
+    encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.machine, e.retriever.batch_size, precision)
     vectors, _ = encoder(reader(examples, e.retriever.preprocess.resize), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 
+from sept import oom, shared_memory
 from sept.config import EXACT, Experiment
 from sept.errors import ConfigError, DataError, Interrupted, SeptError
 from sept.machine import resolve
@@ -40,7 +41,10 @@ def _search(selections: Sequence[Step], e: Experiment) -> None:
     from sept.stages.together import prepare
 
     try:
-        tasks, images = prepare(selections, Store(e.store.root), resolve(e.hardware))
+        store, machine = Store(e.store.root), resolve(e.hardware)
+        shared_memory.require(e, machine, [each for step in selections for each in store.missing(step)])
+        with oom.translated():
+            tasks, images = prepare(selections, store, machine)
     except Interrupted:
         raise
     except SeptError:

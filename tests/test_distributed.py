@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import collective
 import lightning as L
 import micro
 import pytest
 import torch
 
 from sept import distributed
-from sept.errors import ConfigError, Interrupted, NonFiniteError
+from sept.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory, ProcessError
 from sept.fit import Checkpoint
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
@@ -107,6 +108,24 @@ def interrupt_parent(machine: Machine) -> None:
     if machine.rank == 1:
         os.kill(os.getppid(), signal.SIGUSR1)
     time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("failing", "kind", "told"),
+    [
+        ("bug", ProcessError, "process 1 of a shared training failed and the others were ended: RuntimeError: a bug"),
+        ("memory", OutOfMemory, "a GPU's memory ran out: 2.00 GiB more was asked for, 1.20 GiB was free of the card's"),
+        ("kill", Interrupted, "stopped by the end of one of its processes, SIGKILL"),
+    ],
+)
+def test_one_that_fails_while_the_others_wait_for_it_ends_all_and_is_the_reason(failing, kind, told, capfd):
+    start = time.monotonic()
+    with pytest.raises(kind) as found:
+        distributed.run(partial(collective.alone, failing), TWO)
+    assert time.monotonic() - start < 60
+    assert str(found.value).startswith(told)
+    assert len(str(found.value).splitlines()) == 1
+    assert ("RuntimeError: a bug" in capfd.readouterr().err) == (failing == "bug")  # with its traceback
 
 
 def test_what_one_process_raises_ends_all_and_is_raised():

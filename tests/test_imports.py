@@ -8,7 +8,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors", "config", "compose", "store", "results", "paper"],
-    ["models", "losses", "optim", "cost", "machine", "signals", "progress", "engines", "distributed"],
+    [
+        "models",
+        "losses",
+        "optim",
+        "cost",
+        "driver",
+        "machine",
+        "oom",
+        "shared_memory",
+        "signals",
+        "progress",
+        "engines",
+        "distributed",
+    ],
     ["data"],
     ["retrieval"],
     ["learners", "fit", "watch"],
@@ -38,7 +51,10 @@ TORCHLESS = [
     "sweep.py",
     "console.py",
     *(f"tables/{path.name}" for path in sorted((ROOT / "sept" / "tables").glob("*.py"))),
+    "driver.py",
     "machine.py",
+    "oom.py",
+    "shared_memory.py",
     "hub.py",
     *(f"tracking/{name}.py" for name in ("__init__", "run", "workspace")),
 ]

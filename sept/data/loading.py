@@ -81,7 +81,9 @@ def loader(
     workers: int,
     join: Callable[[list], dict[str, Any]] | None = None,
 ) -> DataLoader:
-    """Batches in the sampler's order, read by `workers` processes (0: by this one), joined by `collate` or `join`."""
+    """Batches in the sampler's order, read by at most `workers` processes (0: by this one), joined by `collate` or
+    `join`. A worker reads whole batches: more than there are would start for nothing, and one batch needs none."""
+    workers = min(workers, len(batches)) if len(batches) > 1 else 0  # type: ignore[arg-type]
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
         multiprocessing.set_forkserver_preload(["__main__", __name__, type(dataset).__module__])

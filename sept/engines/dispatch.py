@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sept.errors import ConfigError, DataError, Interrupted, SeptError
 from sept.machine import Machine
+from sept.oom import out_of_memory
 from sept.signals import Flag
 
 Work = Callable[[int], None]
@@ -34,8 +35,8 @@ def failure_of(action: Callable[[], Any]) -> Failure:
         action()
     except SeptError as error:
         return error
-    except Exception:
-        return traceback.format_exc()
+    except Exception as error:
+        return out_of_memory(error) or traceback.format_exc()
     return None
 
 

@@ -27,9 +27,11 @@ class Needs:
 
     @classmethod
     def of(cls, nodes: Sequence[Node], machine: Machine) -> "Needs":
-        """A GPU each where the cluster has some, with a core for it and for each process that reads images."""
-        if any(node.gpus for node in nodes):
-            return cls(1 + machine.workers, 1)
+        """A GPU each where the cluster has some, with a core for it and for each process that reads images, as far as
+        its nodes have them: `hardware.workers=auto` goes by the cores of this machine."""
+        shares = [node.cpus // node.gpus for node in nodes if node.gpus]
+        if shares:
+            return cls(max(1, min(1 + machine.workers, max(shares))), 1)
         return cls(share(machine, "cpu").threads, 0)
 
     @property

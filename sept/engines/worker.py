@@ -6,6 +6,7 @@ import signal
 import sys
 
 from sept.engines.dispatch import Failure, Work, failure_of
+from sept.machine import Machine
 
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
@@ -25,6 +26,7 @@ class Worker:
         """job: the pickled `make`."""
 
         def begin() -> None:
+            Machine(device).select_device()  # before anything of this process can open a context on another
             self.work = pickle.loads(job)(device)
 
         return failure_of(begin)

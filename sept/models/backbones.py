@@ -80,10 +80,11 @@ def tokens(vit: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def retrieval_features(vit: nn.Module, images: Tensor) -> Tensor:
     """concat([CLS], mean of patch tokens), both after the final LayerNorm, L2-normalised as a whole: (B, 2D).
 
-    SEPT, Retrieval Pipeline: "the combination of [CLS] token and patch tokens", 768 = 2 x 384 for ViT-S.
+    SEPT, Retrieval Pipeline: "the combination of [CLS] token and patch tokens", 768 = 2 x 384 for ViT-S. In float32
+    from the tokens on, whatever autocast gave them.
     """
     cls, patches = tokens(vit, images)
-    return F.normalize(torch.cat([cls, patches.mean(dim=1)], dim=1).float(), dim=1)
+    return F.normalize(torch.cat([cls.float(), patches.float().mean(dim=1)], dim=1), dim=1)
 
 
 def swin_layer_id(name: str, depths: tuple[int, ...]) -> int:

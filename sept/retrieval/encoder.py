@@ -35,17 +35,28 @@ class EncodedViews(Dataset):
 
 
 class Encoder:
-    """A ViT with its weights and preprocessing; gives concat([CLS], mean patch), L2-normalised, float32."""
+    """A ViT with its weights and preprocessing; gives concat([CLS], mean patch), L2-normalised, float32.
+
+    precision: "bf16-mixed" runs the network under bfloat16 autocast. The features' own, whatever the machine's is.
+    """
 
     def __init__(
-        self, retriever: Path, model: Model, preprocess: Preprocess, machine: Machine, batch_size: int
+        self,
+        retriever: Path,
+        model: Model,
+        preprocess: Preprocess,
+        machine: Machine,
+        batch_size: int,
+        *,
+        precision: str = "32-true",
     ) -> None:
         self.preprocess, self.machine, self.batch_size = preprocess, machine, batch_size
+        self.mixed = precision == "bf16-mixed"
         self.device = torch.device(machine.accelerator)
         self.vit = build(model.name, model.args, side=preprocess.crop).eval().requires_grad_(False)
         load_backbone(self.vit, retriever / WEIGHTS)
         self.vit.to(self.device)
-        machine.use_threads()
+        machine.configure_torch()
 
     @torch.inference_mode()
     def __call__(
@@ -55,7 +66,8 @@ class Encoder:
         batches = [list(which[start : start + self.batch_size]) for start in range(0, len(which), self.batch_size)]
         vectors, failures, done = [], [], 0
         for batch in loader(EncodedViews(read, self.preprocess), batches, self.machine.workers):
-            features = retrieval_features(self.vit, normalise(batch["view"].to(self.device)))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+                features = retrieval_features(self.vit, normalise(batch["view"].to(self.device)))
             failed = [place for place, reason in enumerate(batch["failure"]) if reason]
             features[failed] = 0
             failures += [(done + place, batch["failure"][place]) for place in failed]

@@ -26,11 +26,11 @@ NAMED_SKIPS = 1_000  # in the manifest; all are in the shards' own files
 
 
 def open_encoder(
-    retriever: Artefact, preprocess: Preprocess, machine: Machine, batch_size: int
+    retriever: Artefact, preprocess: Preprocess, machine: Machine, batch_size: int, precision: str
 ) -> tuple[Encoder, Model]:
-    """The encoder of a retriever artefact."""
+    """The encoder of a retriever artefact, computing in the precision of the features that it makes or goes with."""
     model = Model(**retriever.manifest["spec"]["model"])
-    return Encoder(retriever.path, model, preprocess, machine, batch_size), model
+    return Encoder(retriever.path, model, preprocess, machine, batch_size, precision=precision), model
 
 
 def skipped(pool: Union, row: int, reason: str) -> Skip:
@@ -109,7 +109,7 @@ class Embedding:
         pool = open_pool({"pool0": self.pool}, [self.place])
         preprocess = Preprocess(**self.spec["preprocess"])
         machine = engines.share(self.machine, device)
-        encoder, _ = open_encoder(self.retriever, preprocess, machine, self.batch_size)
+        encoder, _ = open_encoder(self.retriever, preprocess, machine, self.batch_size, self.spec["precision"])
         read = partial(pool.image, side=preprocess.resize)
 
         def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:

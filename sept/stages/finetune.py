@@ -61,7 +61,7 @@ def build(
 @torch.no_grad()  # in inference mode the move to a device would leave weights that cannot be trained
 def _frozen(learner: Classifier, shots: Tests, tests: Any, machine: Machine) -> float:
     """Nearest-class-mean top-1 on the features that fine-tuning starts from."""
-    machine.use_threads()
+    machine.configure_torch()
     device = torch.device(machine.accelerator)
     model: Any = learner.model.to(device).eval()
 

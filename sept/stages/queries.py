@@ -32,7 +32,7 @@ def build(
     batch_size: int,
 ) -> dict[str, Any]:
     ids, classes, read, preprocess = images(inputs["task"], place, spec)
-    encoder, model = open_encoder(inputs["retriever"], preprocess, machine, batch_size)
+    encoder, model = open_encoder(inputs["retriever"], preprocess, machine, batch_size, spec["precision"])
     vectors, failures = encoder(read, range(len(ids)))
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)

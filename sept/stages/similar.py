@@ -61,8 +61,9 @@ def build(
     for part in numbered(inputs, "features"):
         _require_same_encoder(part, inputs["queries"])
     features = joined(inputs)
-    preprocess = Preprocess(**inputs["queries"].manifest["spec"]["preprocess"])
-    encoder, _ = open_encoder(inputs["retriever"], preprocess, machine, batch_size)
+    made = inputs["queries"].manifest["spec"]
+    preprocess = Preprocess(**made["preprocess"])
+    encoder, _ = open_encoder(inputs["retriever"], preprocess, machine, batch_size, made["precision"])
     spot.check(features, pool, encoder)
     vectors, ids, classes = query_stage.load(inputs["queries"])
     copies = Copies(pool, test_images(inputs["task"], task_place), machine)
@@ -201,9 +202,12 @@ def _none(rows: np.ndarray) -> np.ndarray:
 
 
 def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
-    """Vectors are comparable only when one encoder and one preprocessing made them (rule R6)."""
+    """Vectors are comparable only when one encoder, preprocessing and precision made them (rule R6)."""
     pool, task = (
-        {"retriever": each.manifest["inputs"]["retriever"], "preprocess": each.manifest["spec"]["preprocess"]}
+        {
+            "retriever": each.manifest["inputs"]["retriever"],
+            **{name: each.manifest["spec"][name] for name in ("preprocess", "precision")},
+        }
         for each in (features, queries)
     )
     if pool != task:

@@ -30,7 +30,7 @@ def prepare(selections: Sequence[Step], store: Store, machine: Machine) -> tuple
         wanted[key] = vectors, max(known, depth)
     features = joined(made)
     if len(wanted) > 1:
-        machine.use_threads()
+        machine.configure_torch()
         with progress("search", features.rows) as advance:
             found = search_many(
                 [*wanted.values()], features, machine.accelerator, progress=done(advance), memory=machine.search_bytes

@@ -1,0 +1,32 @@
+"""Work of a process that fails alone in the middle of what all do together; imports little, as new processes do it."""
+
+import os
+import signal
+
+import torch
+import torch.distributed as dist
+
+from sept.machine import Machine
+
+STEPS, AT = 10, 5
+
+
+def alone(how: str, machine: Machine) -> None:
+    """The second process fails before a sum of all that the first waits in. how: bug, memory or kill."""
+    dist.init_process_group("gloo", rank=machine.rank, world_size=machine.devices)
+    numbers = torch.ones(1000)
+    for step in range(STEPS):
+        if machine.rank == 1 and step == AT:
+            _fail(how)
+        dist.all_reduce(numbers)
+
+
+def _fail(how: str) -> None:
+    if how == "bug":
+        raise RuntimeError("a bug")
+    if how == "memory":
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79.15 GiB "
+            "of which 1.20 GiB is free."
+        )
+    os.kill(os.getpid(), signal.SIGKILL)
