@@ -410,13 +410,13 @@ class Task:
 
 @dataclass
 class Hardware:
-    """Where and how the work runs; never part of a result's identity, except `precision`."""
+    """Where and how the work runs; never part of a result's identity, except `precision` and `compile`."""
 
     accelerator: str = "auto"
     devices: int = 1  # that share a self-supervised training: GPUs, or processes on CPUs
     workers: Any = "auto"  # data loaders of each device; 0 reads in the training process; auto: cores a GPU, 0 on CPUs
     chunk: Any = "auto"  # images encoded at a time where a batch does not fit; null: the whole batch; auto: what fits
-    compile: bool = False  # encoders and augmentation by torch.compile; rounds differently, so it counts in keys
+    compile: bool = False  # encoders of a self-supervised training by torch.compile: rounds differently, counts in keys
     threads: int | None = None  # of torch; null: as many as cores
     search_mib: int = 1024  # memory for what a search finds, beside two blocks of features
     precision: str = "auto"  # auto: bf16-mixed on GPUs, 32 on CPUs
@@ -429,7 +429,7 @@ class Hardware:
         _positive("hardware.search_mib", self.search_mib)
         if self.workers != "auto" and not (type(self.workers) is int and self.workers >= 0):
             raise ConfigError(f"hardware.workers={self.workers}: auto or a number of processes, 0 for none")
-        if self.chunk not in ("auto", None) and not (isinstance(self.chunk, int) and self.chunk > 0):
+        if self.chunk not in ("auto", None) and not (type(self.chunk) is int and self.chunk > 0):
             raise ConfigError(f"hardware.chunk={self.chunk}: auto, null or a number of images, at least 1")
 
 

@@ -1,7 +1,9 @@
 """What the work runs on, resolved from `hardware`; nothing here but the precision changes a result."""
 
+import gc
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,6 +67,14 @@ class Machine:
 
         if torch.cuda.is_available():
             torch.cuda.set_device(int(index) if index else self.rank)
+
+    def release(self) -> None:
+        """Give back what a stage held on a GPU, which the next one may need: trainer and learner hold each other."""
+        torch = sys.modules.get("torch")
+        if self.accelerator != "cpu" and torch is not None:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Machine:

@@ -60,5 +60,5 @@ def remedy(stage: str, e: Experiment) -> str:
         case "features" | "queries":
             return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; results stay)"
         case "finetune" | "detect" | "segment":
-            return f"{chunk}, or a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
+            return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
     return search

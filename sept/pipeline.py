@@ -122,7 +122,8 @@ class Pipeline:
                 "epochs": epochs,
                 "seed": e.seed,
                 "precision": self.machine.precision,
-            },
+            }
+            | self._compiled(),
             inputs={"subset": self.subset(selection, recipe.store_side)},
             slug=f"{selection.slug}-seed{e.seed}",
             estimate={
@@ -292,7 +293,8 @@ class Pipeline:
                 "model": asdict(r.model),
                 "seed": r.seed,
                 "precision": self.machine.precision,
-            },
+            }
+            | self._compiled(),
             inputs={"subset": self.subset(curated, r.preprocess.resize)},
             slug=r.name,
             estimate={"images": images * r.train.epochs, "flops": cost.ibot_flops(r.train, r.model, steps)},
@@ -411,6 +413,10 @@ class Pipeline:
         share = (shot.share or 1.0) * task.estimate["images"]
         return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
 
+    def _compiled(self) -> dict[str, bool]:
+        """What a compiled network has in its spec: it rounds differently."""
+        return {"compiled": True} if self.machine.compile else {}
+
     def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
         file, digest = self._present(weights, lambda: _digested(weights), (Path(weights), weights))
         spec = {"model": model, "sha256": digest, "branch": branch}
@@ -431,8 +437,11 @@ class Pipeline:
 
         def build(folder: Path, artefacts: Mapping[str, Artefact]) -> Mapping[str, Any]:
             stages = import_module(f"sept.stages.{stage}")
-            with oom.translated(stage, oom.remedy(stage, self.e)):
-                return stages.build(folder, artefacts, spec, **given)
+            try:
+                with oom.translated(stage, oom.remedy(stage, self.e)):
+                    return stages.build(folder, artefacts, spec, **given)
+            finally:
+                self.machine.release()
 
         return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
 

@@ -79,6 +79,7 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "hardware": set(),
     "engine": set(),
     "leak": {"selection"},
+    "hardware.compile": {"retriever", "pretrain"},
     "hardware.precision": {"retriever", "features", "queries", "pretrain", "finetune"},
     "logger": set(),
     "store": set(),

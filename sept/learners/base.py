@@ -44,7 +44,9 @@ class Learner(L.LightningModule):
         """`function` by torch.compile, where this learner is to be compiled."""
         if not self.compile_networks:
             return function
-        return self._compiled.setdefault(function, torch.compile(function))
+        if function not in self._compiled:
+            self._compiled[function] = torch.compile(function)
+        return self._compiled[function]
 
     def lr(self, step: int, scale: float = 1.0) -> float:
         """The rate of a parameter group whose peak is `scale` times the learner's."""
