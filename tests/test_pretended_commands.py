@@ -16,7 +16,7 @@ from sept.gpu.pretended import OPERATORS, Device, pretended
 sys.path.insert(0, str(conftest.ROOT))
 pytestmark = pytest.mark.slow
 
-DEVICE = ["hardware.accelerator=cuda", "hardware.threads=1"]
+DEVICE = ["hardware.accelerator=cuda", "hardware.threads=1", "hardware.workers=0"]
 CLASSIFIED = [setting for setting in conftest.TINY if not setting.startswith("hardware.")]
 SCENES = [
     *("retriever=ibot_micro", "pool=patterns_scenes", "pool.images=400", "budget.images=32", "compute.epochs=2"),
@@ -49,6 +49,7 @@ def test_train_runs_to_its_row(name: str, tmp_path: Path) -> None:
     assert row["status"] == "done"
     assert 0 <= row["score"] <= 100
     assert device.counts[OPERATORS] > 1000
+    assert device.memory.held == 0  # stages have let go what they had
 
 
 def test_search_draws_its_gallery_and_looks_a_photo_up(

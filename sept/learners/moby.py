@@ -86,13 +86,13 @@ class MoBy(SelfSupervised):
 
     def _features(self, branch: Any, images: Tensor) -> list[Tensor]:
         """Encoder features (B, D) of each view, of the whole batch. images: the views of `together`."""
-        features = self.encode(_pooled, branch["encoder"], [images], VIEWS)
+        features = self.encode(pooled, branch["encoder"], [images], VIEWS)
         return apart(self.gathered(features), VIEWS)
 
     def encode_blank(self, images: int) -> Tensor:
         side = self.recipe.side
         blank = torch.zeros(VIEWS * images, 3, side, side, device=self.device)
-        return self.encode(_pooled, self.encoder, [blank], VIEWS)  # type: ignore[no-any-return]
+        return self.encode(pooled, self.encoder, [blank], VIEWS)  # type: ignore[no-any-return]
 
     def bytes_beside(self, images: int) -> int:
         r = self.recipe  # of projector and predictor the hidden layer before and after BatchNorm and ReLU; the logits
@@ -110,7 +110,7 @@ class MoBy(SelfSupervised):
         torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
 
 
-def _pooled(encoder: nn.Module, images: Tensor) -> Tensor:
+def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
     """Features (n, D) of images (n, 3, H, W)."""
     return encoder(images)  # type: ignore[no-any-return]
 

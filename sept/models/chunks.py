@@ -83,13 +83,12 @@ def _saved(forward: Callable[[], Any]) -> int:
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = storage
-        return tensor
+        return tensor.detach()  # an output that its own graph held would never be freed
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         output = forward()
-    size = sum(storage.nbytes() for storage in saved.values())
-    del output
-    return size
+    del output  # until here, so that no storage takes another's place
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 def fitting(images: int, each: int, free: int) -> Chunk | None:
