@@ -7,7 +7,7 @@ lint:
 	mypy
 
 test:
-	pytest
+	pytest -n auto --dist loadfile
 
 # Trains the micro retriever anew and puts it where `retriever=ibot_micro` reads it.
 retriever:
