@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageFilter
 from timm.data import create_transform
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch.utils.data import Dataset
 from torchvision import transforms as tv
 
 from sept.config import Preprocess, Pretrain
@@ -41,6 +42,7 @@ SMALL, SMALL_SIDE = 40, 32  # the embedded world
 FINETUNE_SCALE, FLIP, COLOR_JITTER = (0.08, 1.0), 0.5, 0.4
 RAND_AUGMENT = "rand-m9-inc1"  # the recipe's without mstd0.5, with which timm itself may stop at Pillow 13's posterize
 BATCH = 16
+HANDED_OVER = (16, 256)
 SPECTRUM, CONTRAST = 1.2, 55  # amplitude falls with this power of the frequency; grey levels of deviation
 TO_FLOAT = [tv.ToTensor(), tv.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)]
 
@@ -173,6 +175,22 @@ def loaded(files: list[bytes], workers: int, images: int) -> float:
     return (len(batches) - warm) * BATCH / (time.perf_counter() - start)
 
 
+class Pixelled(Dataset):
+    """Views without work: what is left is joining them and handing them over."""
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {"view": torch.full((3, SIDE, SIDE), i % 256, dtype=torch.uint8)}
+
+
+def handed_over(batch: int, batches: int) -> float:
+    """Images per second that one worker joins and hands over."""
+    places = [list(range(batch)) for _ in range(batches)]
+    for done, _ in enumerate(loader(Pixelled(), places, 1), start=1):
+        if done == 4:
+            start = time.perf_counter()
+    return (batches - 4) * batch / (time.perf_counter() - start)
+
+
 def report(title: str, ways: dict[str, Way], images: int, rounds: int) -> None:
     print(f"\n| {title} | images / core-second | |\n|---|---|---|")
     rates = median_rates(ways, images, rounds)
@@ -206,6 +224,9 @@ def main() -> None:
     print("\n| loader of encoder's views, workers | images / second |\n|---|---|")
     for workers in arguments.workers:
         print(f"| {workers} | {loaded(files, workers, 40 * count):,.0f} |")
+    print("\n| one worker, views that cost nothing, batch | images / second |\n|---|---|")
+    for batch in HANDED_OVER:
+        print(f"| {batch} | {handed_over(batch, 24):,.0f} |")
 
 
 if __name__ == "__main__":

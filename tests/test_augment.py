@@ -1,9 +1,11 @@
 """Batched augmentation against torchvision's operators and distributions."""
 
 import random
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import plain_augment
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,20 +17,20 @@ from torch.nn.functional import pad
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
+from benchmarks.augmentation import counted, ibot, moby
+from sept.data import augment, transforms
 from sept.data.augment import (
     Policy,
-    blend,
+    _blends,
     crop_resize_batch,
     draw_parameters,
-    gaussian_blur,
-    grey,
     photometric,
+    photometric_together,
     random_boxes,
     resize_by_products,
     scaled_blur_radius,
-    shift_hue,
-    solarise,
 )
+from sept.data.colour import blend_, blur_kernels, gaussian_blur, grey, shift_hue_, solarise
 from sept.data.rng import generator, numpy_rng, seeded
 from sept.data.transforms import crop_resize, normalise
 
@@ -65,24 +67,40 @@ def each(operation, images, factors):
     return torch.stack([operation(image, float(factor)) for image, factor in zip(images, factors, strict=True)])
 
 
+@pytest.fixture(params=["cpu", "device"])
+def way(request, monkeypatch):
+    """Both ways of working, that of devices on numbers of the CPU."""
+    if request.param == "device":
+        for module in ("colour", "augment"):
+            monkeypatch.setattr(f"sept.data.{module}.on_cpu", lambda images: False)
+    return request.param
+
+
+def weights(operations, factors):
+    """Of one blend of each image: brightness, contrast or saturation by a factor, or nothing for hue."""
+    order = torch.stack([operations] * 4, dim=1)
+    return _blends(torch.stack([factors] * 4, dim=1), order)[:, 0]
+
+
 @pytest.mark.parametrize("operation", range(3))
-def test_blends_are_torchvisions(operation):
+def test_blends_are_torchvisions(way, operation):
     images, factors = floats(), torch.tensor([0.6, 0.8, 1.0, 1.1, 1.2, 1.4])
-    ours = blend(images.clone(), factors, torch.full((6,), operation))
+    ours = blend_(images.clone(), weights(torch.full((6,), operation), factors))
     torch.testing.assert_close(ours, each(TORCHVISION[operation], images, factors), atol=1e-5, rtol=0)
 
 
-def test_each_image_gets_its_own_operation():
+def test_each_image_gets_its_own_operation(way):
     images, factors = floats(4), torch.tensor([0.7, 1.3, 0.8, 0.1])
-    ours = blend(images.clone(), factors, torch.arange(4))
+    ours = blend_(images.clone(), weights(torch.arange(4), factors))
     for i, operation in enumerate(TORCHVISION):
         torch.testing.assert_close(ours[i], operation(images[i], factors[i].item()), atol=1e-5, rtol=0)
     assert torch.equal(ours[3], images[3])  # hue is not a blend
 
 
-def test_hue_is_torchvisions():
+def test_hue_is_torchvisions(way):
     images, shifts = floats(), torch.tensor([-0.5, -0.1, 0.3, 0.0, 0.1, 0.5])
-    torch.testing.assert_close(shift_hue(images, shifts), each(tvf.adjust_hue, images, shifts), atol=1e-5, rtol=0)
+    ours = shift_hue_(images.clone(), shifts)
+    torch.testing.assert_close(ours, each(tvf.adjust_hue, images, shifts), atol=1e-5, rtol=0)
 
 
 def test_grey_and_solarise_are_torchvisions():
@@ -93,35 +111,39 @@ def test_grey_and_solarise_are_torchvisions():
     assert torch.equal((solarise(every_level / 255) * 255).round().to(torch.uint8), tvf.solarize(every_level, 128))
 
 
+def blurred(images, sigmas, reach):
+    return gaussian_blur(images, torch.arange(len(images)), blur_kernels(sigmas, reach))
+
+
 @pytest.mark.parametrize("reach", [1, 6])
-def test_blur_is_torchvisions_with_repeated_edges(reach):
+def test_blur_is_torchvisions_with_repeated_edges(way, reach):
     images, sigmas = floats(3), torch.tensor([0.1, 0.7, 2.0])
     wide = pad(images, (reach,) * 4, mode="replicate")
     size = 2 * reach + 1
     theirs = torch.stack(
         [tvf.gaussian_blur(w, [size, size], [s.item()] * 2) for w, s in zip(wide, sigmas, strict=True)]
     )
-    ours = gaussian_blur(images, sigmas, reach)
+    ours = blurred(images, sigmas, reach)
     torch.testing.assert_close(ours, theirs[..., reach:-reach, reach:-reach], atol=1e-5, rtol=0)
 
 
-def test_blur_reaches_beyond_a_tiny_image():
+def test_blur_reaches_beyond_a_tiny_image(way):
     flat = torch.full((1, 3, 2, 3), 0.25)
-    torch.testing.assert_close(gaussian_blur(flat, torch.tensor([2.0]), 6), flat)
+    torch.testing.assert_close(blurred(flat, torch.tensor([2.0]), 6), flat)
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.5, 1.0, 2.0])
-def test_blur_is_near_pillows_on_a_smooth_image(radius):
+def test_blur_is_near_pillows_on_a_smooth_image(way, radius):
     coarse = numpy_rng(0).integers(0, 256, (7, 7, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC)
     theirs = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(radius)))).permute(2, 0, 1)
-    ours = gaussian_blur(tvf.pil_to_tensor(image)[None].float(), torch.tensor([radius]), 6)[0]
+    ours = blurred(tvf.pil_to_tensor(image)[None].float(), torch.tensor([radius]), 6)[0]
     difference = (ours - theirs).abs()
     assert difference.max() < 3.5  # grey levels; Pillow's own is three box blurs
     assert difference.mean() < 1
 
 
-def test_views_are_torchvisions_pipeline_with_the_same_draws():
+def test_views_are_torchvisions_pipeline_with_the_same_draws(way):
     batch, draws = pixels(64), draw_parameters(generator(4), 64, BUSY)
     operations = [*TORCHVISION, tvf.adjust_hue]
     for i, view in enumerate(photometric(batch, draws)):
@@ -130,11 +152,89 @@ def test_views_are_torchvisions_pipeline_with_the_same_draws():
         for operation in draws.order[i].tolist():
             image = operations[operation](image, draws.factors[i, operation].item())
         image = tvf.rgb_to_grayscale(image, 3) if draws.grayscale[i] else image
-        image = gaussian_blur(image[None], draws.sigma[i : i + 1], draws.reach)[0] if draws.sigma[i] > 0 else image
+        image = blurred(image[None], draws.sigma[i : i + 1], draws.reach)[0] if draws.sigma[i] > 0 else image
         near_threshold = (image - 128 / 255).abs() < 1e-5
         image = tvf.solarize(image, 128 / 255) if draws.solarise[i] else image
         difference = (view - normalise(image[None])[0]).abs()
         assert difference[~near_threshold].max() < 1e-4  # after division by 0.22
+
+
+@contextmanager
+def at_most(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+STRONG = replace(BUSY, jitter=1.0, brightness=1.6, contrast=1.6, saturation=1.6, hue=0.5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "policy", [MOBY_FIRST, BUSY, STRONG, replace(BUSY, hue=0.0), replace(BUSY, jitter=0.25), NOTHING]
+)
+def test_views_on_a_cpu_keep_their_bits(policy, threads, monkeypatch):
+    monkeypatch.setattr("sept.data.augment._CHUNK_BYTES", 2**30)
+    with at_most(threads):
+        for seed, (count, height, width) in enumerate([(3, 20, 24), (3, 200, 180), (40, 20, 24), (9, 33, 31)]):
+            batch, draws = pixels(count, height, width), draw_parameters(generator(seed), count, policy)
+            assert torch.equal(photometric(batch, draws), plain_augment.views(batch, draws))
+
+
+def test_contrast_keeps_its_bits_where_one_image_alone_has_it():
+    """Two threads share out the mean of a single image, and find another one."""
+    batch, draws = pixels(12, 200, 180), draw_parameters(generator(0), 12, NOTHING)
+    draws.factors[::3, 1] = 0.7
+    with at_most(2):
+        for start in range(0, 12, 3):
+            rows = slice(start, start + 3)
+            assert torch.equal(photometric(batch[rows], draws[rows]), plain_augment.views(batch[rows], draws[rows]))
+
+
+@pytest.mark.parametrize("policy", [MOBY_FIRST, BUSY, STRONG, replace(BUSY, hue=0.0), NOTHING])
+def test_the_way_of_devices_gives_the_same_views(policy, monkeypatch):
+    """On numbers of the CPU; flips, order and places exactly, so that what differs is rounding and solarisation."""
+    batch, draws = pixels(64), draw_parameters(generator(4), 64, policy)
+    expected = photometric(batch, draws)
+    monkeypatch.setattr("sept.data.augment.on_cpu", lambda images: False)
+    monkeypatch.setattr("sept.data.colour.on_cpu", lambda images: False)
+    difference = (photometric(batch, draws) - expected).abs()
+    assert (difference < 1e-4).float().mean() > 0.9999
+
+
+def test_batches_of_one_size_are_coloured_together_on_devices(monkeypatch):
+    batches = [pixels(5), pixels(5, 12, 16), pixels(5).flip(0), pixels(5, 12, 16).flip(0)]
+    draws = [draw_parameters(generator(4, i), 5, BUSY) for i in range(4)]
+    expected, sizes = photometric_together(batches, draws), []
+    monkeypatch.setattr("sept.data.augment.on_cpu", lambda images: False)
+    monkeypatch.setattr("sept.data.colour.on_cpu", lambda images: False)
+    whole = augment.photometric
+    monkeypatch.setattr(augment, "photometric", lambda batch, drawn: sizes.append(len(batch)) or whole(batch, drawn))
+    for view, right in zip(photometric_together(batches, draws), expected, strict=True):
+        assert view.shape == right.shape
+        assert ((view - right).abs() < 1e-4).float().mean() > 0.999
+    assert sizes == [10, 10]
+
+
+@pytest.mark.parametrize(("views", "megabytes", "operators", "copies"), [(moby, 97, 220, 1), (ibot, 184, 420, 2)])
+def test_devices_move_less_than_half_of_the_memory_they_did_and_wait_for_no_copy(views, megabytes, operators, copies):
+    """193.9 and 366.5 MB an image, 476 and 2,826 operators, 33 and 193 copies before; none reads a device's values."""
+    found = counted(views(), 64)
+    assert found.bytes / 64 / 1e6 < megabytes
+    assert found.operators < operators
+    assert (found.sent, found.waits) == (copies, 0)
+
+
+def test_what_is_kept_for_normalisation_can_be_trained_with():
+    weight = torch.ones(1, requires_grad=True)
+    transforms._statistics.cache_clear()
+    with torch.inference_mode():
+        normalise(pixels())
+    (normalise(pixels()) * weight).sum().backward()
+    assert weight.grad is not None
 
 
 def test_nothing_drawn_is_normalisation_alone():

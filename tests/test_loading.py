@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from micro import SIDE, Labelled
 
-from sept.data.loading import StepSampler, collate, loader, steps_per_epoch
+from sept.data.loading import Batches, StepSampler, collate, loader, steps_per_epoch
 from sept.errors import ConfigError
 
 
@@ -94,3 +94,41 @@ def test_collate_stacks_tensors_lists_and_numbers_and_lists_names():
 
 def test_samplers_can_be_sent_to_workers():
     assert list(pickle.loads(pickle.dumps(sampler()))) == list(sampler())
+
+
+def told_of_memory(samples):
+    """`collate`, and whether each of its tensors lies in shared memory already, before it is handed over."""
+    batch = collate(samples)
+    tensors = [batch["images"], *batch["views"]]
+    return batch | {"shared": [tensor.is_shared() for tensor in tensors]}
+
+
+class Both(Labelled):
+    def __getitem__(self, place):
+        item = super().__getitem__(place)
+        return item | {"views": [item["images"][:, ::2], item["images"][:, :, :8].float()]}
+
+
+@pytest.mark.parametrize(("workers", "shared"), [(1, True), (0, False)])
+def test_a_worker_joins_a_batch_in_the_memory_that_it_is_handed_over_in(workers, shared):
+    """Anywhere else it would be copied there. What is read is the same with and without workers."""
+    batches = [[(0, 3), (0, 0)], [(0, 2)]]
+    read = list(loader(Both(4, 2), batches, workers, told_of_memory))
+    expected = [collate([Both(4, 2)[place] for place in batch]) for batch in batches]
+    for found, right in zip(read, expected, strict=True):
+        assert found["shared"] == [shared] * 3
+        assert torch.equal(found["images"], right["images"])
+        assert found["labels"].tolist() == right["labels"].tolist()
+        for view, whole in zip(found["views"], right["views"], strict=True):
+            assert torch.equal(view, whole)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_batches_are_pinned_when_asked_and_where_there_is_a_gpu(there, monkeypatch):
+    """A GPU that is there changes nothing for a run on the CPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    batches, all_samples = [[(0, 0)]], Batches(Labelled(4, 2), 4, 2, seed=0)
+    assert not loader(Labelled(4, 2), batches, 0).pin_memory
+    assert not all_samples.between(0, 1, 0).pin_memory
+    assert loader(Labelled(4, 2), batches, 0, pin=True).pin_memory == there
+    assert all_samples.between(0, 1, 0, pin=True).pin_memory == there

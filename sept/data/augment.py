@@ -5,22 +5,26 @@ operations expect [0, 1]. B batch, H and W pixels. Operations as torchvision's, 
 """
 
 import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.amp import is_autocast_available
+from torch.nn.functional import interpolate
 
-from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Interpolation, boxes_from_uniforms, normalise
+from sept.data.colour import blend_, blur_kernels, gaussian_blur, grey, on_cpu, shift_hue_, solarise
+from sept.data.device import send
+from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Interpolation, boxes_from_uniforms, normalise_
 
 BLUR_REFERENCE_SIDE = 224  # the published blur radii are pixels of 224-pixel views
-_SOLARISE_THRESHOLD = 128 / 255  # Pillow ImageOps.solarize
-_GREY = (0.2989, 0.587, 0.114)  # torchvision rgb_to_grayscale
 _BLUR_SIGMAS = 3  # the kernel is cut there; what is lost is under 0.3 %
 _CHUNK_BYTES = 2**22  # of float32 pixels at a time on CPUs: the fastest of 2**18 to 2**22
-_LEAST_CHROMA = 1e-7  # below it hue means nothing
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+_IDENTITY = (1.0, 1.0, 1.0, 0.0)  # the factors that change nothing
+_NEVER = 4  # the turn of hue where it is not shifted
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,13 @@ class Draws:
         tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "reach"}
         return replace(self, **tensors)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Those of one batch after the other; all of one reach."""
+        names = [f.name for f in fields(cls) if f.name != "reach"]
+        tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **tensors)
+
 
 def scaled_blur_radius(low: float, high: float, side: int) -> tuple[float, float]:
     """Radii given for 224-pixel views, in pixels of a view of this side."""
@@ -66,7 +77,7 @@ def draw_parameters(generator: torch.Generator, batch_size: int, policy: Policy)
     uniforms = torch.rand(batch_size, 14, generator=generator, dtype=torch.float64)
     flip, jitter, grayscale, blur, radius, solarise = uniforms[:, :6].unbind(1)
     spans = torch.tensor([policy.brightness, policy.contrast, policy.saturation, policy.hue], dtype=torch.float64)
-    identity = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    identity = torch.tensor(_IDENTITY, dtype=torch.float64)
     lowest = torch.tensor([0.0, 0.0, 0.0, -policy.hue], dtype=torch.float64).maximum(identity - spans)
     factors = lowest + uniforms[:, 6:10] * (identity + spans - lowest)
     low, high = policy.blur_radius
@@ -81,115 +92,122 @@ def draw_parameters(generator: torch.Generator, batch_size: int, policy: Policy)
     )
 
 
-def grey(images: Tensor) -> Tensor:
-    """Luma (B, 1, H, W) of (B, 3, H, W)."""
-    red, green, blue = images.unbind(1)
-    return red.mul(_GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2]).unsqueeze(1)
+@dataclass(frozen=True)
+class _Plan:
+    """Draws in the order in which a batch is worked on, sorted by when the hue is shifted: those rows lie together.
 
-
-def blend(images: Tensor, factors: Tensor, operations: Tensor) -> Tensor:
-    """Brightness, contrast or saturation, each image its own: factor * image + (1 - factor) * base, clamped.
-
-    factors (B,) float and operations (B,) int64 on the CPU; the base is black, the mean grey or the grey image. Images
-    whose operation is hue stay as they are.
+    tensors: rows (B,) of the batch in that order and the places (B,) they return to; weights (3, 4, B) of the four
+    blends and shifts (B,) of hue, in that order; where in it are the (F,) flipped, (G,) grey, (R,) blurred and (S,)
+    solarised ones; (R, reach + 1) kernels.
     """
-    factors = torch.where(operations == _HUE, 1.0, factors)
-    if bool((factors == 1).all()):
-        return images
-    rest = 1 - factors
-    weights = torch.stack([factors, rest * (operations == _CONTRAST), rest * (operations == _SATURATION)])
-    own, of_mean, of_grey = weights[..., None, None, None].to(images.device)
-    luma = grey(images)
-    base = luma * of_grey + luma.mean(dim=(2, 3), keepdim=True) * of_mean
-    return images.mul(own).add_(base).clamp_(0, 1)
+
+    tensors: dict[str, Tensor]
+    bounds: tuple[
+        int, ...
+    ]  # 0, and where the rows end whose hue is shifted first, .., last, not at all though jittered
+
+    @classmethod
+    def of(cls, draws: Draws) -> Self:
+        shifts = draws.factors[:, _HUE]
+        group = (draws.order == _HUE).int().argmax(dim=1)
+        group[shifts == 0] = _NEVER
+        group[(draws.factors == torch.tensor(_IDENTITY)).all(dim=1)] = _NEVER + 1
+        rows = group.argsort(stable=True)
+        counts = group.bincount(minlength=_NEVER + 2)[: _NEVER + 1]
+        sigma = draws.sigma[rows]
+        tensors = {"rows": rows, "places": rows.argsort(), "weights": _blends(draws.factors[rows], draws.order[rows])}
+        tensors |= {"shifts": shifts[rows], "kernels": blur_kernels(sigma[sigma > 0], draws.reach)}
+        chosen = {"flip": draws.flip[rows], "grey": draws.grayscale[rows], "blur": sigma > 0}
+        chosen["solarise"] = draws.solarise[rows]
+        tensors |= {name: mask.nonzero().squeeze(1) for name, mask in chosen.items()}
+        return cls(tensors, (0, *counts.cumsum(0).tolist()))
+
+    def to(self, device: torch.device) -> Self:
+        """The same on the device, in one copy."""
+        return replace(self, tensors=dict(zip(self.tensors, send(list(self.tensors.values()), device), strict=True)))
+
+    def shifted(self, turn: int) -> slice:
+        """The rows whose hue is shifted in this turn of the four."""
+        return slice(self.bounds[turn], self.bounds[turn + 1])
+
+    def blended(self, turn: int) -> list[slice]:
+        """The other rows that have jitter."""
+        parts = slice(0, self.bounds[turn]), slice(self.bounds[turn + 1], self.bounds[-1])
+        return [part for part in parts if part.start < part.stop]
 
 
-def shift_hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Hue turned by (B,) shifts in [-1/2, 1/2], in turns; saturation and value kept."""
-    red, green, blue = images.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    divisor = chroma.clamp(min=_LEAST_CHROMA)
-    # lerp with weights of exactly 0 and 1 selects exactly, 18 times as fast as torch.where on CPUs.
-    of_blue = (red - green).div_(divisor).add_(4)
-    of_green = (blue - red).div_(divisor).add_(2).lerp_(of_blue, (value - green).sign_())
-    sextant = (green - blue).div_(divisor).lerp_(of_green, (value - red).sign_())  # in [-1, 5]
-    # Each channel falls from `value` by `chroma` over two of the six sextants, with a ramp of one on both sides.
-    offsets = torch.tensor([11.0, 9.0, 7.0], device=images.device).view(3, 1, 1) + 6 * shifts.view(-1, 1, 1, 1)
-    phase = (sextant.unsqueeze(1) + offsets).div_(6).frac_().mul_(6)
-    fall = phase.sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
-    return fall.mul_(chroma.unsqueeze(1)).neg_().add_(value.unsqueeze(1))  # in place: fresh memory costs more here
+def _blends(factors: Tensor, order: Tensor) -> Tensor:
+    """(3, 4, B) weights of each image's blend in each turn, see `blend_`; while its hue is shifted it stays."""
+    operations = order.T
+    own = torch.where(operations == _HUE, 1.0, factors.gather(1, order).T)
+    rest = 1 - own
+    return torch.stack([own, rest * (operations == _CONTRAST), rest * (operations == _SATURATION)])
 
 
-def gaussian_blur(images: Tensor, sigmas: Tensor, reach: int) -> Tensor:
-    """Each image blurred with its own positive sigma (B,), in pixels; edges repeated as in Pillow.
-
-    Two passes of 2 * reach + 1 taps: on CPUs faster than convolutions with a group per image.
-    """
-    taps = torch.arange(reach + 1, device=images.device)
-    kernel = torch.exp(-0.5 * (taps / sigmas[:, None]).square())
-    kernel = kernel / (2 * kernel.sum(1, keepdim=True) - kernel[:, :1])
-    weights = kernel.T[..., None, None, None].unbind(0)  # reach + 1 times (B, 1, 1, 1)
-    padded = pad(images, (reach, reach, reach, reach), mode="replicate")
-    for dim in (2, 3):
-        length = images.shape[dim]
-        blurred = padded.narrow(dim, reach, length) * weights[0]
-        for tap in range(1, reach + 1):
-            blurred.addcmul_(padded.narrow(dim, reach - tap, length), weights[tap])
-            blurred.addcmul_(padded.narrow(dim, reach + tap, length), weights[tap])
-        padded = blurred
-    return padded
-
-
-def solarise(images: Tensor) -> Tensor:
-    """Values from 128/255 on inverted."""
-    light = torch.ge(images, _SOLARISE_THRESHOLD, out=torch.empty_like(images))  # as 0.0 and 1.0
-    return torch.lerp(images, 1 - images, light)
-
-
-def _chosen(mask: Tensor, device: torch.device) -> Tensor | None:
-    """Indices of the images to change, or None; found on the CPU, so that the device need not be waited for."""
-    return mask.nonzero().squeeze(1).to(device) if bool(mask.any()) else None
-
-
-def _jitter(images: Tensor, draws: Draws) -> Tensor:
+def _jitter_(images: Tensor, plan: _Plan) -> None:
     """The four colour operations, in each image's own order."""
-    for operations in draws.order.unbind(1):
-        factors = draws.factors.gather(1, operations[:, None]).squeeze(1)
-        images = blend(images, factors, operations)
-        hue = (operations == _HUE) & (factors != 0)
-        if (rows := _chosen(hue, images.device)) is not None:
-            images[rows] = shift_hue(images[rows], factors[hue].to(images.device))
-    return images
+    weights, shifts = plan.tensors["weights"], plan.tensors["shifts"]
+    for turn in range(4):
+        # On CPUs all rows: of a single one the mean luma may have other bits.
+        parts = [slice(None)] if on_cpu(images) else plan.blended(turn)
+        for part in parts if plan.bounds[-1] else []:
+            blend_(images[part], weights[:, turn, part])
+        shifted = plan.shifted(turn)
+        if shifted.start < shifted.stop:
+            shift_hue_(images[shifted], shifts[shifted])
 
 
-def _augment(images: Tensor, draws: Draws) -> Tensor:
-    """Float images (B, 3, H, W), which it may overwrite, to normalised ones."""
-    device = images.device
-    if (rows := _chosen(draws.flip, device)) is not None:
-        images[rows] = images[rows].flip(-1)
-    images = _jitter(images, draws)
-    if (rows := _chosen(draws.grayscale, device)) is not None:
-        images[rows] = grey(images[rows]).expand(-1, 3, -1, -1)
-    if (rows := _chosen(draws.sigma > 0, device)) is not None:
-        images[rows] = gaussian_blur(images[rows], draws.sigma[draws.sigma > 0].to(device), draws.reach)
-    if (rows := _chosen(draws.solarise, device)) is not None:
-        images[rows] = solarise(images[rows])
-    return normalise(images)
+def _change_(images: Tensor, rows: Tensor, operation: Callable[[Tensor], Tensor]) -> None:
+    """Put what `operation` makes of some rows in their place; without rows nothing runs."""
+    if len(rows):
+        images.index_copy_(0, rows, operation(images.index_select(0, rows)))
+
+
+def _augment(batch: Tensor, draws: Draws, views: Tensor) -> None:
+    """uint8 (B, 3, H, W) to normalised ones in `views`."""
+    plan = _Plan.of(draws).to(batch.device)
+    t = plan.tensors
+    pixels = batch.index_select(0, t["rows"])
+    _change_(pixels, t["flip"], lambda chosen: chosen.flip(-1))
+    images = pixels.div(255)
+    _jitter_(images, plan)
+    _change_(images, t["grey"], lambda chosen: grey(chosen).expand(-1, 3, -1, -1))
+    if len(t["blur"]):
+        images.index_copy_(0, t["blur"], gaussian_blur(images, t["blur"], t["kernels"]))
+    _change_(images, t["solarise"], solarise)
+    torch.index_select(normalise_(images), 0, t["places"], out=views)
 
 
 @torch.no_grad()
 def photometric(batch: Tensor, draws: Draws) -> Tensor:
     """uint8 (B, 3, H, W) views to float32 ones, flipped, recoloured, blurred, solarised and normalised as drawn.
 
-    What becomes of an image does not depend on the others. Float32 also under autocast.
+    What becomes of an image does not depend on the others. Float32 also under autocast. On a device other than the
+    CPU, nothing waits for it.
     """
+    device = batch.device
     per_image = 4 * batch[0].numel()
-    rows = max(1, _CHUNK_BYTES // per_image) if batch.device.type == "cpu" else len(batch)
-    views = torch.empty(batch.shape, dtype=torch.float32, device=batch.device)
-    for start in range(0, len(batch), rows):
-        chunk = slice(start, start + rows)
-        views[chunk] = _augment(batch[chunk].float().div_(255), draws[chunk])
+    rows = max(1, _CHUNK_BYTES // per_image) if on_cpu(batch) else len(batch)
+    views = torch.empty(batch.shape, dtype=torch.float32, device=device)
+    with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
+        for start in range(0, len(batch), rows):
+            chunk = slice(start, start + rows)
+            _augment(batch[chunk], draws[chunk], views[chunk])
+    return views
+
+
+def photometric_together(batches: Sequence[Tensor], draws: Sequence[Draws]) -> list[Tensor]:
+    """`photometric` of each; elsewhere than on CPUs, batches of one size at once: fewer operators and copies."""
+    if on_cpu(batches[0]):
+        return [photometric(*each) for each in zip(batches, draws, strict=True)]
+    alike: dict[tuple[torch.Size, int], list[int]] = {}
+    for i, (batch, drawn) in enumerate(zip(batches, draws, strict=True)):
+        alike.setdefault((batch.shape, drawn.reach), []).append(i)
+    views = list(batches)
+    for which in alike.values():
+        together = photometric(torch.cat([batches[i] for i in which]), Draws.joined([draws[i] for i in which]))
+        for i, view in zip(which, together.chunk(len(which)), strict=True):
+            views[i] = view
     return views
 
 

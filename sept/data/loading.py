@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sept.data.rng import permutation
 from sept.errors import ConfigError
@@ -61,7 +61,9 @@ class Batches:
     seed: int
     join: Callable[[list], dict[str, Any]] | None = None  # of a batch's samples; None: `collate`
 
-    def between(self, first: int, last: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
+    def between(
+        self, first: int, last: int, workers: int, rank: int = 0, world: int = 1, pin: bool = False
+    ) -> DataLoader:
         """The batches of steps `first` to `last` - 1, or of each the share of a rank."""
         sampler = StepSampler(
             seed=self.seed,
@@ -72,7 +74,7 @@ class Batches:
             rank=rank,
             world=world,
         )
-        return loader(self.dataset, sampler, workers, self.join)
+        return loader(self.dataset, sampler, workers, self.join, pin)
 
 
 def loader(
@@ -80,9 +82,13 @@ def loader(
     batches: Sampler | Sequence,
     workers: int,
     join: Callable[[list], dict[str, Any]] | None = None,
+    pin: bool = False,
 ) -> DataLoader:
     """Batches in the sampler's order, read by at most `workers` processes (0: by this one), joined by `collate` or
-    `join`. A worker reads whole batches: more than there are would start for nothing, and one batch needs none."""
+    `join`. A worker reads whole batches: more than there are would start for nothing, and one batch needs none.
+
+    pin: they go to the CUDA device that the process has made its current one, and are put in pinned memory for it.
+    """
     workers = min(workers, len(batches)) if len(batches) > 1 else 0  # type: ignore[arg-type]
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
@@ -92,7 +98,7 @@ def loader(
         batch_sampler=batches,
         collate_fn=join or collate,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin and torch.cuda.is_available(),
         multiprocessing_context="forkserver" if workers else None,
         worker_init_fn=_leave_group,
     )
@@ -104,14 +110,17 @@ def _leave_group(worker: int) -> None:
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack what samples hold: tensors, lists of tensors (one stack a position), numbers; strings stay a list."""
+    """Stack what samples hold: tensors, lists of tensors (one stack a position), numbers; strings stay a list.
+
+    torch's own collation of tensors: in a worker it stacks straight into the memory that the batch is handed over in.
+    """
     batch: dict[str, Any] = {}
     for name, value in samples[0].items():
         column = [sample[name] for sample in samples]
         if isinstance(value, list):
-            batch[name] = [torch.stack(views) for views in zip(*column, strict=True)]
+            batch[name] = [default_collate(list(views)) for views in zip(*column, strict=True)]
         elif isinstance(value, str):
             batch[name] = column
         else:
-            batch[name] = torch.stack(column) if isinstance(value, Tensor) else torch.tensor(column)
+            batch[name] = default_collate(column) if isinstance(value, Tensor) else torch.tensor(column)
     return batch

@@ -6,7 +6,7 @@ A box is (top, left, height, width) in pixels.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -134,10 +134,26 @@ def eval_view(image: np.ndarray, side: int) -> Tensor:
 
 def normalise(batch: Tensor) -> Tensor:
     """uint8, or float in [0, 1], (B, 3, H, W) to float32 with ImageNet's mean and deviation, on the batch's device."""
-    pixels = batch.float().div(255) if batch.dtype == torch.uint8 else batch.float()
-    mean = torch.tensor(IMAGENET_DEFAULT_MEAN, device=batch.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_DEFAULT_STD, device=batch.device).view(3, 1, 1)
-    return pixels.sub(mean).div_(std)
+    if batch.dtype == torch.uint8:
+        return normalise_(batch.div(255))  # float32 at once: less memory moved than by `batch.float()` and a division
+    mean, std = _statistics(batch.device)
+    return batch.float().sub(mean).div_(std)
+
+
+def normalise_(images: Tensor) -> Tensor:
+    """The same of float32 images (B, 3, H, W) in [0, 1], which it overwrites."""
+    mean, std = _statistics(images.device)
+    return images.sub_(mean).div_(std)
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation, (3, 1, 1) on the device. Kept: the copy to a device is waited for."""
+    with torch.inference_mode(False):  # what it makes may not take part in training
+        mean, std = (
+            torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        )
+    return mean, std
 
 
 class FinetuneTransform:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sept.config import IBotRecipe, Pretrain
-from sept.data.augment import Policy, draw_parameters, photometric, scaled_blur_radius
+from sept.data.augment import Policy, draw_parameters, photometric_together, scaled_blur_radius
 from sept.data.loading import Place
 from sept.data.masking import block_mask, mask_ratio
 from sept.data.rng import generator, numpy_rng
@@ -57,11 +57,11 @@ class Views:
     def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
         """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
         rank, world = place()
-        views = []
+        draws = []
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
-            draws = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
-            views.append(photometric(crop, draws[rank * len(crop) : (rank + 1) * len(crop)]))
-        return views
+            whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
+            draws.append(whole[rank * len(crop) : (rank + 1) * len(crop)])
+        return photometric_together(crops, draws)
 
 
 class TwoViews(Views):
