@@ -416,7 +416,7 @@ class Hardware:
     devices: int = 1  # that share a self-supervised training: GPUs, or processes on CPUs
     workers: Any = "auto"  # data loaders of each device; 0 reads in the training process; auto: cores a GPU, 0 on CPUs
     chunk: Any = "auto"  # images encoded at a time where a batch does not fit; null: the whole batch; auto: what fits
-    compile: bool = False  # encoders of a self-supervised training by torch.compile: rounds differently, counts in keys
+    compile: bool = False  # encoders and colours of self-supervised trainings by torch.compile; rounds, so part of keys
     threads: int | None = None  # of torch; null: as many as cores
     search_mib: int = 1024  # memory for what a search finds, beside two blocks of features
     precision: str = "auto"  # auto: bf16-mixed on GPUs, 32 on CPUs

@@ -1,15 +1,17 @@
-"""Encoders by torch.compile train as those that are not, and the host gives the device less to do."""
+"""Encoders and colours by torch.compile train as those that are not."""
 
 from dataclasses import replace
 
 import micro
 import pytest
 import torch
+from test_augment import BUSY, pixels
 from test_chunks import BATCH, ibot, moby
 
-pytestmark = pytest.mark.slow  # a compiler of C++ at work
+from sept.data.augment import draw_parameters, photometric
+from sept.data.rng import generator
 
-LAUNCHES_AT_MOST = 0.5
+pytestmark = pytest.mark.slow  # a compiler of C++ at work
 
 
 def trained(make, folder, chunk, compiled):
@@ -25,3 +27,9 @@ def test_a_compiled_training_ends_where_one_that_is_not_ends(make, chunk, tmp_pa
     plain, found = (trained(make, tmp_path, chunk, compiled) for compiled in (False, True))
     for name, value in plain.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_compiled_colours_are_those_that_are_not():
+    batch, draws = pixels(32), draw_parameters(generator(4), 32, BUSY)
+    plain, found = photometric(batch, draws), photometric(batch, draws, compiled=True)
+    assert ((found - plain).abs() < 1e-4).float().mean() > 0.999

@@ -188,7 +188,11 @@ def test_enums_paths_and_dataclasses_count_as_their_plain_form() -> None:
     assert step({"flag": True}).key != step({"flag": 1}).key
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), b"x", Crop, {1: "a"}, len], ids=["set", "object", "bytes", "class", "number as name", "function"])
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, object(), b"x", Crop, {1: "a"}, len],
+    ids=["set", "object", "bytes", "class", "number as name", "function"],
+)
 def test_anything_but_plain_data_is_refused_by_the_name_of_its_field(value: Any) -> None:
     with pytest.raises(TypeError, match=r"embed\.spec\.recipe\.crop\[1\]"):
         _ = step({"recipe": {"crop": [0, value]}}).key

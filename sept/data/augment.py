@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -144,17 +145,24 @@ def _blends(factors: Tensor, order: Tensor) -> Tensor:
     return torch.stack([own, rest * (operations == _CONTRAST), rest * (operations == _SATURATION)])
 
 
-def _jitter_(images: Tensor, plan: _Plan) -> None:
+@cache
+def _compiled(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Once for any number of images: how many a turn has changes from step to step."""
+    return torch.compile(operation, dynamic=True)
+
+
+def _jitter_(images: Tensor, plan: _Plan, compiled: bool) -> None:
     """The four colour operations, in each image's own order."""
+    blend, shift_hue = (_compiled(each) if compiled else each for each in (blend_, shift_hue_))
     weights, shifts = plan.tensors["weights"], plan.tensors["shifts"]
     for turn in range(4):
         # On CPUs all rows: of a single one the mean luma may have other bits.
         parts = [slice(None)] if on_cpu(images) else plan.blended(turn)
         for part in parts if plan.bounds[-1] else []:
-            blend_(images[part], weights[:, turn, part])
+            blend(images[part], weights[:, turn, part])
         shifted = plan.shifted(turn)
         if shifted.start < shifted.stop:
-            shift_hue_(images[shifted], shifts[shifted])
+            shift_hue(images[shifted], shifts[shifted])
 
 
 def _change_(images: Tensor, rows: Tensor, operation: Callable[[Tensor], Tensor]) -> None:
@@ -163,14 +171,14 @@ def _change_(images: Tensor, rows: Tensor, operation: Callable[[Tensor], Tensor]
         images.index_copy_(0, rows, operation(images.index_select(0, rows)))
 
 
-def _augment(batch: Tensor, draws: Draws, views: Tensor) -> None:
+def _augment(batch: Tensor, draws: Draws, views: Tensor, compiled: bool) -> None:
     """uint8 (B, 3, H, W) to normalised ones in `views`."""
     plan = _Plan.of(draws).to(batch.device)
     t = plan.tensors
     pixels = batch.index_select(0, t["rows"])
     _change_(pixels, t["flip"], lambda chosen: chosen.flip(-1))
     images = pixels.div(255)
-    _jitter_(images, plan)
+    _jitter_(images, plan, compiled)
     _change_(images, t["grey"], lambda chosen: grey(chosen).expand(-1, 3, -1, -1))
     if len(t["blur"]):
         images.index_copy_(0, t["blur"], gaussian_blur(images, t["blur"], t["kernels"]))
@@ -179,11 +187,11 @@ def _augment(batch: Tensor, draws: Draws, views: Tensor) -> None:
 
 
 @torch.no_grad()
-def photometric(batch: Tensor, draws: Draws) -> Tensor:
+def photometric(batch: Tensor, draws: Draws, compiled: bool = False) -> Tensor:
     """uint8 (B, 3, H, W) views to float32 ones, flipped, recoloured, blurred, solarised and normalised as drawn.
 
     What becomes of an image does not depend on the others. Float32 also under autocast. On a device other than the
-    CPU, nothing waits for it.
+    CPU, nothing waits for it. compiled: the colours by torch.compile, which rounds differently.
     """
     device = batch.device
     per_image = 4 * batch[0].numel()
@@ -192,20 +200,22 @@ def photometric(batch: Tensor, draws: Draws) -> Tensor:
     with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
         for start in range(0, len(batch), rows):
             chunk = slice(start, start + rows)
-            _augment(batch[chunk], draws[chunk], views[chunk])
+            _augment(batch[chunk], draws[chunk], views[chunk], compiled)
     return views
 
 
-def photometric_together(batches: Sequence[Tensor], draws: Sequence[Draws]) -> list[Tensor]:
+def photometric_together(batches: Sequence[Tensor], draws: Sequence[Draws], compiled: bool = False) -> list[Tensor]:
     """`photometric` of each; elsewhere than on CPUs, batches of one size at once: fewer operators and copies."""
     if on_cpu(batches[0]):
-        return [photometric(*each) for each in zip(batches, draws, strict=True)]
+        return [photometric(*each, compiled) for each in zip(batches, draws, strict=True)]
     alike: dict[tuple[torch.Size, int], list[int]] = {}
     for i, (batch, drawn) in enumerate(zip(batches, draws, strict=True)):
         alike.setdefault((batch.shape, drawn.reach), []).append(i)
     views = list(batches)
     for which in alike.values():
-        together = photometric(torch.cat([batches[i] for i in which]), Draws.joined([draws[i] for i in which]))
+        together = photometric(
+            torch.cat([batches[i] for i in which]), Draws.joined([draws[i] for i in which]), compiled
+        )
         for i, view in zip(which, together.chunk(len(which)), strict=True):
             views[i] = view
     return views

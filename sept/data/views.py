@@ -42,6 +42,8 @@ def policy(
 class Views:
     """Crops of an image as (side, scale) of each view, and the colour policy of each."""
 
+    compiled = False  # the colours, by torch.compile
+
     def __init__(
         self, seed: int, crops: list[tuple[int, tuple[float, float]]], policies: list[Policy], how: Interpolation
     ) -> None:
@@ -61,7 +63,7 @@ class Views:
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
             whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
             draws.append(whole[rank * len(crop) : (rank + 1) * len(crop)])
-        return photometric_together(crops, draws)
+        return photometric_together(crops, draws, self.compiled)
 
 
 class TwoViews(Views):

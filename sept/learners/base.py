@@ -26,7 +26,7 @@ class Learner(L.LightningModule):
     """
 
     chunk: Chunk | None = None  # how the encoder takes a batch; None: as a whole
-    compile_networks: bool = False  # encoders and augmentation by torch.compile
+    compile_networks: bool = False  # by torch.compile
 
     def __init__(self, *, seed: int, steps: int) -> None:
         super().__init__()
