@@ -82,8 +82,8 @@ def fit(
             use_distributed_sampler=False,
         )
         if learner.first_step < learner.steps:
-            steps = (learner.first_step, learner.steps)
-            _run(trainer, learner, batches.between(*steps, machine.workers, machine.rank, machine.devices), flag)
+            steps, where = (learner.first_step, learner.steps), (machine.workers, machine.rank, machine.devices)
+            _run(trainer, learner, batches.between(*steps, *where, pin=machine.accelerator != "cpu"), flag)
     require_finite(learner)
 
 

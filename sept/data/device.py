@@ -1,6 +1,6 @@
-"""To a device without waiting for it: copies the host may leave behind, and as few of them as possible."""
+"""To a device and back without waiting for it: copies the host may leave behind, and as few of them as possible."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -39,17 +39,40 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """
     if device.type == "cpu":
         return list(tensors)
-    sizes = [-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors]
-    starts = list(accumulate(sizes, initial=0))
-    host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda" and torch.cuda.is_available())
-    for tensor, part in zip(tensors, _parts(host, tensors, starts), strict=True):
+    host = packed(tensors, pinned=device.type == "cuda" and torch.cuda.is_available())
+    return unpacked(host.to(device, non_blocking=True), tensors)
+
+
+def packed(tensors: Sequence[Tensor], pinned: bool = False) -> Tensor:
+    """The bytes of all in one uint8 tensor on the CPU, each at a place where its dtype may start."""
+    host = torch.empty(sum(map(_room, tensors)), dtype=torch.uint8, pin_memory=pinned)
+    for tensor, part in zip(tensors, unpacked(host, tensors), strict=True):
         part.copy_(tensor)
-    return _parts(host.to(device, non_blocking=True), tensors, starts)
+    return host
 
 
-def _parts(buffer: Tensor, like: Sequence[Tensor], starts: Sequence[int]) -> list[Tensor]:
-    """Views of the bytes from each start on, as the tensors they stand for."""
+def unpacked(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of what `packed` made of tensors of these dtypes and shapes."""
+    starts = accumulate(map(_room, like), initial=0)
     return [
         buffer[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         for start, tensor in zip(starts, like, strict=False)
     ]
+
+
+def _room(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // _ALIGNED) * _ALIGNED
+
+
+def fetch(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a tensor to the CPU, after the work queued so far; what is returned waits for it and gives it."""
+    if tensor.device.type != "cuda" or not torch.cuda.is_available():
+        return lambda: tensor.cpu()
+    copy = tensor.to("cpu", non_blocking=True)  # into pinned memory
+    there = torch.cuda.current_stream(tensor.device).record_event()
+
+    def take() -> Tensor:
+        there.synchronize()
+        return copy.clone()  # pinned memory is scarce
+
+    return take
