@@ -19,9 +19,9 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
-from torch.utils.data import DataLoader
 
 from sept.data.loading import Batches
+from sept.data.prefetch import Prefetch
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.learners.base import Learner
 from sept.learners.selfsupervised import SelfSupervised, chunk_that_fits
@@ -84,8 +84,9 @@ def fit(
             use_distributed_sampler=False,
         )
         if learner.first_step < learner.steps:
-            steps = (learner.first_step, learner.steps)
-            _run(trainer, learner, batches.between(*steps, machine.workers, machine.rank, machine.devices), flag)
+            steps, where = (learner.first_step, learner.steps), (machine.workers, machine.rank, machine.devices)
+            read = batches.between(*steps, *where, pin=machine.accelerator != "cpu")
+            _run(trainer, learner, Prefetch(read, machine.accelerator), flag)
     require_finite(learner)
 
 
@@ -99,7 +100,7 @@ def _processes(machine: Machine) -> dict[str, Any]:
     return {"devices": machine.devices, "strategy": strategy}
 
 
-def _run(trainer: L.Trainer, learner: Learner, batches: DataLoader, flag: Flag) -> None:
+def _run(trainer: L.Trainer, learner: Learner, batches: Prefetch, flag: Flag) -> None:
     try:
         trainer.fit(learner, batches)
     except (RuntimeError, OSError) as error:

@@ -212,7 +212,9 @@ def test_batches_of_one_size_are_coloured_together_on_devices(monkeypatch):
     monkeypatch.setattr("sept.data.augment.on_cpu", lambda images: False)
     monkeypatch.setattr("sept.data.colour.on_cpu", lambda images: False)
     whole = augment.photometric
-    monkeypatch.setattr(augment, "photometric", lambda batch, drawn: sizes.append(len(batch)) or whole(batch, drawn))
+    monkeypatch.setattr(
+        augment, "photometric", lambda batch, drawn, compiled: sizes.append(len(batch)) or whole(batch, drawn, compiled)
+    )
     for view, right in zip(photometric_together(batches, draws), expected, strict=True):
         assert view.shape == right.shape
         assert ((view - right).abs() < 1e-4).float().mean() > 0.999

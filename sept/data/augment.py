@@ -17,8 +17,8 @@ from torch.amp import is_autocast_available
 from torch.nn.functional import interpolate
 
 from sept.data.colour import blend_, blur_kernels, gaussian_blur, grey, on_cpu, shift_hue_, solarise
-from sept.data.device import send
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Interpolation, boxes_from_uniforms, normalise_
+from sept.models.device import send
 
 BLUR_REFERENCE_SIDE = 224  # the published blur radii are pixels of 224-pixel views
 _BLUR_SIGMAS = 3  # the kernel is cut there; what is lost is under 0.3 %

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Box, candidate_boxes, first_fitting
-from sept.models.device import sent
+from sept.models.device import send
 
 _WHOLE_BATCH_KEPT = 1.0
 _NOTHING: Box = (0, 0, 0, 0)
@@ -110,5 +110,5 @@ def erase(
             noise.append(rng.standard_normal((3, rows, columns), dtype=np.float32).reshape(-1))
     if not places:
         return images.clone()
-    where, what = (sent(torch.from_numpy(np.concatenate(each)), images.device) for each in (places, noise))
+    where, what = send([torch.from_numpy(np.concatenate(each)) for each in (places, noise)], images.device)
     return images.flatten().index_copy(0, where, what.to(images.dtype)).view_as(images)

@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from sept.distributed import place
-from sept.models.device import sent
+from sept.models.device import send
 
 
 class SharedDropPath(DropPath):
@@ -46,7 +46,7 @@ def drop_path_factors(model: nn.Module, images: Tensor) -> Tensor | None:
     share = slice(rank * len(images), (rank + 1) * len(images))
     keeps = [1 - layer.drop_prob for layer in layers]
     drawn = [torch.empty(len(images) * world).bernoulli_(keep)[share] / keep for keep in keeps]
-    return sent(torch.stack(drawn, dim=1), images.device)
+    return send([torch.stack(drawn, dim=1)], images.device)[0]
 
 
 def set_factors(model: nn.Module, factors: Tensor | None) -> None:

@@ -1,21 +1,25 @@
 """The retrieval encoder at work: images in, unit vectors out, the same way for pool, task and looked-up images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from sept.config import Model, Preprocess
 from sept.data.images import ImageError, Pixels
 from sept.data.loading import loader
+from sept.data.prefetch import Prefetch
 from sept.data.transforms import embed_view, normalise
 from sept.machine import Machine
 from sept.models.backbones import build, retrieval_features
+from sept.models.device import fetch
 from sept.models.weights import load_backbone
 
+T = TypeVar("T")
 WEIGHTS = "backbone/model.safetensors"  # of a retriever artefact
 
 
@@ -64,14 +68,31 @@ class Encoder:
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
         """Vectors (len(which), D) of the images read(i), zero where unreadable, and (place, reason) of those."""
         batches = [list(which[start : start + self.batch_size]) for start in range(0, len(which), self.batch_size)]
+        pin = self.device.type != "cpu"
+        read_in = loader(EncodedViews(read, self.preprocess), batches, self.machine.workers, pin=pin)
         vectors, failures, done = [], [], 0
-        for batch in loader(EncodedViews(read, self.preprocess), batches, self.machine.workers):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-                features = retrieval_features(self.vit, normalise(batch["view"].to(self.device)))
-            failed = [place for place, reason in enumerate(batch["failure"]) if reason]
-            features[failed] = 0
-            failures += [(done + place, batch["failure"][place]) for place in failed]
-            vectors.append(features.cpu().numpy())
-            done += len(features)
-            advance(len(features))
+        for found, reasons in _one_behind(map(self._encoded, Prefetch(read_in, self.device))):
+            failed = [place for place, reason in enumerate(reasons) if reason]
+            vectors.append(found().numpy())
+            vectors[-1][failed] = 0  # here and not on the device, where a list of places would be a copy to wait for
+            failures += [(done + place, reasons[place]) for place in failed]
+            done += len(reasons)
+            advance(len(reasons))
         return np.concatenate(vectors), failures
+
+    def _encoded(self, batch: dict[str, Any]) -> tuple[Callable[[], Tensor], list[str]]:
+        """A call that waits for the batch's features (B, D) and gives them, and the reason of each unreadable image."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            return fetch(retrieval_features(self.vit, normalise(batch["view"]))), batch["failure"]
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The items, each when its successor has been asked for: the device has work while the host takes its results.
+
+    So only two batches of features lie on the device, however many images are asked for.
+    """
+    last: list[T] = []
+    for item in items:
+        yield from last
+        last = [item]
+    yield from last

@@ -41,7 +41,8 @@ def build(
     start = transfer.backbone(inputs)
     learner = Detector(recipe, model, len(task.classes), start, seed=seed, steps_per_epoch=per_epoch)
     images = DetectionImages(task.test, training=False)
-    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists)
+    pin = machine.accelerator != "cpu"
+    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists, pin)
     predictions = transfer.Predictions(learner, images, partial(_drawn, learner, task.classes))
 
     batches = Batches(FlippedImages(train, seed), len(train), recipe.batch_size, seed, as_lists)

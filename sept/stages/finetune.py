@@ -37,7 +37,8 @@ def build(
     transform = FinetuneTransform(
         recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]), FLIP, recipe.rand_augment, COLOR_JITTER
     )
-    tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), machine.workers)
+    pin = machine.accelerator != "cpu"
+    tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), machine.workers, pin=pin)
     frozen_top1 = _frozen(learner, Tests(shots, recipe.side), tests, machine)
 
     batches = Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed)

@@ -43,7 +43,8 @@ def build(
     seed = fold(spec["shot_seed"], "segment", recipe.seed)
     learner = Segmenter(recipe, model, classes, transfer.backbone(inputs), seed=seed, steps_per_epoch=per_epoch)
     images = WholeImages(task.test, classes)
-    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists)
+    pin = machine.accelerator != "cpu"
+    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists, pin)
     crop = Crop(recipe.side, recipe.long_side, (recipe.scale[0], recipe.scale[1]))
     predictions = transfer.Predictions(learner, images, partial(_drawn, learner))
 
