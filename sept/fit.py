@@ -167,7 +167,7 @@ class Prepared(L.Callback):
     def on_train_start(self, trainer: L.Trainer, learner: Any) -> None:
         learner.compile_networks = self.machine.compile
         if isinstance(learner, SelfSupervised):
-            learner.views.compiled = self.machine.compile
+            learner.views.compile = self.machine.compile
         if isinstance(self.machine.chunk, int):
             learner.chunk = Chunk(self.machine.chunk)
         elif self.machine.chunk == "auto" and isinstance(learner, SelfSupervised):

@@ -9,6 +9,7 @@ from test_augment import BUSY, pixels
 from test_chunks import BATCH, ibot, moby
 
 from sept.data.augment import draw_parameters, photometric
+from sept.data.colour import compiled
 from sept.data.rng import generator
 
 pytestmark = pytest.mark.slow  # a compiler of C++ at work
@@ -31,5 +32,5 @@ def test_a_compiled_training_ends_where_one_that_is_not_ends(make, chunk, tmp_pa
 
 def test_compiled_colours_are_those_that_are_not():
     batch, draws = pixels(32), draw_parameters(generator(4), 32, BUSY)
-    plain, found = photometric(batch, draws), photometric(batch, draws, compiled=True)
+    plain, found = photometric(batch, draws), photometric(batch, draws, compiled())
     assert ((found - plain).abs() < 1e-4).float().mean() > 0.999

@@ -13,6 +13,7 @@ from benchmarks.augmentation import Moved
 from sept.data.loading import loader
 from sept.data.prefetch import Prefetch
 from sept.models.device import fetch, move, packed, send, tensors_in, unpacked
+from sept.retrieval.encoder import _one_behind
 
 
 class Read:
@@ -174,3 +175,11 @@ def test_on_a_gpu_batches_are_whole_however_long_the_work_before_took():
         del batch
     expected = [int(Labelled(8, 2)[0, i % 8]["images"].sum()) for i in range(40)]
     assert [int(take()) for take in sums] == expected
+
+
+def test_results_are_taken_when_the_next_work_has_been_queued():
+    queued, taken = [], []
+    for result in _one_behind(queued.append(i) or i for i in range(3)):
+        taken.append((result, len(queued)))
+    assert taken == [(0, 2), (1, 3), (2, 3)]
+    assert list(_one_behind([])) == []

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import Any, Self
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.amp import is_autocast_available
 from torch.nn.functional import interpolate
 
-from sept.data.colour import blend_, blur_kernels, gaussian_blur, grey, on_cpu, shift_hue_, solarise
+from sept.data.colour import EAGER, Operations, blur_kernels, on_cpu
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Interpolation, boxes_from_uniforms, normalise_
 from sept.models.device import send
 
@@ -138,31 +137,24 @@ class _Plan:
 
 
 def _blends(factors: Tensor, order: Tensor) -> Tensor:
-    """(3, 4, B) weights of each image's blend in each turn, see `blend_`; while its hue is shifted it stays."""
+    """(3, 4, B) weights of each image's blend in each turn, see `colour.blend_`; while its hue is shifted it stays."""
     operations = order.T
     own = torch.where(operations == _HUE, 1.0, factors.gather(1, order).T)
     rest = 1 - own
     return torch.stack([own, rest * (operations == _CONTRAST), rest * (operations == _SATURATION)])
 
 
-@cache
-def _compiled(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Once for any number of images: how many a turn has changes from step to step."""
-    return torch.compile(operation, dynamic=True)
-
-
-def _jitter_(images: Tensor, plan: _Plan, compiled: bool) -> None:
+def _jitter_(images: Tensor, plan: _Plan, by: Operations) -> None:
     """The four colour operations, in each image's own order."""
-    blend, shift_hue = (_compiled(each) if compiled else each for each in (blend_, shift_hue_))
     weights, shifts = plan.tensors["weights"], plan.tensors["shifts"]
     for turn in range(4):
         # On CPUs all rows: of a single one the mean luma may have other bits.
         parts = [slice(None)] if on_cpu(images) else plan.blended(turn)
         for part in parts if plan.bounds[-1] else []:
-            blend(images[part], weights[:, turn, part])
+            by.blend_(images[part], weights[:, turn, part])
         shifted = plan.shifted(turn)
         if shifted.start < shifted.stop:
-            shift_hue(images[shifted], shifts[shifted])
+            by.shift_hue_(images[shifted], shifts[shifted])
 
 
 def _change_(images: Tensor, rows: Tensor, operation: Callable[[Tensor], Tensor]) -> None:
@@ -171,27 +163,27 @@ def _change_(images: Tensor, rows: Tensor, operation: Callable[[Tensor], Tensor]
         images.index_copy_(0, rows, operation(images.index_select(0, rows)))
 
 
-def _augment(batch: Tensor, draws: Draws, views: Tensor, compiled: bool) -> None:
+def _augment(batch: Tensor, draws: Draws, views: Tensor, by: Operations) -> None:
     """uint8 (B, 3, H, W) to normalised ones in `views`."""
     plan = _Plan.of(draws).to(batch.device)
     t = plan.tensors
     pixels = batch.index_select(0, t["rows"])
     _change_(pixels, t["flip"], lambda chosen: chosen.flip(-1))
     images = pixels.div(255)
-    _jitter_(images, plan, compiled)
-    _change_(images, t["grey"], lambda chosen: grey(chosen).expand(-1, 3, -1, -1))
+    _jitter_(images, plan, by)
+    _change_(images, t["grey"], lambda chosen: by.grey(chosen).expand(-1, 3, -1, -1))
     if len(t["blur"]):
-        images.index_copy_(0, t["blur"], gaussian_blur(images, t["blur"], t["kernels"]))
-    _change_(images, t["solarise"], solarise)
+        images.index_copy_(0, t["blur"], by.gaussian_blur(images, t["blur"], t["kernels"]))
+    _change_(images, t["solarise"], by.solarise)
     torch.index_select(normalise_(images), 0, t["places"], out=views)
 
 
 @torch.no_grad()
-def photometric(batch: Tensor, draws: Draws, compiled: bool = False) -> Tensor:
+def photometric(batch: Tensor, draws: Draws, by: Operations = EAGER) -> Tensor:
     """uint8 (B, 3, H, W) views to float32 ones, flipped, recoloured, blurred, solarised and normalised as drawn.
 
     What becomes of an image does not depend on the others. Float32 also under autocast. On a device other than the
-    CPU, nothing waits for it. compiled: the colours by torch.compile, which rounds differently.
+    CPU, nothing waits for it.
     """
     device = batch.device
     per_image = 4 * batch[0].numel()
@@ -200,22 +192,21 @@ def photometric(batch: Tensor, draws: Draws, compiled: bool = False) -> Tensor:
     with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
         for start in range(0, len(batch), rows):
             chunk = slice(start, start + rows)
-            _augment(batch[chunk], draws[chunk], views[chunk], compiled)
+            _augment(batch[chunk], draws[chunk], views[chunk], by)
     return views
 
 
-def photometric_together(batches: Sequence[Tensor], draws: Sequence[Draws], compiled: bool = False) -> list[Tensor]:
+def photometric_together(batches: Sequence[Tensor], draws: Sequence[Draws], by: Operations = EAGER) -> list[Tensor]:
     """`photometric` of each; elsewhere than on CPUs, batches of one size at once: fewer operators and copies."""
     if on_cpu(batches[0]):
-        return [photometric(*each, compiled) for each in zip(batches, draws, strict=True)]
+        return [photometric(*each, by) for each in zip(batches, draws, strict=True)]
     alike: dict[tuple[torch.Size, int], list[int]] = {}
-    for i, (batch, drawn) in enumerate(zip(batches, draws, strict=True)):
-        alike.setdefault((batch.shape, drawn.reach), []).append(i)
+    for i, batch in enumerate(batches):
+        alike.setdefault((batch.shape, draws[i].reach), []).append(i)
     views = list(batches)
     for which in alike.values():
-        together = photometric(
-            torch.cat([batches[i] for i in which]), Draws.joined([draws[i] for i in which]), compiled
-        )
+        drawn = Draws.joined([draws[i] for i in which])
+        together = photometric(torch.cat([batches[i] for i in which]), drawn, by)
         for i, view in zip(which, together.chunk(len(which)), strict=True):
             views[i] = view
     return views

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from sept.config import IBotRecipe, Pretrain
 from sept.data.augment import Policy, draw_parameters, photometric_together, scaled_blur_radius
+from sept.data.colour import EAGER, compiled
 from sept.data.loading import Place
 from sept.data.masking import block_mask, mask_ratio
 from sept.data.rng import generator, numpy_rng
@@ -40,9 +41,12 @@ def policy(
 
 
 class Views:
-    """Crops of an image as (side, scale) of each view, and the colour policy of each."""
+    """Crops of an image as (side, scale) of each view, and the colour policy of each.
 
-    compiled = False  # the colours, by torch.compile
+    compile: colour by fused operations (torch.compile), which differ by roundings. Data workers do not colour.
+    """
+
+    compile = False
 
     def __init__(
         self, seed: int, crops: list[tuple[int, tuple[float, float]]], policies: list[Policy], how: Interpolation
@@ -63,7 +67,7 @@ class Views:
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
             whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
             draws.append(whole[rank * len(crop) : (rank + 1) * len(crop)])
-        return photometric_together(crops, draws, self.compiled)
+        return photometric_together(crops, draws, compiled() if self.compile else EAGER)
 
 
 class TwoViews(Views):
