@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sept.errors import Interrupted
-from sept.gpu import equality, stages, surroundings
+from sept.gpu import copies, equality, fits, scans, speed, stages, surroundings, two
 from sept.gpu.card import Card, found
 from sept.gpu.report import Report, Result
 from sept.gpu.runner import Budget, Sections, run
@@ -24,6 +24,11 @@ SECTIONS: Sections = {
     "surroundings": surroundings.CHECKS,
     "equality": equality.CHECKS,
     "stages": stages.CHECKS,
+    "memory": fits.CHECKS,
+    "speed": speed.CHECKS,
+    "copies": copies.CHECKS,
+    "scans": scans.CHECKS,
+    "two": two.CHECKS,
 }
 MINUTES, OUT = 10.0, "gpu-report"
 MOST_FAILED = 100  # as an exit code
@@ -66,8 +71,8 @@ def _title(card: Card) -> str:
     if card.real:
         return f"{card.count} x {card.name}" if card.count > 1 else card.name
     return (
-        "NO CUDA DEVICE HERE: what follows ran on a PRETENDED device, on the CPU and at micro size. Equality is checked; "
-        "times, rates and memory are those of a CPU on toys and say nothing about a GPU."
+        "NO CUDA DEVICE HERE: what follows ran on a PRETENDED device, on the CPU and at micro size. Equality is "
+        "checked; times, rates and memory are those of a CPU on toys and say nothing about a GPU."
     )
 
 

@@ -15,6 +15,7 @@ from sept.data.loading import Batches
 from sept.data.patterns import draw_boxed_task
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.segmentation.views import Crop, CroppedImages
+from sept.data.subset import Subset
 from sept.gpu import micro
 from sept.gpu.card import Card
 from sept.learners.base import Learner
@@ -46,13 +47,13 @@ class Case:
 def moby(folder: Path) -> Case:
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=DROP_PATH, lr=RATE, lr_batch=BATCH)
     make = partial(MoBy, recipe, seed=SEED, epochs=STEPS, steps_per_epoch=1)
-    return Case(make, partial(micro.cropped, packed=micro.subset(folder / "packed", IMAGES), batch_size=BATCH))
+    return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 
 def ibot(folder: Path) -> Case:
     changes = {"epochs": STEPS, "drop_path_rate": DROP_PATH, "lr": RATE, "freeze_last_layer_epochs": 2}
     make = partial(IBot, micro.ibot(batch_size=BATCH, **changes), micro.VIT, seed=SEED, steps_per_epoch=1)
-    return Case(make, partial(micro.cropped, packed=micro.subset(folder / "packed", IMAGES), batch_size=BATCH))
+    return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 
 def classifier(folder: Path) -> Case:
@@ -87,6 +88,11 @@ def case(name: str, card: Card) -> Case:
         card.kept[name] = CASES[name](card.folder)
     made: Case = card.kept[name]
     return made
+
+
+def packed(folder: Path) -> Subset:
+    """What the self-supervised learn from."""
+    return micro.subset(folder / "packed", IMAGES)
 
 
 def scenes(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """Whether the device computes what the CPU does.
 
-A pretended device computes on the CPU: there everything is equal to the bit. A card adds in another order, so floats are
-compared within a tolerance, and what is decided by them (lists) exactly.
+A pretended device computes on the CPU: there everything is equal to the bit. A card adds in another order, so floats
+are compared within a tolerance, and what is decided by them (lists) exactly.
 """
 
 import tempfile

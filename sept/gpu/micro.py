@@ -24,12 +24,25 @@ VIT = Model("vit_small_patch16_224", {"img_size": SIDE, "patch_size": 8, "embed_
 
 
 def moby(**changes: Any) -> Pretrain:
-    sizes = {"batch_size": 16, "lr_batch": 16, "warmup_epochs": 0, "hidden_dim": 64, "out_dim": 32, "queue": 64}
+    sizes: dict[str, Any] = {
+        "batch_size": 16,
+        "lr_batch": 16,
+        "warmup_epochs": 0,
+        "hidden_dim": 64,
+        "out_dim": 32,
+        "queue": 64,
+    }
     return Pretrain(**{"model": SWIN, "side": SIDE, "drop_path_rate": 0.0, "store_side": SIDE, **sizes} | changes)
 
 
 def ibot(**changes: Any) -> IBotRecipe:
-    sizes = {"out_dim": 64, "head_hidden_dim": 48, "head_bottleneck_dim": 16, "side": SIDE, "local_side": 16}
+    sizes: dict[str, Any] = {
+        "out_dim": 64,
+        "head_hidden_dim": 48,
+        "head_bottleneck_dim": 16,
+        "side": SIDE,
+        "local_side": 16,
+    }
     short = {"epochs": 4, "batch_size": 8, "warmup_epochs": 0, "local_crops": 2, "warmup_teacher_temp_epochs": 2}
     return IBotRecipe(**{"drop_path_rate": 0.0, **sizes, **short} | changes)
 
@@ -41,7 +54,12 @@ def finetune(**changes: Any) -> Classify:
 
 def detect(**changes: Any) -> Detect:
     """It learns from every anchor and every proposal: which ones a GPU would draw differs from what a CPU would."""
-    sizes = {"fpn_width": 32, "head_width": 64, "anchor_sides": [8, 16, 32, 64, 128], "rpn_samples": 4096}
+    sizes: dict[str, Any] = {
+        "fpn_width": 32,
+        "head_width": 64,
+        "anchor_sides": [8, 16, 32, 64, 128],
+        "rpn_samples": 4096,
+    }
     sides = {"short_sides": [SCENE], "long_side": SCENE, "test_short_side": SCENE}
     boxes = {"proposals": [60, 30], "roi_samples": 256, "detections": 10}
     short = {"epochs": 2, "batch_size": 4, "lr": 1e-4, "milestones": [], "warmup_steps": 0, "drop_path_rate": 0.0}
@@ -49,7 +67,13 @@ def detect(**changes: Any) -> Detect:
 
 
 def segment(**changes: Any) -> Segment:
-    sizes = {"side": SCENE, "long_side": SCENE, "scale": [1.0, 1.0], "decoder_width": 32, "dropout": 0.0}
+    sizes: dict[str, Any] = {
+        "side": SCENE,
+        "long_side": SCENE,
+        "scale": [1.0, 1.0],
+        "decoder_width": 32,
+        "dropout": 0.0,
+    }
     short = {"epochs": 2, "batch_size": 4, "lr": 1e-4, "warmup_steps": 0, "drop_path_rate": 0.0}
     return Segment(**{"name": "segment_micro", **sizes, **short} | changes)
 

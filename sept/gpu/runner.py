@@ -19,10 +19,14 @@ Sections = Mapping[str, Mapping[str, Check]]
 """By section and by the name that is told while the check runs, and where it gave no result."""
 
 REASON_CHARS = 300
+SOON = 0.001  # seconds: a timer of 0 would be none
 
 
 class OutOfTime(Exception):
     """The time is over, in the middle of a check."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped, as it went on for too long")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def _results(section: str, name: str, check: Check, card: Card, budget: Budget) 
         return [Result(name, None, text=over)]
     print(f"[{budget.elapsed:4.0f} s] {section}: {name}", file=sys.stderr, flush=True)
     try:
-        with _stopping(budget.left):
+        with stopping(budget.left):
             found = check(card)
     except Skip as why:
         return [Result(name, None, text=str(why))]
@@ -77,19 +81,21 @@ def _failed(name: str, error: Exception) -> Result:
 
 
 @contextmanager
-def _stopping(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime inside, when so many seconds are over."""
+def stopping(seconds: float) -> Iterator[None]:
+    """Raises OutOfTime inside, when so many seconds are over, or those of a `stopping` around it."""
 
     def over(number: int, frame: FrameType | None) -> None:
         raise OutOfTime
 
     before: Any = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    around, start = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, around or seconds))
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        left = max(SOON, around - (time.monotonic() - start)) if around else 0
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left)
 
 
 def _end_processes() -> None:
