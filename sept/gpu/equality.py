@@ -22,6 +22,7 @@ from sept.gpu.cases import BATCH, CASES, SEED, STEPS, Case, case
 from sept.gpu.checks import Trained, differing, resumed, trained
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
+from sept.learners.base import Learner
 from sept.learners.ibot import IBot
 from sept.learners.moby import MoBy
 from sept.machine import Machine
@@ -39,7 +40,7 @@ VECTOR_CLOSE = 1e-5
 FIRST_LOSS = 1e-5  # relative
 MOVED = 0.1  # of what training moved, by which weights may be off: 0.024 came of rounding on a CPU (MoBy)
 CHUNK = 3
-FEW = 4  # steps in chunks, where a pretended device takes long
+FEW, FEWER = 8, 4  # steps where a pretended device takes long: of a training, and of one in chunks
 LOST = 7  # image that cannot be read
 FULL_VIT = Model("vit_small_patch16_224")
 
@@ -126,13 +127,15 @@ def store(folder: Path, rows: np.ndarray, per_shard: int, lost: list[int]) -> Fe
 
 def steps(card: Card, name: str) -> list[Result]:
     """STEPS float32 steps of a learner."""
-    made = case(name, card)
-    return compared(card, f"{STEPS} steps of {name}", made, whole(card, name), on_cpu(card, name))
+    count = card.size(STEPS, FEW)
+    expected = on_cpu(card, name, count)
+    return compared(card, f"{count} steps of {name}", case(name, card), whole(card, name, count), expected)
 
 
-def on_cpu(card: Card, name: str) -> Trained:
+def on_cpu(card: Card, name: str, count: int) -> Trained:
     made = case(name, card)
     learner = made.make()
+    learner.steps = count
     return trained(learner, made.batches(learner), fresh(card), card.cpu())
 
 
@@ -144,7 +147,7 @@ def on_card(card: Card, made: Case, count: int, chunk: int | None = None) -> Tra
         return trained(learner, made.batches(learner), fresh(card), card.machine(chunk=chunk))
 
 
-def whole(card: Card, name: str, count: int = STEPS) -> Trained:
+def whole(card: Card, name: str, count: int) -> Trained:
     """The same with its batches in one piece; done once."""
     key = f"{count} steps of {name}"
     if key not in card.kept:
@@ -200,7 +203,7 @@ def moved(made: Case, found: Trained, expected: Trained) -> float:
 def chunked(card: Card, name: str) -> list[Result]:
     """Steps whose batch is encoded in chunks, against those of the whole batch, both on the device."""
     made = case(name, card)
-    count = card.size(STEPS, FEW)
+    count = card.size(STEPS, FEWER)
     found, expected = on_card(card, made, count, CHUNK), whole(card, name, count)
     label = f"{name} in chunks of {CHUNK} of {BATCH}"
     return compared(card, label, made, found, expected, exact=False)
@@ -208,10 +211,16 @@ def chunked(card: Card, name: str) -> list[Result]:
 
 def resume(card: Card, name: str) -> list[Result]:
     """A training that a signal stops and that goes on, against one that was never stopped."""
-    made = case(name, card)
-    expected = whole(card, name)
+    made, count = case(name, card), card.size(STEPS, FEW)
+
+    def make() -> Learner:
+        learner = made.make()
+        learner.steps = count
+        return learner
+
+    expected = whole(card, name, count)
     with card.on():
-        found = resumed(made.make, made.batches, fresh(card), card.machine(), after=STEPS // 2)
+        found = resumed(make, made.batches, fresh(card), card.machine(), after=count // 2)
     return compared(card, f"{name} stopped and resumed", made, found, expected)
 
 
@@ -219,7 +228,7 @@ CHECKS: Mapping[str, Check] = {
     "views": views,
     "vectors": vectors,
     **{f"lists, {kind}": partial(lists, kind=kind) for kind in ("exact", "int8", "guessed")},
-    **{f"{STEPS} steps of {name}": partial(steps, name=name) for name in CASES},
+    **{f"steps of {name}": partial(steps, name=name) for name in CASES},
     **{f"{name} in chunks": partial(chunked, name=name) for name in ("MoBy", "iBOT")},
     "resume": partial(resume, name="MoBy"),
 }

@@ -20,11 +20,12 @@ SWIN = Model(
     "swin_tiny_patch4_window7_224",
     {"img_size": SIDE, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2]},
 )
+Sizes = dict[str, Any]
 VIT = Model("vit_small_patch16_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2})
 
 
 def moby(**changes: Any) -> Pretrain:
-    sizes: dict[str, Any] = {
+    sizes: Sizes = {
         "batch_size": 16,
         "lr_batch": 16,
         "warmup_epochs": 0,
@@ -36,7 +37,7 @@ def moby(**changes: Any) -> Pretrain:
 
 
 def ibot(**changes: Any) -> IBotRecipe:
-    sizes: dict[str, Any] = {
+    sizes: Sizes = {
         "out_dim": 64,
         "head_hidden_dim": 48,
         "head_bottleneck_dim": 16,
@@ -54,20 +55,20 @@ def finetune(**changes: Any) -> Classify:
 
 def detect(**changes: Any) -> Detect:
     """It learns from every anchor and every proposal: which ones a GPU would draw differs from what a CPU would."""
-    sizes: dict[str, Any] = {
+    sizes: Sizes = {
         "fpn_width": 32,
         "head_width": 64,
         "anchor_sides": [8, 16, 32, 64, 128],
         "rpn_samples": 4096,
     }
     sides = {"short_sides": [SCENE], "long_side": SCENE, "test_short_side": SCENE}
-    boxes = {"proposals": [60, 30], "roi_samples": 256, "detections": 10}
+    boxes = {"rpn_samples": 4096, "proposals": [60, 30], "roi_samples": 256, "detections": 10}
     short = {"epochs": 2, "batch_size": 4, "lr": 1e-4, "milestones": [], "warmup_steps": 0, "drop_path_rate": 0.0}
     return Detect(**{"name": "detect_micro", **sizes, **sides, **boxes, **short} | changes)
 
 
 def segment(**changes: Any) -> Segment:
-    sizes: dict[str, Any] = {
+    sizes: Sizes = {
         "side": SCENE,
         "long_side": SCENE,
         "scale": [1.0, 1.0],

@@ -23,6 +23,8 @@ PEAKS = (  # TFLOP/s; the first whose words are all in the name that CUDA gives
 def peak(name: str) -> float | None:
     """FLOP/s of a card by the name that CUDA gives; None for one that is not known or has no bfloat16 (V100, T4)."""
     words = f" {name.replace('-', ' ')} "
+    if " Laptop " in words:  # slower than the card of that name
+        return None
     for wanted, tera in PEAKS:
         if all(f" {word} " in words for word in wanted):
             return tera * TERA

@@ -63,8 +63,8 @@ class Job:
 
     def learner(self) -> SelfSupervised:
         if isinstance(self.recipe, Pretrain):
-            return MoBy(self.recipe, seed=0, epochs=100, steps_per_epoch=100)
-        return IBot(self.recipe, self.model, seed=0, steps_per_epoch=100)
+            return MoBy(self.recipe, seed=0, epochs=100, steps_per_epoch=1000)
+        return IBot(self.recipe, self.model, seed=0, steps_per_epoch=1000)
 
 
 def job(name: str, card: Card) -> Job:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
-from sept.learners.base import Learner
 from sept.learners.ibot import IBot
 from sept.learners.selfsupervised import SelfSupervised, chunk_that_fits
 from sept.models.chunks import Chunk
@@ -25,12 +24,12 @@ class Steps:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Any,
         batch: dict[str, Any],
         autocast: Callable[[], AbstractContextManager],
         chunk: Chunk | str | None = None,
     ) -> None:
-        self.learner: Any = learner
+        self.learner = learner
         self.learner.train().to("cuda")
         self.autocast, self.batch = autocast, sent(batch)
         self.trainer: Any = SimpleNamespace(
