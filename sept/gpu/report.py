@@ -1,0 +1,101 @@
+"""What the checks found, as lines in a terminal, as JSON and as Markdown."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+JSON, MARKDOWN = "gpu.json", "gpu.md"
+
+
+class Skip(Exception):
+    """Raised by a check that this machine cannot do; its text says what it would need."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """passed: None where the check was not done; text says why. value: what was found; expected: what passes, empty
+    for a figure that cannot fail. section: filled in by who runs the check."""
+
+    name: str
+    passed: bool | None
+    value: Any = None
+    expected: str = ""
+    text: str = ""
+    section: str = ""
+
+    @property
+    def status(self) -> str:
+        if self.passed is None:
+            return "skipped"
+        if not self.passed:
+            return "FAILED"
+        return "ok" if self.expected else "-"
+
+    def cells(self) -> list[str]:
+        return [self.status, self.name, shown(self.value), self.expected, self.text]
+
+
+@dataclass(frozen=True)
+class Report:
+    """title: one line that says what this ran on. facts: of the run as a whole."""
+
+    title: str
+    facts: dict[str, Any]
+    results: Sequence[Result]
+
+    @property
+    def failed(self) -> int:
+        return sum(result.passed is False for result in self.results)
+
+    def summary(self) -> str:
+        counts = {status: sum(each.status == status for each in self.results) for status in ("ok", "FAILED", "skipped")}
+        figures = len(self.results) - sum(counts.values())
+        return (
+            f"{counts['ok']} checks passed, {counts['FAILED']} failed, {counts['skipped']} skipped; {figures} figures; "
+            f"{self.facts['wall_s']:.0f} s, {self.facts['cpu_s']:.0f} CPU seconds"
+        )
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """The JSON and the Markdown file, in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = folder / JSON, folder / MARKDOWN
+        whole = {"title": self.title, **self.facts, "failed": self.failed}
+        whole["results"] = [{**asdict(each), "status": each.status} for each in self.results]
+        paths[0].write_text(json.dumps(whole, indent=1, default=str) + "\n")
+        paths[1].write_text(self.markdown())
+        return paths
+
+    def markdown(self) -> str:
+        lines = ["# sept on this machine", "", self.title, "", f"`{self.facts['command']}`: {self.summary()}."]
+        for section in dict.fromkeys(each.section for each in self.results):
+            rows = [each.cells() for each in self.results if each.section == section]
+            lines += ["", f"## {section}", "", "| | | found | passes | |", "|---|---|---|---|---|"]
+            lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+        return "\n".join(lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    """A value as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """Lines of a terminal: what passes stands beside what was found."""
+    rows = [result.cells() for result in results]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = []
+    for status, name, value, expected, text in rows:
+        line = f"  {status:<{max(widths[0], 7)}}  {name:<{widths[1]}}  {value:<{widths[2]}}"
+        beside = "; ".join(part for part in (expected and f"passes: {expected}", text) if part)
+        lines.append(f"{line}  {beside}".rstrip())
+    return lines
