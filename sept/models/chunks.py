@@ -20,7 +20,7 @@ from sept.errors import ConfigError
 
 WITHOUT_GRADIENT = 256  # images at a time where no activation is kept: enough to keep a GPU busy
 PASSING = 4  # a pass that keeps nothing holds less than a quarter of one that keeps its activations
-SPARE = 0.9  # share of the free memory that is planned with: the rest is for fragments and what is passing
+SPARE = 0.95  # share of the free memory that is planned with: the rest is for fragments and what is passing
 
 
 @dataclass(frozen=True)
