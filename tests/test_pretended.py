@@ -39,6 +39,7 @@ from sept.retrieval.index import search, search_many
 from sept.watch import Accuracy, Neighbours
 
 STEPS = 4
+CLOSE = 5e-3  # of weights and buffers after that many steps at rates of 1e-4
 CPU = Machine(threads=1)
 CUDA = Machine("cuda", threads=1)
 BF16 = Machine("cuda", precision="bf16-mixed", threads=1)
@@ -208,8 +209,12 @@ def test_a_learner_on_the_device_ends_as_on_the_cpu_and_bfloat16_stays_close(cas
         assert device.counts[OPERATORS] > 100 * STEPS
         lower = run(case, tmp_path / "bf16", BF16)
     assert len(expected.losses) == STEPS
-    assert found.losses == expected.losses
-    assert differing(found, expected) == {}
+    if hasattr(case.make(), "views"):  # a device colours by operators that round differently
+        np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-3)
+        assert max(differing(found, expected).values()) < CLOSE
+    else:
+        assert found.losses == expected.losses
+        assert differing(found, expected) == {}
     assert all(value.isfinite().all() for value in lower.state.values() if value.is_floating_point())
     assert lower.losses != expected.losses, "autocast did nothing"
     np.testing.assert_allclose(lower.losses, expected.losses, rtol=0.05)
