@@ -125,7 +125,7 @@ def test_operators_and_the_bytes_they_move_are_counted() -> None:
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_come_pinned_and_go_to_the_device_without_a_wait(workers: int) -> None:
     with pretended() as device:
-        batches = list(loader(micro.Labelled(6, 3), [[(0, 0), (0, 1)], [(0, 2), (0, 3)]], workers))
+        batches = list(loader(micro.Labelled(6, 3), [[(0, 0), (0, 1)], [(0, 2), (0, 3)]], workers, pin=True))
         assert all(batch["images"].is_pinned() and batch["labels"].is_pinned() for batch in batches)
         sent = [batch["images"].to("cuda", non_blocking=True) for batch in batches]
         assert device.waits == 0
