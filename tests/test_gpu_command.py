@@ -36,7 +36,7 @@ def good(card: Card) -> Result:
 
 
 def figure(card: Card) -> list[Result]:
-    return [Result("speed", True, 1234.5, text="images/s"), Result("more", True, 0.125)]
+    return [Result("speed", True, 1234.5, unit="images/s"), Result("more", True, 0.125)]
 
 
 def bad(card: Card) -> Result:
@@ -73,6 +73,7 @@ def test_failed_checks_are_told_the_others_go_on_and_the_exit_code_counts_them(t
     assert [each["text"] for each in found["results"][-2:]] == ["ValueError: the first line", "needs two cards"]
     said = capsys.readouterr()
     assert said.out.startswith("NO CUDA DEVICE HERE")
+    assert "\nFAILED wrong: product: 5; 4\nFAILED wrong: broken: ValueError: the first line\n" in said.out
     assert "1 checks passed, 2 failed, 1 skipped; 2 figures" in said.out
     assert "wrong: broken" in said.err
 
@@ -84,7 +85,7 @@ def test_the_markdown_holds_every_result_in_tables_that_parse(tmp_path):
     assert len(rows) == len(found["results"])
     assert {line.count("|") for line in lines if line.startswith("|")} == {6}
     assert "| FAILED | product | 5 | 4 |  |" in rows
-    assert "| - | speed | 1,234 |  | images/s |" in rows
+    assert "| - | speed | 1,234 images/s |  |  |" in rows
     assert found["title"] in lines
 
 

@@ -19,6 +19,7 @@ from sept.gpu import copies, equality, fits, scans, speed, stages, surroundings,
 from sept.gpu.card import Card, found
 from sept.gpu.report import Report, Result
 from sept.gpu.runner import Budget, Sections, run
+from sept.machine import cuda_devices
 
 SECTIONS: Sections = {
     "surroundings": surroundings.CHECKS,
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, sections: Sections = SECTIONS) 
             interrupted = True
     report = Report(title, _facts(chosen, options, budget, card), results)
     paths = report.write(Path(options.out))
-    print(f"\n{report.summary()}\n{' and '.join(map(str, paths))}", flush=True)
+    print("", *report.failures(), report.summary(), " and ".join(map(str, paths)), sep="\n", flush=True)
     return INTERRUPTED if interrupted else min(report.failed, MOST_FAILED)
 
 
@@ -70,8 +71,10 @@ def _parser(sections: Sections) -> argparse.ArgumentParser:
 def _title(card: Card) -> str:
     if card.real:
         return f"{card.count} x {card.name}" if card.count > 1 else card.name
+    reported = cuda_devices()
+    why = f"TORCH CANNOT USE the {reported} CUDA devices that the driver reports" if reported else "NO CUDA DEVICE HERE"
     return (
-        "NO CUDA DEVICE HERE: what follows ran on a PRETENDED device, on the CPU and at micro size. Equality is "
+        f"{why}: what follows ran on a PRETENDED device, on the CPU and at micro size. Equality is "
         "checked; times, rates and memory are those of a CPU on toys and say nothing about a GPU."
     )
 

@@ -15,7 +15,7 @@ from sept.gpu.card import Card
 from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check
 
-GB = 1e9
+GB, RATE = 1e9, "GB/s"
 COPIED, READ = 2**28, 2**31  # bytes
 MICRO = 2**24, 2**26
 PIECE = 2**24  # bytes read at a time
@@ -32,7 +32,9 @@ def to_device(card: Card) -> list[Result]:
             here = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
             ways = {"host to device": partial(_copy, there, here), "device to host": partial(_copy, here, there)}
             results += [
-                Result(f"{label}, {name}", True, size / GB / card.seconds(way), text=f"GB/s, {size / 2**20:.0f} MiB")
+                Result(
+                    f"{label}, {name}", True, size / GB / card.seconds(way), text=f"{size / 2**20:.0f} MiB", unit=RATE
+                )
                 for label, way in ways.items()
             ]
     return results
@@ -54,10 +56,16 @@ def disk(card: Card) -> list[Result]:
         forgotten.append(_read(path))
     again = [_read(path) for _ in range(REPEATS)]
     path.unlink()
-    text = f"GB/s, {size / GB:.2g} GB in {card.folder.parent}"
+    text = f"{size / GB:.2g} GB in {card.folder.parent}"
     return [
-        Result("disk", True, size / GB / median(forgotten), text=f"{text}; the page cache, where it was not emptied"),
-        Result("page cache", True, size / GB / median(again), text=text),
+        Result(
+            "disk",
+            True,
+            size / GB / median(forgotten),
+            text=f"{text}; the page cache, where it was not emptied",
+            unit=RATE,
+        ),
+        Result("page cache", True, size / GB / median(again), text=text, unit=RATE),
     ]
 
 

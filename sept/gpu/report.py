@@ -16,13 +16,14 @@ class Skip(Exception):
 @dataclass(frozen=True)
 class Result:
     """passed: None where the check was not done; text says why. value: what was found; expected: what passes, empty
-    for a figure that cannot fail. section: filled in by who runs the check."""
+    for a figure that cannot fail. unit: of a number. section: filled in by who runs the check."""
 
     name: str
     passed: bool | None
     value: Any = None
     expected: str = ""
     text: str = ""
+    unit: str = ""
     section: str = ""
 
     @property
@@ -34,7 +35,7 @@ class Result:
         return "ok" if self.expected else "-"
 
     def cells(self) -> list[str]:
-        return [self.status, self.name, shown(self.value), self.expected, self.text]
+        return [self.status, self.name, f"{shown(self.value)} {self.unit}".strip(), self.expected, self.text]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Report:
     @property
     def failed(self) -> int:
         return sum(result.passed is False for result in self.results)
+
+    def failures(self) -> list[str]:
+        """A line for each check that failed."""
+        return [
+            f"FAILED {each.section}: {each.name}: {'; '.join(cell for cell in each.cells()[2:] if cell)}"
+            for each in self.results
+            if each.passed is False
+        ]
 
     def summary(self) -> str:
         counts = {status: sum(each.status == status for each in self.results) for status in ("ok", "FAILED", "skipped")}
@@ -69,6 +78,7 @@ class Report:
 
     def markdown(self) -> str:
         lines = ["# sept on this machine", "", self.title, "", f"`{self.facts['command']}`: {self.summary()}."]
+        lines += ["", *(f"- {line}" for line in self.failures())] if self.failed else []
         for section in dict.fromkeys(each.section for each in self.results):
             rows = [each.cells() for each in self.results if each.section == section]
             lines += ["", f"## {section}", "", "| | | found | passes | |", "|---|---|---|---|---|"]

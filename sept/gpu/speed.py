@@ -31,7 +31,7 @@ from sept.gpu import micro
 from sept.gpu.card import Card, cores
 from sept.gpu.fits import free_memory
 from sept.gpu.memory import SWIN, VIT
-from sept.gpu.peaks import peak
+from sept.gpu.peaks import TERA, peak
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, sent
@@ -47,6 +47,7 @@ MOST_WORKERS = 16
 LARGE, SMALL = (375, 500), (40, 40)
 SPECTRUM, CONTRAST = 1.2, 55  # of photographs: the fall of amplitude with frequency; grey levels of deviation
 BATCH = 256  # of embedding and decoding
+RATE = "images/s"
 WARM = 3  # steps and batches before the clock starts
 MOST_WAITS = 2  # of the host in a step
 WAIT = "synchronizing CUDA operation"  # torch's words
@@ -132,8 +133,9 @@ def decoding(card: Card) -> Result:
     views = card.size(Preprocess(), Preprocess(micro.SIDE, micro.SIDE, True))
     batch, count = card.size(BATCH, 32), card.size(40, 6)
     batches = [list(range(start * batch, (start + 1) * batch)) for start in range(count)]
-    rate = loaded(loader(EncodedViews(_Decoded(photos(card)), views), batches, workers(card)), batch, count)
-    return Result("input of embedding: decode, resize", True, rate, text=f"images/s, {workers(card)} workers")
+    hands = max(1, workers(card))  # one where a pretended device has none: whether workers start is seen
+    rate = loaded(loader(EncodedViews(_Decoded(photos(card)), views), batches, hands), batch, count)
+    return Result("input of embedding: decode, resize", True, rate, text=f"{hands} workers", unit=RATE)
 
 
 def cropping(card: Card, name: str) -> Result:
@@ -143,7 +145,7 @@ def cropping(card: Card, name: str) -> Result:
     subset = packed(card, made.recipe)
     batches = Batches(CroppedSubset(subset, made.learner().views), len(subset), batch, 0)
     rate = loaded(batches.between(0, count, workers(card)), batch, count)
-    return Result(f"input of {name}: crops", True, rate, text=f"images/s, {workers(card)} workers")
+    return Result(f"input of {name}: crops", True, rate, text=f"{workers(card)} workers", unit=RATE)
 
 
 def loaded(batches: Any, size: int, count: int) -> float:
@@ -162,7 +164,7 @@ def augmenting(card: Card, name: str) -> Result:
     with card.on():
         seconds = card.seconds(partial(views.colour, sent(crops), 1))
         free_memory()
-    return Result(f"augmentation of {name}", True, made.recipe.batch_size / seconds, text="images/s, device alone")
+    return Result(f"augmentation of {name}", True, made.recipe.batch_size / seconds, text="device alone", unit=RATE)
 
 
 def _batch(card: Card, made: Job) -> dict[str, Any]:
@@ -183,16 +185,20 @@ def stepping(card: Card, name: str) -> list[Result]:
         rate = made.recipe.batch_size / card.seconds(steps)
         del steps, learner
         free_memory()
-    told = Result(f"device alone, {name}", True, rate, text=f"images/s, {card.fast}, batch {made.recipe.batch_size}")
-    return [told, share_of_peak(card, f"device alone, {name}", rate * made.flops)]
+    label, text = f"device alone, {name}", f"{card.fast}, batch {made.recipe.batch_size}"
+    return [Result(label, True, rate, text=text, unit=RATE), *share_of_peak(card, label, rate * made.flops)]
 
 
-def share_of_peak(card: Card, name: str, flops: float) -> Result:
+def share_of_peak(card: Card, name: str, flops: float) -> list[Result]:
+    """Of FLOP/s counted by `sept.cost`; nothing without a card."""
+    if not card.real:
+        return []
     label, most = f"{name}: share of peak", peak(card.name)
-    if not card.real or most is None or not card.bf16:
-        why = "no card" if not card.real else f"the peak of {card.name} in bf16 is not known here"
-        return Result(label, None, text=f"{why}; {flops / 1e12:.3g} TFLOP/s by sept.cost")
-    return Result(label, True, f"{100 * flops / most:.1f} %", text=f"{flops / 1e12:.3g} of {most / 1e12:g} TFLOP/s")
+    if most is None or not card.bf16:
+        text = f"the peak of {card.name} in bf16 is not known here; {flops / TERA:.3g} TFLOP/s"
+        return [Result(label, None, text=text)]
+    text = f"{flops / TERA:.3g} of {most / TERA:g} TFLOP/s"
+    return [Result(label, True, 100 * flops / most, text=text, unit="%")]
 
 
 class Clock(L.Callback):
@@ -228,7 +234,7 @@ def whole(card: Card, name: str) -> Result:
         del learner
         free_memory()
     rate = Clock.timed(steps) * made.recipe.batch_size / clock.seconds
-    return Result(f"end to end, {name}", True, rate, text=f"images/s, {hands} workers, {card.fast}")
+    return Result(f"end to end, {name}", True, rate, text=f"{hands} workers, {card.fast}", unit=RATE)
 
 
 def embedding(card: Card, name: str) -> list[Result]:
@@ -241,8 +247,8 @@ def embedding(card: Card, name: str) -> list[Result]:
         rate = batch / card.seconds(partial(_embed, vit.to("cuda"), images.cuda()))
         free_memory()
     label = f"embedding, {name}"
-    told = Result(label, True, rate, text=f"images/s, {card.fast}, {side} px, device alone")
-    return [told, share_of_peak(card, label, rate * cost.forward_flops(model, side))]
+    told = Result(label, True, rate, text=f"{card.fast}, {side} px, device alone", unit=RATE)
+    return [told, *share_of_peak(card, label, rate * cost.forward_flops(model, side))]
 
 
 def _embed(vit: torch.nn.Module, images: Tensor) -> None:

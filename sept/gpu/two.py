@@ -21,7 +21,7 @@ from sept.gpu.checks import Trained
 from sept.gpu.equality import MOVED, moved
 from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check, stopping
-from sept.gpu.speed import Clock, job, workers
+from sept.gpu.speed import RATE, Clock, job, workers
 from sept.gpu.speed import packed as packed_photos
 from sept.learners.moby import MoBy
 from sept.machine import Machine
@@ -78,10 +78,10 @@ def scaling(card: Card) -> list[Result]:
     _need_two(card)
     rates = [rate(card, card.machine(card.fast, devices=n, workers=workers(card) // n), EACH * n) for n in (1, 2)]
     told = [
-        Result(f"end to end, MoBy, {cards}", True, each, text=f"images/s, {EACH} a card, {card.fast}")
+        Result(f"end to end, MoBy, {cards}", True, each, text=f"{EACH} a card, {card.fast}", unit=RATE)
         for cards, each in zip(("1 card", "2 cards"), rates, strict=True)
     ]
-    return [*told, Result("two cards over one", True, rates[1] / rates[0], text="times the images a second")]
+    return [*told, Result("two cards over one", True, rates[1] / rates[0], unit="times the images/s")]
 
 
 def rate(card: Card, machine: Machine, batch: int) -> float:
