@@ -5,6 +5,11 @@
 
 import os
 
+from sept import signals
+
+if __name__ == "__main__":  # not where a data worker imports this file
+    signals.end_program()
+
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
 import sys
@@ -14,10 +19,9 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import compose, config, console, oom, shared_memory
-from sept.errors import SeptError
+from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.signals import raising
 from sept.store import Store
 
 
@@ -28,7 +32,7 @@ def cell(cfg: DictConfig) -> None:
 
 def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
-    with raising():
+    with signals.raising():
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
@@ -67,7 +71,7 @@ def main() -> None:
         compose.register()
         with compose.one_line():
             cell()
-    except SeptError as error:
+    except (SeptError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 

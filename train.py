@@ -4,6 +4,11 @@
 
 import os
 
+from sept import signals
+
+if __name__ == "__main__":  # not where a data worker imports this file
+    signals.end_program()
+
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
 import sys
@@ -21,7 +26,6 @@ from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.plan import plan
 from sept.results import row
-from sept.signals import raising
 from sept.store import Store
 from sept.sweep import require_store, share_scans
 from sept.tracking import conclude, follow
@@ -36,7 +40,7 @@ def cell(cfg: DictConfig) -> None:
     known = HydraConfig.get()
     here = known.launcher._target_.endswith(compose.BASIC)  # other launchers run cells in other processes
     try:
-        with raising():  # in other processes `main` is not there
+        with signals.raising():  # in other processes `main` is not there
             run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN))
     except Interrupted as stop:
         sys.exit(_told(stop))
@@ -64,8 +68,8 @@ def run(e: config.Experiment) -> dict | None:
     return done
 
 
-def _told(error: Exception) -> int:
-    if not isinstance(error, SeptError):
+def _told(error: Exception | Interrupted) -> int:
+    if not isinstance(error, (SeptError, Interrupted)):
         traceback.print_exception(error)
         return SeptError.exit_code
     print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)  # OmegaConf adds lines to what is raised inside
@@ -79,14 +83,14 @@ def main() -> None:
     os.environ[STARTED] = str(time.time())
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:
-        with raising():
+        with signals.raising():
             compose.check_overrides(sys.argv[1:])
             compose.register()
             if table is None:
                 launch()
             else:
                 sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         sys.exit(_told(error))
     if failures:
         sys.exit(max(failures))
@@ -109,8 +113,6 @@ def sweep(table: str, narrowed: list[str]) -> None:
         share_scans(cells)
     try:
         launch()
-    except Interrupted:
-        raise
     except Exception as error:
         failures.append(_told(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others

@@ -64,7 +64,7 @@ def run(work: Callable[[Machine], Any], machine: Machine) -> None:
 class _Failure:
     """at: when, on the clock that all processes of a machine share."""
 
-    error: SeptError
+    error: SeptError | Interrupted
     at: float
 
 
@@ -149,15 +149,16 @@ def _process(rank: int, job: bytes, port: int, line: Connection) -> None:
             mine.select_device()
             work(mine)
             line.send(None)
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         _leave(error, rank, line)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _leave(error: Exception, rank: int, line: Connection) -> NoReturn:
+def _leave(error: Exception | Interrupted, rank: int, line: Connection) -> NoReturn:
     """Reports and ends this process at once: to take leave of the group is to wait for those that wait for this one."""
-    at, told = time.monotonic(), error if isinstance(error, SeptError) else out_of_memory(error)
+    at = time.monotonic()
+    told = error if isinstance(error, (SeptError, Interrupted)) else out_of_memory(error)
     if told is None:
         traceback.print_exception(error)
         last = " ".join(traceback.format_exception_only(error)[-1].split())
@@ -178,7 +179,7 @@ def _hand_on(flag: Flag, members: Sequence[_Member]) -> None:
                 os.kill(member.process.pid, signal.Signals[flag.received or "SIGTERM"])
 
 
-def _reason(members: Sequence[_Member], flag: Flag) -> Exception | None:
+def _reason(members: Sequence[_Member], flag: Flag) -> Exception | Interrupted | None:
     """What to raise: what the first that failed said, or what happened to one that could not say anything.
 
     That others were interrupted when one had failed is no reason. One that was killed is the reason for what others say

@@ -43,7 +43,10 @@ class NonFiniteError(SeptError, ArithmeticError):
     exit_code = 70
 
 
-class Interrupted(SeptError):
-    """Stopped by a signal; what was done is saved and the same command goes on from there."""
+class Interrupted(BaseException):
+    """Stopped by a signal; what was done is saved and the same command goes on from there.
+
+    No Exception: what it stops must not take it for a failure of its own and go on (`sept.signals`).
+    """
 
     exit_code = 75

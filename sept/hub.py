@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sept.errors import ConfigError, SeptError
 from sept.models.saved import CARD, CONFIG, WEIGHTS, facts_of
+from sept.store import check
+from sept.store.artefact import MANIFEST, load_artefact
 
 FILES = (CARD, CONFIG, WEIGHTS)
 
@@ -14,13 +16,15 @@ FILES = (CARD, CONFIG, WEIGHTS)
 def push(folder: Path, repository: str, public: bool = False) -> str:
     """Create the repository, private unless `public`, if there is none, upload the backbone, and give the URL.
 
-    Raises ConfigError when the folder is no saved backbone or nobody is logged in, SeptError with what the Hub or
-    the network answered.
+    Raises ConfigError when the folder is no saved backbone or nobody is logged in, DataError when it is not what
+    was published, SeptError with what the Hub or the network answered.
     """
     for name in FILES:
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} has no {name}: give the folder `backbone` of a pre-training or a retriever")
     facts_of(folder / WEIGHTS)
+    if (folder.absolute().parent / MANIFEST).exists():  # copied elsewhere, nothing tells what was published
+        check(load_artefact(folder.absolute().parent))
     from huggingface_hub import HfApi, get_token
 
     if get_token() is None:

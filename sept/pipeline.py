@@ -32,16 +32,23 @@ from sept.models.files import resolve
 from sept.paper import published
 from sept.store import Artefact, Step
 
+# Large files whose readers check every part that they read; of all others the whole is checked before a stage begins.
+BY_PART = {
+    "features": ("shard-*.npy",),
+    "index": ("shard-*.int8", "shard-*.scales"),
+    "subset": ("pixels.bin",),
+}
+
 # Bump a stage's number in the commit that changes its output, and name it in CHANGELOG.md.
 VERSIONS = {
     "pool": 1,
     "task": 1,
     "retriever": 2,
-    "features": 4,
-    "index": 1,
+    "features": 5,
+    "index": 2,
     "queries": 3,
     "selection": 3,
-    "subset": 2,
+    "subset": 3,
     "weights": 1,
     "pretrain": 2,
     "finetune": 4,
@@ -443,7 +450,8 @@ class Pipeline:
             finally:
                 self.machine.release()
 
-        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
+        by_part = BY_PART.get(stage, ())
+        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {}, by_part)
 
 
 def _digested(weights: str) -> tuple[Path, str]:

@@ -5,14 +5,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sept.signals import look
+
 LINE_EVERY_S = 30.0
 
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives `advance(n)`; `total` is in the units of n (images, steps, rows); None when unknown."""
+    """Gives `advance(n)`; `total` is in the units of n (images, steps, rows); None when unknown.
+
+    To advance is a boundary of work: a signal that came is raised there.
+    """
     with _bar(what, total) if sys.stderr.isatty() else _lines(what, total) as advance:
-        yield advance
+
+        def told(count: int) -> None:
+            advance(count)
+            look()
+
+        yield told
 
 
 def done(advance: Callable[[int], None]) -> Callable[[int], None]:

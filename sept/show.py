@@ -33,17 +33,17 @@ PAPER_POOL = 155_000_000  # images of SEPT-155m
 
 def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
     """Copy selection.parquet below `folder`, draw the gallery beside it, and say what was selected."""
-    selection = store.make(pipeline.selection())
+    selection = store.read(pipeline.selection())
     folder = folder / selection.path.name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(selection.path / SELECTION, folder / SELECTION)
     if e.init.name == "random":
         return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
     pool, features = _pool(pipeline, store), _features(pipeline, store)
-    vectors, ids, _ = query_stage.load(store.make(pipeline.queries()))
+    vectors, ids, _ = query_stage.load(store.read(pipeline.queries()))
     places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
     ranked = search(vectors[places], features, e.query.top)
-    task, queries = store.make(pipeline.task()), pipeline.queries()
+    task, queries = store.read(pipeline.task()), pipeline.queries()
     _, _, read, _ = query_stage.images(task, pipeline.task_place(), queries.spec)
     rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
     facts = {name: value for name, value in selection.facts.items() if name != "flops"}
@@ -72,7 +72,7 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     assert e.query.path is not None
     examples = _looked_up(Path(e.query.path))
     pool, features = _pool(pipeline, store), _features(pipeline, store)
-    retriever, precision = store.make(pipeline.retriever()), pipeline.features()[0].spec["precision"]
+    retriever, precision = store.read(pipeline.retriever()), pipeline.features()[0].spec["precision"]
     encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.machine, e.retriever.batch_size, precision)
     vectors, _ = encoder(reader(examples, e.retriever.preprocess.resize), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
@@ -87,12 +87,12 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
 
 
 def _pool(pipeline: Pipeline, store: Store) -> Union:
-    made = {f"pool{i}": store.make(step) for i, step in enumerate(pipeline.pools())}
+    made = {f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools())}
     return open_pool(made, pipeline.pool_places())
 
 
 def _features(pipeline: Pipeline, store: Store) -> Features:
-    return Features.joined([Features.open(store.make(step).path) for step in pipeline.features()])
+    return Features.joined([Features.open(store.read(step).path) for step in pipeline.features()])
 
 
 def _looked_up(path: Path) -> list[Example]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from sept import oom, shared_memory
 from sept.config import EXACT, Experiment
-from sept.errors import ConfigError, DataError, Interrupted, SeptError
+from sept.errors import ConfigError, DataError, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.store import Step, Store
@@ -45,8 +45,6 @@ def _search(selections: Sequence[Step], e: Experiment) -> None:
         shared_memory.require(e, machine, [each for step in selections for each in store.missing(step)])
         with oom.translated():
             tasks, images = prepare(selections, store, machine)
-    except Interrupted:
-        raise
     except SeptError:
         return
     if tasks > 1:

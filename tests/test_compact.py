@@ -63,3 +63,15 @@ def test_a_cut_copy_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("dim", "scales"), [(1, 1), (24, 1), (33, 3), (37, 37), (768, 24)])
 def test_scales_divide_a_row_evenly(dim: int, scales: int) -> None:
     assert scales_of(dim) == scales
+
+
+@pytest.mark.parametrize("name", ["shard-000002.int8", "shard-000002.scales"])
+def test_a_flipped_byte_is_never_read_and_a_build_that_goes_on_copies_it_again(tmp_path: Path, name: str) -> None:
+    features, path = store(tmp_path / "features"), tmp_path / "int8" / name
+    build(tmp_path / "int8", features)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    with pytest.raises(DataError, match=rf"{name}: its rows 0\.\.99 are not those that were written"):
+        copied(Compact.open(tmp_path / "int8", features), 210, 50)
+    build(tmp_path / "int8", features)
+    assert path.read_bytes() == whole

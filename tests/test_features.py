@@ -1,13 +1,14 @@
 """The feature store: exactly once, resumable, and loud about damage."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sept.errors import DataError, NonFiniteError, StorageError
-from sept.retrieval.embedding import embed
+from sept.retrieval.embedding import embed, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip, publish
 
@@ -232,7 +233,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sept.retrieval.shards.CHECKED_ROWS", 3)
+    for module in ("shards", "sums"):
+        monkeypatch.setattr(f"sept.retrieval.{module}.CHECKED_ROWS", 3)
     embed(tmp_path / "again", ROWS, Encoder(), 0.1, PER_SHARD)
     data = tmp_path / "again" / "shard-000001.npy"
     content = bytearray(data.read_bytes())
@@ -240,6 +242,45 @@ def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch,
     data.write_bytes(content)
     with pytest.raises(DataError, match=r"shard-000001\.npy.*sha256, first in rows 10\.\.12 \(1 of 3 blocks\)"):
         Features.open(tmp_path / "again").verify()
+
+
+@pytest.mark.parametrize("byte", [-1, -2 * DIM * 7])  # of the last and the first row of a shard
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda features: list(features.blocks(100)),
+        lambda features: list(features.blocks(2)),
+        lambda features: features.take(range(features.rows)),
+        lambda features: features.take([7, 13]),
+    ],
+    ids=["shards", "pairs", "all", "a few"],
+)
+def test_a_flipped_byte_is_never_read(
+    read: Callable[[Features], object], byte: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in ("shards", "sums"):
+        monkeypatch.setattr(f"sept.retrieval.{module}.CHECKED_ROWS", 3)
+    embed(tmp_path / "again", ROWS, Encoder(), 0.1, PER_SHARD)
+    features = Features.open(tmp_path / "again")
+    read(features)
+    data = tmp_path / "again" / "shard-000001.npy"
+    content = bytearray(data.read_bytes())
+    content[byte] ^= 16
+    data.write_bytes(content)
+    with pytest.raises(DataError, match=r"shard-000001\.npy: its rows .* are not those that were written"):
+        read(Features.open(tmp_path / "again"))
+
+
+def test_a_shard_that_was_damaged_after_its_commit_is_embedded_again(tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    embed(folder, ROWS, Encoder(), 0.1, PER_SHARD)
+    (folder / "features.json").unlink()  # the last thing that an embedding writes
+    data = folder / "shard-000002.npy"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    assert missing(folder, ROWS, PER_SHARD) == [2]
+    embed(folder, ROWS, Encoder(), 0.1, PER_SHARD)
+    assert data.read_bytes() == whole
 
 
 @pytest.mark.parametrize("rows", [[3, 4, 5], [0, 2, 4, 6], [0, 22], [8, 1, 8]])

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    ["errors", "config", "compose", "store", "results", "paper"],
+    ["errors", "signals", "config", "compose", "store", "results", "paper"],
     [
         "models",
         "losses",
@@ -17,7 +17,6 @@ ORDER = [
         "machine",
         "oom",
         "shared_memory",
-        "signals",
         "progress",
         "engines",
         "distributed",

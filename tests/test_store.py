@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sept.store import CHECKPOINTS, Artefact, Step, Store, prune, repair, verify
+from sept.store import CHECKPOINTS, Artefact, Step, Store, content, prune, repair, verify
 from sept.store.__main__ import main
 from sept.store.artefact import ASIDE, checksum
 
@@ -485,6 +487,7 @@ def test_repair_keeps_what_is_whole_and_the_next_run_makes_the_rest(store: Store
     assert fate == {
         embed: "unfinished: 1 of 2 files are whole",
         pretrain: "unfinished: 1 of 2 files are whole",
+        finetune.path: "removed: built on damage",
     }
     left = {path.parent.name.rpartition("-")[0]: path for path in store.root.glob(".unfinished/*/deep")}
     assert (left["embed"] / "a.bin").read_bytes() == whole
@@ -494,6 +497,85 @@ def test_repair_keeps_what_is_whole_and_the_next_run_makes_the_rest(store: Store
     assert verify(again) == []
     assert finetune.path.exists()
     assert repair(again) == {}
+
+
+def flip(path: Path) -> None:
+    """Alters a byte, as a disk does: the time of the last write stays."""
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["deep/a.bin", "read.txt"])
+def test_a_build_refuses_an_input_that_is_not_what_was_published(store: Store, name: str) -> None:
+    embed, pretrain, _ = chain().walk()
+    made = store.make(embed)
+    data = bytearray((made.path / name).read_bytes() or b"x")
+    data[-1] ^= 1
+    (made.path / name).write_bytes(data)
+    again = "`python -m sept.store repair` drops it and what was built on it; then run the same command again"
+    with pytest.raises(DataError, match=f"{name}.*published.*{re.escape(again)}"):
+        Store(store.root).make(pretrain)
+    with pytest.raises(DataError, match=f"{name}.*published"):
+        Store(store.root).read(embed)
+    assert list(repair(Store(store.root))) == [made.path]
+    assert Store(store.root).make(pretrain)
+
+
+def test_large_files_are_left_to_their_readers_except_for_their_size(store: Store) -> None:
+    embed = step({"model": "vit"}, "embed", by_part=("deep/*.bin",))
+    path = store.make(embed).path / "deep" / "a.bin"
+    flip(path)
+    store.make(step({"lr": 0.1}, "pretrain", inputs={"images": embed}))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"a\.bin has 16,383 bytes, not the 16,384"):
+        store.make(step({"lr": 0.2}, "pretrain", inputs={"images": embed}))
+
+
+def test_inputs_are_hashed_once_a_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed, pretrain, finetune = chain().walk()
+    store.make(pretrain)
+    hashed: list[str] = []
+    kept = content.fingerprint
+    monkeypatch.setattr(
+        content, "fingerprint", lambda path: hashed.append(path.relative_to(store.root).parts[0]) or kept(path)
+    )
+    Store(store.root).make(finetune)
+    assert set(hashed) == {"pretrain"}
+    os.utime(store.make(embed).path / "read.txt")  # written since
+    Store(store.root).read(embed)
+    assert hashed[-1] == "embed"
+
+
+def test_repair_removes_what_was_built_after_a_file_was_altered_and_keeps_the_rest(store: Store) -> None:
+    embed, before, _ = chain().walk()
+    after = step({"lr": 0.2}, "pretrain", inputs={"images": embed})
+    read_it = step({"shot": 1}, "finetune", inputs={"weights": after})
+    made = {each: store.make(each).path for each in (embed, before, after, read_it)}
+    published = os.stat(made[embed] / "read.txt").st_mtime
+    for each, hours in ((embed, 0), (before, 1), (after, 3), (read_it, 4)):
+        path = made[each] / "manifest.json"
+        manifest = json.loads(path.read_text())
+        created = datetime.fromtimestamp(published + 3600 * hours, UTC).isoformat(timespec="seconds")
+        manifest |= {"created": created}
+        path.write_text(json.dumps(manifest | {"checksum": checksum(manifest)}))
+    (made[embed] / "read.txt").write_text("altered")
+    os.utime(made[embed] / "read.txt", (published + 7200,) * 2)
+    assert repair(Store(store.root)) == {
+        made[embed]: "unfinished: 1 of 2 files are whole",
+        made[after]: "removed: built on damage",
+        made[read_it]: "removed: built on damage",
+    }
+    assert verify(Store(store.root)) == []
+
+
+def test_repair_cannot_date_what_a_disk_lost_and_removes_all_that_was_built_on_it(store: Store) -> None:
+    made = [store.make(each).path for each in chain().walk()]
+    other = store.make(step({"model": "other"}, "embed")).path
+    flip(made[0] / "deep" / "a.bin")
+    assert set(repair(Store(store.root))) == set(made)
+    assert list(Store(store.root).artefact_folders()) == [other]
 
 
 def test_repair_removes_what_has_no_readable_manifest(store: Store) -> None:

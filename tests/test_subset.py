@@ -99,7 +99,7 @@ def test_positions_outside_are_refused(position, folder):
 def test_a_cut_file_is_refused(name, kept, folder):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(DataError, match="delete"):
+    with pytest.raises(DataError, match="store repair"):
         Subset.open(folder)
 
 
@@ -109,7 +109,7 @@ def test_a_longer_or_missing_file_or_a_foreign_index_is_refused(folder, tmp_path
     index = np.load(folder / "index.npy")
     index[1, 1] += 3
     np.save(other / "index.npy", index)
-    with pytest.raises(DataError, match="delete"):
+    with pytest.raises(DataError, match="store repair"):
         Subset.open(other)
     with open(folder / "pixels.bin", "ab") as file:
         file.write(b"x")
@@ -123,3 +123,13 @@ def test_a_longer_or_missing_file_or_a_foreign_index_is_refused(folder, tmp_path
 def test_no_image_is_refused(tmp_path):
     with pytest.raises(DataError, match="no image to pack"):
         write_subset(tmp_path, [], max_short_side=64)
+
+
+def test_an_image_with_a_flipped_byte_is_never_read(folder):
+    data = bytearray((folder / "pixels.bin").read_bytes())
+    data[-1] ^= 1
+    (folder / "pixels.bin").write_bytes(data)
+    subset = Subset.open(folder)
+    subset.image(0)
+    with pytest.raises(DataError, match=r"pixels\.bin: image 1 is not what was packed"):
+        subset.image(1)

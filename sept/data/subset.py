@@ -1,5 +1,6 @@
 """Chosen images, packed once at a bounded size into one file: selections are small and read hundreds of times."""
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from sept.errors import DataError
 PIXELS = "pixels.bin"
 """uint8 (H, W, 3) images back to back, uncompressed."""
 INDEX = "index.npy"
-"""int64 (n, 4): id, offset in bytes, height, width of each image."""
+"""int64 (n, 5): id, offset in bytes, height, width and CRC-32 of the pixels of each image."""
+
+AGAIN = "`python -m sept.store repair`, and the next run packs it again"
 
 
 def write_subset(folder: Path, images: Iterable[tuple[int, Pixels]], max_short_side: int) -> dict[str, Any]:
@@ -23,13 +26,14 @@ def write_subset(folder: Path, images: Iterable[tuple[int, Pixels]], max_short_s
     An image whose shorter side is over `max_short_side` px is shrunk to it (antialiased bicubic), never enlarged. The
     facts: {"images": how many, "bytes": of pixels}. One image is in memory at a time. Raises DataError for none.
     """
-    index: list[tuple[int, int, int, int]] = []
+    index: list[tuple[int, int, int, int, int]] = []
     offset = 0
     with open(folder / PIXELS, "wb") as file:
         for image_id, pixels in images:
             small = shrink(pixels, max_short_side)
-            file.write(small.tobytes())
-            index.append((image_id, offset, *small.shape[:2]))
+            packed = small.tobytes()
+            file.write(packed)
+            index.append((image_id, offset, *small.shape[:2], zlib.crc32(packed)))
             offset += small.nbytes
     if not index:
         raise DataError(f"{folder}: no image to pack")
@@ -55,6 +59,7 @@ class Subset:
         self._folder = folder
         self._index = index
         self._pixels = pixels
+        self._right = np.zeros(len(index), dtype=bool)  # images whose pixels were found to be those packed
 
     @classmethod
     def open(cls, folder: Path) -> "Subset":
@@ -63,13 +68,13 @@ class Subset:
             index = np.load(folder / INDEX, allow_pickle=False)
             pixels = np.asarray(np.memmap(folder / PIXELS, dtype=np.uint8, mode="r"))
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{folder}: no readable subset ({error}); delete it, and it is packed again") from error
-        assert (index.dtype, index.shape[1:]) == (np.int64, (4,)), (index.dtype, index.shape)
+            raise DataError(f"{folder}: no readable subset ({error}); {AGAIN}") from error
+        assert (index.dtype, index.shape[1:]) == (np.int64, (5,)), (index.dtype, index.shape)
         ends = np.cumsum(index[:, 2] * index[:, 3] * 3)
         if not np.array_equal(index[1:, 1], ends[:-1]) or index[0, 1] != 0 or ends[-1] != len(pixels):
             raise DataError(
                 f"{folder / PIXELS}: {len(pixels):,} bytes where the index of {len(index):,} images says "
-                f"{ends[-1]:,}; delete the subset, and it is packed again"
+                f"{ends[-1]:,}; {AGAIN}"
             )
         return cls(folder, index, pixels)
 
@@ -82,17 +87,24 @@ class Subset:
         return self._index[:, 0]
 
     def image(self, position: int) -> Pixels:
-        """uint8 (H, W, 3), a read-only view of the file."""
+        """uint8 (H, W, 3), a read-only view of the file. Raises DataError where it is not what was packed."""
         if not 0 <= position < len(self._index):
             raise IndexError(f"image {position} of a subset of {len(self._index):,}")
-        _, offset, height, width = self._index[position].tolist()
-        return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+        _, offset, height, width, crc32 = self._index[position].tolist()
+        pixels = self._pixels[offset : offset + height * width * 3]
+        if not self._right[position]:
+            if zlib.crc32(pixels.data) != crc32:
+                raise DataError(f"{self._folder / PIXELS}: image {position} is not what was packed; {AGAIN}")
+            self._right[position] = True
+        return pixels.reshape(height, width, 3)
 
     def stacked(self) -> Pixels | None:
-        """All images as one uint8 (n, H, W, 3) view, or None where their sizes differ."""
-        if (self._index[:, 2:] != self._index[0, 2:]).any():
+        """All images as one uint8 (n, H, W, 3) view, or None where their sizes differ. Raises DataError as `image`."""
+        if (self._index[:, 2:4] != self._index[0, 2:4]).any():
             return None
-        height, width = self._index[0, 2:].tolist()
+        for position in range(len(self)):
+            self.image(position)
+        height, width = self._index[0, 2:4].tolist()
         return self._pixels.reshape(len(self._index), height, width, 3)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from sept.errors import Interrupted
 from sept.gpu.card import Card
 from sept.gpu.report import Result, Skip, table
 
@@ -65,8 +64,6 @@ def _results(section: str, name: str, check: Check, card: Card, budget: Budget) 
             found = check(card)
     except Skip as why:
         return [Result(name, None, text=str(why))]
-    except Interrupted:  # somebody wants the whole command to end
-        raise
     except Exception as error:  # a check that cannot run has failed, whatever stopped it; the next ones go on
         _end_processes()
         return [Result(name, None, text=f"stopped: {over}") if budget.left <= 0 else _failed(name, error)]

@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from sept.errors import DataError
 from sept.retrieval.features import Features
-from sept.retrieval.shards import CHECKED_ROWS, fill, publish, publish_json, read_json, to_bfloat16
+from sept.retrieval.shards import ROWS_AT_ONCE, Shard, publish, publish_json, read_json, to_bfloat16
+from sept.retrieval.sums import Sums, crc32_of
 
 LARGEST = 127
 SHARING = 32  # numbers of a row, at most, that share a scale
 WHOLE, SCALE = np.dtype("<i1"), np.dtype("<f2")
-AGAIN = "delete the folder and build the copy again"
+AGAIN = "`python -m sept.store repair`, and the next run builds the copy again"
+MARKED = {"of", "residual", "whole", "scales"}  # what the mark of a shard says
 
 Int8Array = npt.NDArray[np.int8]
 Float16Array = npt.NDArray[np.float16]
@@ -30,34 +32,32 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Compact:
-    """The copy in `folder` of `features`. residual: the largest length of a row less what stands for it here."""
+    """The copy of `features`. residual: the largest length of a row less what stands for it here. whole, scales: the
+    files of each shard."""
 
     features: Features
-    folder: Path
     residual: float
+    whole: tuple[Sums, ...]
+    scales: tuple[Sums, ...]
 
     @classmethod
     def open(cls, folder: Path, features: Features) -> "Compact":
         """Reads the marks alone. Raises DataError where a shard is missing, cut, or a copy of other vectors."""
-        worst = 0.0
+        worst, files = 0.0, []
         for index, shard in enumerate(features.shards):
-            mark = read_json(_mark(folder, index), {"of", "residual"})
+            mark = read_json(_mark(folder, index), MARKED)
             if mark["of"] != shard.sha256:
                 raise DataError(f"{_mark(folder, index)}: of other vectors than {features.files[index]}; {AGAIN}")
-            sizes = (features.dim, scales_of(features.dim) * SCALE.itemsize)
-            for path, size in zip((_whole(folder, index), _scales(folder, index)), sizes, strict=True):
-                found = path.stat().st_size if path.is_file() else 0
-                if found != shard.rows * size:
-                    raise DataError(f"{path}: {found} bytes, expected {shard.rows * size}; {AGAIN}")
+            files.append(_sums(folder, index, shard, mark))
             worst = max(worst, mark["residual"])
-        return cls(features, folder, worst)
+        return cls(features, worst, *map(tuple, zip(*files, strict=True)))
 
     def read(self, first: int, whole: Int8Array, scales: Float16Array) -> None:
-        """Fills (n, D) int8 and (n, G) float16 with n rows of one shard from row `first`."""
+        """Fills (n, D) int8 and (n, G) float16 with n rows of one shard from row `first`. DataError for damage."""
         index = bisect_right(self.features.shards, first, key=lambda shard: shard.first_row) - 1
         row = first - self.features.shards[index].first_row
-        for path, into in ((_whole(self.folder, index), whole), (_scales(self.folder, index), scales)):
-            fill(path, row * into.nbytes // len(into), into, AGAIN)
+        self.whole[index].read(row, whole)
+        self.scales[index].read(row, scales)
 
 
 def build(folder: Path, features: Features, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -65,29 +65,52 @@ def build(folder: Path, features: Features, progress: Callable[[int], None] | No
     folder.mkdir(parents=True, exist_ok=True)
     worst = 0.0
     for index, shard in enumerate(features.shards):
-        mark = _mark(folder, index)
-        if not mark.is_file() or read_json(mark, {"of", "residual"})["of"] != shard.sha256:
-            publish_json(mark, {"of": shard.sha256, "residual": _copy(folder, index, features)})
-        worst = max(worst, read_json(mark, {"residual"})["residual"])
+        if not _is_there(folder, index, shard):
+            publish_json(_mark(folder, index), {"of": shard.sha256, **_copy(folder, index, features)})
+        worst = max(worst, read_json(_mark(folder, index), {"residual"})["residual"])
         if progress is not None:
             progress(shard.last_row)
     return {"rows": features.rows, "residual": worst}
 
 
-def _copy(folder: Path, index: int, features: Features) -> float:
-    """Copies a shard; its residual."""
+def _is_there(folder: Path, index: int, shard: Shard) -> bool:
+    """Whether the copy of a shard was made by a build that was stopped, and is what that wrote."""
+    try:
+        mark = read_json(_mark(folder, index), MARKED)
+        for sums in _sums(folder, index, shard, mark):
+            sums.check(np.arange(shard.rows))
+    except DataError:
+        return False
+    return bool(mark["of"] == shard.sha256)
+
+
+def _sums(folder: Path, index: int, shard: Shard, mark: dict[str, Any]) -> tuple[Sums, Sums]:
+    """Of a shard's whole numbers and scales. Raises DataError where a file is missing or cut."""
+    widths = {_whole: shard.dim, _scales: scales_of(shard.dim) * SCALE.itemsize}
+    sums = []
+    for (named, width), crc32 in zip(widths.items(), (mark["whole"], mark["scales"]), strict=True):
+        path = named(folder, index)
+        found = path.stat().st_size if path.is_file() else 0
+        if found != shard.rows * width:
+            raise DataError(f"{path}: {found} bytes, expected {shard.rows * width}; {AGAIN}")
+        sums.append(Sums(path, 0, shard.rows, width, crc32, AGAIN))
+    return sums[0], sums[1]
+
+
+def _copy(folder: Path, index: int, features: Features) -> dict[str, Any]:
+    """Copies a shard; what its mark says: the residual, and check sums of both files."""
     shard, worst = features.shards[index], 0.0
     whole = np.empty((shard.rows, shard.dim), dtype=WHOLE)
     scales = np.empty((shard.rows, scales_of(shard.dim)), dtype=SCALE)
-    for start in range(0, shard.rows, CHECKED_ROWS):
-        part = slice(start, min(start + CHECKED_ROWS, shard.rows))
+    for start in range(0, shard.rows, ROWS_AT_ONCE):
+        part = slice(start, min(start + ROWS_AT_ONCE, shard.rows))
         half = np.empty((part.stop - start, shard.dim), dtype=np.float16)
         features.read(shard.first_row + start, half)
         whole[part], scales[part], residual = _rounded(half.astype(np.float32))
         worst = max(worst, residual)
     publish(_whole(folder, index), lambda file: file.write(whole.data.cast("B")))
     publish(_scales(folder, index), lambda file: file.write(scales.data.cast("B")))
-    return worst
+    return {"residual": worst, "whole": crc32_of(whole), "scales": crc32_of(scales)}
 
 
 def _rounded(single: Float32Array) -> tuple[Int8Array, Float16Array, float]:

@@ -14,7 +14,6 @@ from sept.retrieval.shards import (
     REPAIR,
     Shard,
     Skip,
-    checksums,
     data_path,
     mark_path,
     publish,
@@ -23,6 +22,7 @@ from sept.retrieval.shards import (
     residual,
     sha256,
 )
+from sept.retrieval.sums import crc32_of
 
 ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
 UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11
@@ -60,7 +60,13 @@ def missing(folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> li
         raise DataError(f"nothing to embed for {folder}: the pool lists no images")
     folder.mkdir(parents=True, exist_ok=True)
     spans = enumerate(range(0, rows, rows_per_shard))
-    return [i for i, first in spans if _committed(folder, i, first, min(first + rows_per_shard, rows)) is None]
+    return [i for i, first in spans if not _whole(folder, i, first, min(first + rows_per_shard, rows))]
+
+
+def _whole(folder: Path, index: int, first: int, last: int) -> bool:
+    """Whether a shard is there, by its content: one that the disk damaged since it was committed is made again."""
+    shard = _committed(folder, index, first, last)
+    return shard is not None and sha256(data_path(folder, index)) == shard.sha256
 
 
 def embed_shard(
@@ -75,15 +81,17 @@ def embed_shard(
     vectors, skips = encode(first, last)
     _check_vectors(vectors, skips, first, last)
     if skips:
-        check_readable([*_skips_so_far(folder, rows, rows_per_shard), *skips], rows, max_unreadable)
+        check_readable([*_skips_of_others(folder, index, rows, rows_per_shard), *skips], rows, max_unreadable)
     _commit(folder, index, first, vectors, skips)
     return skips
 
 
-def _skips_so_far(folder: Path, rows: int, rows_per_shard: int) -> list[Skip]:
+def _skips_of_others(folder: Path, index: int, rows: int, rows_per_shard: int) -> list[Skip]:
+    """Of the shards that are there, without that of `index`, which may be there damaged."""
     shards = (
-        _committed(folder, index, first, min(first + rows_per_shard, rows))
-        for index, first in enumerate(range(0, rows, rows_per_shard))
+        _committed(folder, other, first, min(first + rows_per_shard, rows))
+        for other, first in enumerate(range(0, rows, rows_per_shard))
+        if other != index
     )
     return [skip for shard in shards if shard is not None for skip in shard.skipped]
 
@@ -137,7 +145,7 @@ def _commit(folder: Path, index: int, first: int, vectors: np.ndarray, skips: li
     half = np.ascontiguousarray(vectors, dtype=np.float16)
     publish(data, lambda file: np.save(file, half, allow_pickle=False))
     ordered = sorted(skips, key=lambda skip: skip.row)
-    shard = Shard(first, len(half), half.shape[1], sha256(data), checksums(half), residual(half), ordered)
+    shard = Shard(first, len(half), half.shape[1], sha256(data), crc32_of(half), residual(half), ordered)
     publish_json(mark_path(folder, index), asdict(shard))
     return shard
 

@@ -1,4 +1,4 @@
-"""The features of one embedded pool: float16 shards in row order, checked on open.
+"""The features of one embedded pool: float16 shards in row order, checked while they are read.
 
 Written by `sept.retrieval.embedding`, read by the search. Shapes: N pool rows, D dim, n rows of one shard or block.
 """
@@ -6,13 +6,15 @@ Written by `sept.retrieval.embedding`, read by the search. Shapes: N pool rows, 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval.shards import REPAIR, Shard, damage, data_path, fill, mark_path, npy_bytes, read_json, read_shard
+from sept.retrieval.shards import REPAIR, Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
+from sept.retrieval.sums import Sums
 
 READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
 
@@ -132,12 +134,12 @@ class Features:
             yield first, block
 
     def read(self, first: int, block: np.ndarray) -> None:
-        """Fills (n, D) float16, C-contiguous, with n rows of one shard from row `first`."""
+        """Fills (n, D) float16, C-contiguous, with n rows of one shard from row `first`. DataError for damage."""
         index = bisect_right(self.shards, first, key=lambda shard: shard.first_row) - 1
-        path, shard = self.files[index], self.shards[index]
+        shard = self.shards[index]
         assert first + len(block) <= shard.last_row, "a block crosses shards"
         self._vectors(index)  # checks the header
-        fill(path, npy_bytes(shard.rows, self.dim) - 2 * (shard.last_row - first) * self.dim, block, REPAIR)
+        self._sums[index].read(first - shard.first_row, block)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""
@@ -163,7 +165,9 @@ class Features:
         """(n, D), ascending rows of one shard; where they are most of a stretch, that is read as a whole."""
         first, last = int(rows[0]), int(rows[-1]) + 1
         if last - first > READ_WHOLE * len(rows):
-            return self._vectors(index)[rows - self.shards[index].first_row]
+            inside = rows - self.shards[index].first_row
+            self._sums[index].check(inside)
+            return self._vectors(index)[inside]
         stretch = np.empty((last - first, self.dim), dtype=np.float16)
         self.read(first, stretch)
         return stretch if len(rows) == last - first else stretch[rows - first]
@@ -174,6 +178,21 @@ class Features:
             found = damage(self.files[index], shard)
             if found is not None:
                 raise DataError(f"{self.files[index]}: {found}; {REPAIR}")
+
+    @cached_property
+    def _sums(self) -> list[Sums]:
+        """Of each shard's vectors, which end its file."""
+        return [
+            Sums(
+                path,
+                npy_bytes(shard.rows, shard.dim) - 2 * shard.rows * shard.dim,
+                shard.rows,
+                2 * shard.dim,
+                shard.crc32,
+                REPAIR,
+            )
+            for path, shard in zip(self.files, self.shards, strict=True)
+        ]
 
     def _vectors(self, index: int) -> np.ndarray:
         """A shard's vectors, mapped for as long as they are held: what was read of a kept map is the process's."""

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sept.errors import DataError, StorageError
+from sept.retrieval.sums import CHECKED_ROWS, crc32_of
+from sept.signals import look
 
 REPAIR = "`python -m sept.store repair`, and the next run embeds what is missing"
-CHECKED_ROWS = 8192  # of a shard that share a checksum
+ROWS_AT_ONCE = 8192  # of a shard, in float32
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Shard:
     rows: int
     dim: int
     sha256: str
-    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows: where a damage is
+    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows (`sums`)
     residual: float  # the largest length of a row less the same in bfloat16
     skipped: list[Skip]
 
@@ -79,39 +80,16 @@ def mark_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:06d}.json"
 
 
-def fill(path: Path, offset: int, array: np.ndarray, otherwise: str) -> None:
-    """Fills a C-contiguous array with the bytes of a file from `offset` on; DataError that ends in `otherwise`.
-
-    It reads into memory that is there: pages of a map would each be faulted in, and count as this process's own.
-    """
-    left = array.data.cast("B")
-    try:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(offset)
-            while left and (got := file.readinto(left)):
-                left = left[got:]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); {otherwise}") from error
-    if left:
-        raise DataError(f"{path}: ends {len(left)} bytes early; {otherwise}")
-
-
 def sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checksums(half: npt.NDArray[np.float16]) -> list[int]:
-    return [
-        zlib.crc32(half[start : start + CHECKED_ROWS].data.cast("B")) for start in range(0, len(half), CHECKED_ROWS)
-    ]
-
-
 def residual(half: npt.NDArray[np.float16]) -> float:
     """The largest length of a row (n, D) less the same in bfloat16: what a product in bfloat16 can be off by."""
     worst = 0.0
-    for start in range(0, len(half), CHECKED_ROWS):
-        single = half[start : start + CHECKED_ROWS].astype(np.float32)
+    for start in range(0, len(half), ROWS_AT_ONCE):
+        single = half[start : start + ROWS_AT_ONCE].astype(np.float32)
         lengths = np.linalg.norm(single - to_bfloat16(single), axis=1)
         worst = max(worst, float(lengths.max()))
     return worst
@@ -130,7 +108,7 @@ def damage(path: Path, shard: Shard) -> str | None:
     half = np.fromfile(path, np.float16, offset=npy_bytes(shard.rows, shard.dim) - 2 * shard.rows * shard.dim)
     if half.size != shard.rows * shard.dim:
         return f"holds {half.size} numbers instead of {shard.rows * shard.dim}"
-    found = checksums(half.reshape(shard.rows, shard.dim))
+    found = crc32_of(half.reshape(shard.rows, shard.dim))
     off = [i for i, (a, b) in enumerate(zip(found, shard.crc32, strict=True)) if a != b]
     if not off:
         return "its header differs from what was written (sha256)"
@@ -154,7 +132,11 @@ def publish_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it."""
+    """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it.
+
+    What is published stays, so it is a boundary of work: a signal that came is raised.
+    """
+    look()
     aside = path.with_name(f".{path.name}.{uuid4().hex}")  # several processes may publish the same
     try:
         with open(aside, "wb") as file:

@@ -23,7 +23,7 @@ def prepare(selections: Sequence[Step], store: Store, machine: Machine) -> tuple
     """
     wanted: dict[tuple[str, ...], tuple] = {}
     for step in selections:
-        made = {name: store.make(each) for name, each in step.inputs.items() if name.startswith(NEEDED)}
+        made = {name: store.read(each) for name, each in step.inputs.items() if name.startswith(NEEDED)}
         vectors, _, _ = query_stage.load(made["queries"])
         key, depth = similar.searched(made), ceil(DEPTH_MARGIN * step.spec["budget"] / len(vectors))
         _, known = wanted.get(key, (vectors, 0))

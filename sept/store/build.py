@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sept.errors import ConfigError, DataError, Interrupted, NonFiniteError
+from sept import signals
+from sept.errors import ConfigError, DataError, NonFiniteError
 from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
 from sept.store.disk import fingerprint, payload, storage_errors, sync, sync_folders, temporary_name, write_json
 from sept.store.provenance import commit, versions
@@ -93,7 +94,7 @@ def _end_marked(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         with suppress(OSError, DataError):
-            if isinstance(error, Exception) and not isinstance(error, Interrupted):
+            if isinstance(error, Exception) and signals.arrived() is None:
                 write_json(folder / WORK, (read_work(folder) or {}) | {"failure": " ".join(str(error).split())})
             os.utime(folder / WORK, (time.time(),) * 2)  # the kernel's own stamp lags by a clock tick
         raise
@@ -102,7 +103,7 @@ def _end_marked(folder: Path) -> Iterator[None]:
 def _seal(
     step: Step, folder: Path, inputs: Mapping[str, Artefact], work: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    """Writes the manifest, last of all, over files that are safely on disk."""
+    """Writes the manifest, last of all, over files that are safely on disk and that no signal cut short."""
     assert not (folder / MANIFEST).exists(), f"the build of {step} wrote {MANIFEST}, which is the store's"
     try:
         facts = plain(facts, f"{step.stage}.facts")
@@ -122,6 +123,7 @@ def _seal(
             "attempts": work["attempts"],
             "resumed": work["attempts"] > 1,
         }
+        signals.look()
         write_json(folder / MANIFEST, manifest | {"checksum": checksum(manifest)})
 
 

@@ -27,6 +27,8 @@ class Step:
     too, to report on and never to compute with; their keys do not count.
     build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
     accuracies); interrupted, it is called again on the same folder and finds what it left there.
+    by_part: patterns of the names of large files whose readers check each part that they read; all other files are
+    hashed before they are read (`sept.store.content`).
     slug (readable part of the folder's name) and estimate (what the plan shows: images, flops) do not count.
     """
 
@@ -38,6 +40,7 @@ class Step:
     slug: str = ""
     estimate: Mapping[str, float] = field(default_factory=dict)
     watched: Mapping[str, "Step"] = field(default_factory=dict)
+    by_part: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.stage), f"stage {self.stage!r} is no folder name"

@@ -12,9 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
+from sept import signals
 from sept.errors import ConfigError, DataError, StorageError
 from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
 from sept.store.build import complete, read_work
+from sept.store.content import check
 from sept.store.disk import discard, listing, storage_errors, sync, write_json
 from sept.store.lock import locked
 from sept.store.step import Step
@@ -108,8 +110,14 @@ class Store:
             lacks = ", ".join(str(each) for each in todo)
             raise ConfigError(f"store {self.root} is read-only and cannot give {step}: it lacks {lacks}")
         for each in todo:
+            signals.look()
             self._ensure(each)
         return self._get(step)
+
+    def read(self, step: Step) -> Artefact:
+        """`make`, for what is read outside of a build: its files are what was published, else DataError."""
+        self.make(step)
+        return self._whole(step)
 
     def require_writable(self) -> None:
         """StorageError when the disk refuses what `make` writes first: the root, its format file and a lock."""
@@ -133,6 +141,9 @@ class Store:
         if artefact is None:
             raise DataError(f"{step} vanished from {self.root} while it was needed; was it pruned? run again")
         return artefact
+
+    def _whole(self, step: Step) -> Artefact:
+        return check(self._get(step), step.by_part)
 
     def _is_forced(self, step: Step) -> bool:
         return step.stage in self._force and step.key not in self._built and not self._is_recent(step)
@@ -166,7 +177,7 @@ class Store:
                 self._settle(step)
             if self._reusable(step):
                 return
-            inputs = {name: self._get(upstream) for name, upstream in step.needs.items()}
+            inputs = {name: self._whole(upstream) for name, upstream in step.needs.items()}
             with storage_errors(self.root):
                 self._drop_distrusted_work(step)
             complete(step, self.work_folder(step), inputs, self._is_forced(step))

@@ -1,16 +1,21 @@
-"""Looking after a store: `verify` compares files with manifests, `repair` drops the damaged ones, `prune` the named."""
+"""Looking after a store: `verify` compares files with manifests, `repair` drops the damaged ones and what was built on
+them, `prune` the named."""
 
+import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sept.errors import ConfigError, DataError
-from sept.store.artefact import KEY_CHARS, MANIFEST, load_artefact, parse_folder
+from sept.store.artefact import KEY_CHARS, MANIFEST, Artefact, load_artefact, parse_folder
 from sept.store.disk import discard, fingerprint, listing, payload, storage_errors, sweep
 from sept.store.lock import try_lock
 from sept.store.step import digest
 from sept.store.store import UNFINISHED, Store
+
+PUBLISHING_S = 2.0  # from the last write of a file to the manifest, whose time is in whole seconds
 
 
 def verify(store: Store) -> list[str]:
@@ -54,12 +59,65 @@ def _file_problems(folder: Path, manifest: dict[str, Any], found: list[str]) -> 
 
 
 def repair(store: Store) -> dict[Path, str]:
-    """Turns damaged artefacts into unfinished work without the damaged files; {folder: what became of it}.
+    """Turns damaged artefacts into unfinished work without the damaged files, and removes what may have been built on
+    the damage; {folder: what became of it}.
 
     The command that made one makes it again: a stage that goes on where it was stopped (embedding, for instance)
     computes only what is missing. Reads every byte. A folder whose key is locked by a running process is left alone.
     """
-    return {folder: _reopen(store, folder) for folder in store.artefact_folders() if _problems(folder)}
+    damaged = {folder: _readable_since(folder) for folder in store.artefact_folders() if _problems(folder)}
+    built_on_it = _built_on(store, damaged)
+    fate = {folder: _reopen(store, folder) for folder in damaged}
+    return fate | {folder: _remove(store, folder, key) + ": built on damage" for folder, key in built_on_it.items()}
+
+
+def _readable_since(folder: Path) -> float:
+    """Seconds since the epoch from which on a build may have read damage of this folder.
+
+    A file that was written after it was published was damaged then; one that the disk lost bits of, at any time. What
+    is missing, or has no manifest that can be read, nobody read.
+    """
+    try:
+        artefact = load_artefact(folder)
+        times = [_damaged_at(folder / name, known) for name, known in artefact.manifest["files"].items()]
+    except (DataError, OSError):
+        return math.inf
+    first = min(times, default=math.inf)
+    return first if first > artefact.created + PUBLISHING_S else 0.0
+
+
+def _damaged_at(path: Path, known: dict[str, Any]) -> float:
+    """When a file that is not what was published was last written; infinity for others."""
+    if not path.is_file() or fingerprint(path) == known:
+        return math.inf
+    return path.stat().st_mtime
+
+
+def _built_on(store: Store, damaged: Mapping[Path, float]) -> dict[Path, str]:
+    """{folder: key as far as it shows} of the artefacts that read damage, or what was made from it, directly or not."""
+    whole: dict[Path, Artefact] = {}
+    for folder in set(store.artefact_folders()) - set(damaged):
+        with suppress(DataError):
+            whole[folder] = load_artefact(folder)
+    since = {name.key: first for folder, first in damaged.items() if (name := parse_folder(folder.name))}
+    found: dict[Path, str] = {}
+    grown = True
+    while grown:
+        readers = {
+            folder: artefact.key[:KEY_CHARS]
+            for folder, artefact in whole.items()
+            if folder not in found
+            and any(since.get(key, math.inf) < artefact.created + 1 for key in _read_by(artefact))
+        }
+        found |= readers
+        since |= dict.fromkeys(readers.values(), 0.0)
+        grown = bool(readers)
+    return dict(sorted(found.items()))
+
+
+def _read_by(artefact: Artefact) -> list[str]:
+    """Keys, as far as folders show them, of what an artefact was built from."""
+    return [upstream["key"][:KEY_CHARS] for upstream in artefact.manifest["inputs"].values()]
 
 
 def _reopen(store: Store, folder: Path) -> str:

@@ -5,6 +5,7 @@ Reads the packed selection and the task's images; searches nothing, and is empty
 
 import base64
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,15 @@ from PIL import Image
 from sept.config import Experiment
 from sept.data.images import ImageError, Pixels
 from sept.data.subset import Subset
-from sept.errors import SeptError
+from sept.errors import DataError, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.store import Artefact, Step, Store
+from sept.store import Artefact, Step, Store, check
 
 QUERIES, CHOSEN = 4, 8  # strips of a selection, and images of each
 SIDE = 72  # pixels, of every picture
 JPEG_QUALITY = 85
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,18 @@ class Strip:
 
 
 def strips(e: Experiment) -> list[Strip]:
-    """Of an experiment that selects: queries spread evenly over those that brought images, or the first images."""
+    """Of an experiment that selects: queries spread evenly over those that brought images, or the first images.
+
+    None, with a warning, where what they are read from is damaged: the numbers are in the manifests.
+    """
+    try:
+        return _strips(e)
+    except DataError as error:
+        log.warning("no pictures: %s", error)
+        return []
+
+
+def _strips(e: Experiment) -> list[Strip]:
     pipeline = Pipeline(e, resolve(e.hardware))
     backbone = pipeline.initial_weights()
     packed = backbone.inputs.get("subset") if backbone else None
@@ -46,6 +59,8 @@ def strips(e: Experiment) -> list[Strip]:
     subset, selection = store.find(packed), store.find(chosen)
     if subset is None or selection is None:
         return []
+    check(subset, packed.by_part)
+    check(selection)
     images = Subset.open(subset.path)
     brought, similarity = _brought(selection.path)
     if not brought:

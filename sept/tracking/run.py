@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from sept.config import Logger
-from sept.errors import Interrupted
 
 ANSWER_TIMEOUT_S, INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 5, 10, 20
 FLUSH_S = 1.0  # what a kill may cost of a run that is kept on disk
@@ -36,8 +35,6 @@ def begin(spec: Logger, name: str, title: str, config: Mapping[str, Any], goes_o
     if (spec.mode == "online" or (spec.mode == "auto" and has_key())) and _answers():
         try:
             return _init("online", spec.project, name, title, config, goes_on)
-        except Interrupted:
-            raise
         except Exception as error:
             _silent(error)
             _teardown()
@@ -109,8 +106,6 @@ def harmless(consequence: str) -> Iterator[None]:
     """Logging can never stop a training: what fails inside is told."""
     try:
         yield
-    except Interrupted:
-        raise
     except Exception as error:
         log.warning("wandb is not available, %s: %s", consequence, error)
 

@@ -87,7 +87,7 @@ def _write(path: Path, shard: Any, index_one: Index, stop: threading.Event) -> i
     temporary, images = path.with_name(temporary_name(path.name)), 0
     found = takewhile(lambda _: not stop.is_set(), index_one(shard))
     with storage_errors(path):
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             while block := list(islice(found, ROWS_AT_ONCE)):
                 rows = [each if isinstance(each, Entry) else (None, each.key, None, None, None) for each in block]
                 columns = zip(*rows, strict=True)
@@ -105,7 +105,7 @@ def _write(path: Path, shard: Any, index_one: Index, stop: threading.Event) -> i
 
 def _read(path: Path) -> Iterator[Found]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     yield Absent(values[1]) if values[0] is None else Entry._make(values)
