@@ -1,5 +1,6 @@
 """The smallest experiment that goes through every stage, made once a test session, and ways to run it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,18 @@ def run(
         timeout=300,
         check=False,
     )
+
+
+def results(store: Path) -> dict[str, tuple[dict, dict]]:
+    """Facts (scores among them) and the files' digests of every artefact by its key; curves tell of attempts."""
+    made = [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
+    return {
+        each["key"]: (
+            each["facts"],
+            {name: file for name, file in each["files"].items() if not name.startswith("curves/")},
+        )
+        for each in made
+    }
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """A sweep shares its work and survives: cells side by side, kills of all its processes, a damaged store, bad input."""
 
-import json
 import os
 import random
 import re
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, command, environment, run
+from conftest import ROOT, TINY, command, environment, results, run
 
 import train
 from sept.compose import expand
@@ -81,18 +80,6 @@ def published(store: Path) -> Counter[str]:
 
 Results = dict[str, tuple[dict, dict]]
 Swept = Callable[..., tuple[int, list[str], list[str]]]
-
-
-def results(store: Path) -> Results:
-    """Facts (scores among them) and the files' digests of every artefact by its key; curves tell of attempts."""
-    made = [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
-    return {
-        each["key"]: (
-            each["facts"],
-            {name: file for name, file in each["files"].items() if not name.startswith("curves/")},
-        )
-        for each in made
-    }
 
 
 def table(store: Path, *narrowed: str) -> list[dict]:
