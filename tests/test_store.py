@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sept.store import CHECKPOINTS, Artefact, Step, Store, content, prune, repair, verify
+from sept.store import CHECKPOINTS, Artefact, Step, Store, content, owner, prune, repair, verify
 from sept.store.__main__ import main
 from sept.store.artefact import ASIDE, checksum
 
@@ -612,8 +612,9 @@ def test_prune_unfinished_spares_what_is_published_and_what_is_being_built(store
         return {}
 
     store.make(step({"lr": 1}, build=build))
-    busy, idle = store.work_folder(step({"lr": 1})), store.work_folder(step({"lr": 2}))
-    assert fates == {busy: "kept: in use", idle: "removed"}
+    told = {folder.name.partition("@")[0]: fate for folder, fate in fates.items()}
+    busy, idle = (store.work_folder(step({"lr": lr})).name for lr in (1, 2))
+    assert told == {busy: "kept: in use", idle: "removed"}
     assert [store.status(step(spec)) for spec in ({"done": 1}, {"lr": 1}, {"lr": 2})] == ["cached", "cached", "to do"]
 
 
@@ -697,6 +698,57 @@ def test_processes_racing_for_one_key_build_it_once(store: Store) -> None:
     assert [racer.returncode for racer in racers] == [0] * 4
     assert len({output[-1] for output in outputs}) == 1
     assert builds(store) == ["embed"]
+
+
+WITHOUT_LOCKS = """
+    import filelock
+    filelock.FileLock.acquire = lambda *_, **__: None
+"""
+
+
+def test_processes_racing_where_locks_do_nothing_never_share_a_folder(store: Store) -> None:
+    """As some mounts of Lustre and NFS are. At worst several build, each whole."""
+    body = """
+    for i in range(20):
+        (folder / str(i)).write_text(str(i))
+        time.sleep(0.01)
+    """
+    then = "\n    ".join(f"print(Store(root).make(step({i})).path)" for i in range(3))
+    racers = [child(store, body, WITHOUT_LOCKS + "    " + then) for _ in range(9)]
+    errors = [racer.communicate(timeout=60)[1] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 9, errors
+    assert verify(store) == []
+    assert [len(list(folder.iterdir())) for folder in store.artefact_folders()] == [21] * 3
+    assert not list((store.root / ".unfinished").iterdir())
+
+
+def test_work_of_another_host_is_left_alone_until_it_is_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        store.make(step(build=fail_after("part")))
+    free = store.work_folder(step())
+    theirs = free.rename(free.with_name(f"{free.name}@elsewhere-1-1"))
+    assert store.status(step()) == "unfinished"
+    assert prune(Store(store.root), unfinished=True) == {theirs: "kept: in use"}
+    monkeypatch.setattr(owner, "SILENT_S", 0.5)
+    with caplog.at_level(logging.INFO, logger="sept.store"):
+        made = store.make(step())
+    assert [f"waiting for pid {os.getpid()}" in record.message for record in caplog.records] == [True]
+    assert made.manifest["resumed"]
+    assert not list((store.root / ".unfinished").iterdir())
+
+
+def test_a_build_shows_that_it_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "BEAT_S", 0.01)
+
+    def build(folder: Path, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
+        os.utime(folder, (0, 0))
+        time.sleep(0.5)
+        assert folder.stat().st_mtime > 0
+        return {}
+
+    store.make(step(build=build))
 
 
 def test_a_waiting_process_says_for_whom_and_reuses_the_result(store: Store, caplog: pytest.LogCaptureFixture) -> None:

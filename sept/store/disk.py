@@ -32,9 +32,10 @@ def temporary_name(name: str) -> str:
     return f".{name}.tmp"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` at once. One writer at a time: a crashed writer's temporary file is written over by the next."""
-    temporary = path.with_name(temporary_name(path.name))
+def write_json(path: Path, value: Any, aside: str | None = None) -> None:
+    """Replaces `path` at once. aside: the temporary file's name; None is for one writer at a time: a crashed writer's
+    file is written over by the next."""
+    temporary = path.with_name(aside or temporary_name(path.name))
     with open(temporary, "w", encoding="ascii") as file:
         json.dump(value, file, indent=1, allow_nan=False)
         file.flush()

@@ -1,5 +1,6 @@
 """One lock a key: it only spares double work, and the operating system frees it when its process dies."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,15 @@ from sept.store.artefact import KEY_CHARS
 from sept.store.disk import storage_errors
 
 LOCKS = ".locks"
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 POLL_S = 0.2  # builds take seconds to days
 
 
 def try_lock(root: Path, key: str) -> FileLock | None:
-    """The key's lock, held until released; None when someone else holds it."""
+    """The key's lock, held until released; None when someone else holds it.
+
+    On a file system without locks nobody holds it: there the name of an unfinished folder says who builds (`owner`).
+    """
     path = _path(root, key)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,6 +28,11 @@ def try_lock(root: Path, key: str) -> FileLock | None:
             lock.acquire(timeout=0)
         except Timeout:
             return None
+        except NotImplementedError:
+            pass
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
     return lock
 
 

@@ -1,12 +1,15 @@
 """`Store`: gives the artefact of a step, building at most once what is missing.
 
-On disk: ROOT/<stage>/<slug>-<key>/ is published and whole; ROOT/.unfinished/<stage>-<key>/ is being
-built or waits to be resumed; ROOT/.locks and ROOT/.removed are the store's own.
+On disk: ROOT/<stage>/<slug>-<key>/ is published and whole; ROOT/.unfinished/<stage>-<key>/ waits to be
+resumed, or is being built by the process that is named after an @; ROOT/.locks and ROOT/.removed are the store's own.
 """
 
+import errno
 import json
 import logging
 import os
+import time
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +17,12 @@ from typing import Literal, get_args
 
 from sept import signals
 from sept.errors import ConfigError, DataError, StorageError
+from sept.store import owner
 from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
 from sept.store.build import complete, read_work
 from sept.store.content import check
 from sept.store.disk import discard, listing, storage_errors, sync, write_json
-from sept.store.lock import locked
+from sept.store.lock import POLL_S, locked
 from sept.store.step import Step
 
 FORMAT = 1
@@ -133,7 +137,12 @@ class Store:
                 yield from (self.root / stage / name for name in names if parse_folder(name))
 
     def work_folder(self, step: Step) -> Path:
-        """Where `step` is built, and its training checkpoints wait (subfolder CHECKPOINTS)."""
+        """Where `step` is being built or waits, with its training checkpoints (subfolder CHECKPOINTS); would wait."""
+        free = self._free_folder(step)
+        return next(iter(owner.folders(free)), free)
+
+    def _free_folder(self, step: Step) -> Path:
+        """Its unfinished folder when nobody builds in it."""
         return self.root / UNFINISHED / f"{step.stage}-{step.key[:KEY_CHARS]}"
 
     def _get(self, step: Step) -> Artefact:
@@ -178,12 +187,32 @@ class Store:
             if self._reusable(step):
                 return
             inputs = {name: self._whole(upstream) for name, upstream in step.needs.items()}
+            folder = self._claimed(step)
+            if folder is None:
+                return
+            with owner.owned(folder):
+                complete(step, folder, inputs, self._is_forced(step))
             with storage_errors(self.root):
-                self._drop_distrusted_work(step)
-            complete(step, self.work_folder(step), inputs, self._is_forced(step))
-            with storage_errors(self.root):
-                self._publish(step)
+                self._publish(step, folder)
             self._built.add(step.key)
+
+    def _claimed(self, step: Step) -> Path | None:
+        """The folder that this process builds in; None when another one, which no lock kept away, has published."""
+        free, told = self._free_folder(step), False
+        with storage_errors(self.root):
+            self._drop_distrusted_work(step)
+        while not self._reusable(step):
+            read_work(self.work_folder(step))  # a record that is damaged is named as it lies
+            with storage_errors(self.root):
+                folder = owner.claim(free)
+            if folder is not None:
+                return folder
+            if not told:
+                self._tell_wait(step)
+                told = True
+            signals.look()
+            time.sleep(POLL_S)
+        return None
 
     def _tell_wait(self, step: Step) -> None:
         work = read_work(self.work_folder(step)) or {}
@@ -200,22 +229,33 @@ class Store:
 
     def _drop_distrusted_work(self, step: Step) -> None:
         """A forced rebuild resumes a stopped forced rebuild, but nothing that was begun without force."""
-        folder = self.work_folder(step)
-        if self._is_forced(step) and folder.exists() and not (read_work(folder) or {}).get("forced"):
-            discard(self.root, folder)
+        for folder in owner.folders(self._free_folder(step)) if self._is_forced(step) else []:
+            if not owner.is_owned(folder) and not (read_work(folder) or {}).get("forced"):
+                discard(self.root, folder)
 
-    def _publish(self, step: Step) -> None:
+    def _publish(self, step: Step, work: Path) -> None:
         old, new = self._published(step), self.root / step.stage / step.folder_name
+        if old and not self._is_forced(step):  # by another process, which no lock kept away
+            discard(self.root, work)
+            return
         new.parent.mkdir(exist_ok=True)
         aside = old and old.with_name(old.name + ASIDE)
         if old and aside:
             os.rename(old, aside)
-        os.rename(self.work_folder(step), new)
+        try:
+            os.rename(work, new)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            discard(self.root, work)  # the same, in this moment
         sync(new.parent)
         sync(self.root / UNFINISHED)
         sync(self.root)
         if aside:
             discard(self.root, aside)
+        for left in owner.folders(self._free_folder(step)):  # of processes that were killed where locks do nothing
+            if not owner.is_owned(left):
+                discard(self.root, left)
 
     def _known_format(self) -> bool:
         """Whether the store exists; ConfigError when this code cannot read it."""
@@ -239,4 +279,4 @@ class Store:
         """Makes the root and its format file, once."""
         if not self._known_format():
             with locked(self.root, "store", on_wait=lambda: None), storage_errors(self.root):
-                write_json(self.root / FORMAT_FILE, {"format": FORMAT})
+                write_json(self.root / FORMAT_FILE, {"format": FORMAT}, f".{FORMAT_FILE}.{uuid.uuid4().hex}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.errors import ConfigError, DataError
+from sept.store import owner
 from sept.store.artefact import KEY_CHARS, MANIFEST, Artefact, load_artefact, parse_folder
 from sept.store.disk import discard, fingerprint, listing, payload, storage_errors, sweep
 from sept.store.lock import try_lock
@@ -185,8 +186,7 @@ def _published(store: Store) -> Names:
 
 def _unfinished(store: Store) -> Names:
     parent = store.root / UNFINISHED
-    parts = {parent / name: name.rpartition("-") for name in listing(parent)}
-    return {folder: (stage, key) for folder, (stage, _, key) in parts.items()}
+    return {parent / name: owner.parse_work(name) for name in listing(parent)}
 
 
 def _chosen(names: Names, stages: set[str], keys: set[str]) -> Names:
@@ -206,6 +206,8 @@ def _remove(store: Store, folder: Path, key: str) -> str:
     try:
         if not folder.exists():
             return "already gone"
+        if owner.is_owned(folder):
+            return "kept: in use"
         with storage_errors(folder):
             discard(store.root, folder)
     finally:

@@ -1,0 +1,110 @@
+"""Who builds in an unfinished folder: its name says so.
+
+Two builds never share a folder, not even where a file system's locks do nothing (some mounts of Lustre and NFS). There
+a process that finds the folder of another one waits until that is done or dead; at worst both build, and the first to
+publish wins.
+"""
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sept.store.disk import listing
+
+MARK = "@"  # between the name of an unfinished folder and its owner: host, process, and when that started
+BEAT_S = 15.0  # between signs of life
+SILENT_S = 90.0  # after which the process of another host counts as dead
+
+
+def parse_work(name: str) -> tuple[str, str]:
+    """Stage and key, as far as the name shows it, of an unfinished folder, whoever builds in it."""
+    stage, _, key = name.partition(MARK)[0].rpartition("-")
+    return stage, key
+
+
+def folders(free: Path) -> list[Path]:
+    """What there is of the unfinished folder that is called `free` when nobody builds in it, that one first."""
+    return [free.parent / name for name in listing(free.parent) if name.partition(MARK)[0] == free.name]
+
+
+def claim(free: Path) -> Path | None:
+    """This process's own folder to build in: what a stopped build left, else a new one; None while another builds."""
+    own = free.with_name(f"{free.name}{MARK}{_identity()}")
+    found = folders(free)
+    if any(is_owned(each) for each in found if each != own):
+        return None
+    for each in found:
+        with suppress(FileNotFoundError):  # another process was quicker
+            os.rename(each, own)
+            return own
+    own.mkdir(parents=True, exist_ok=True)
+    return own
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Inside, this process shows that it lives and builds in its folder, which is nobody's again if that fails."""
+    stop = threading.Event()
+    beating = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
+    beating.start()
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.rename(folder, folder.with_name(folder.name.partition(MARK)[0]))
+        raise
+    finally:
+        stop.set()
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether a process that lives builds in this unfinished folder. Of another host's, silence tells."""
+    owner = folder.name.partition(MARK)[2]
+    if not owner:
+        return False
+    host, pid, started = owner.rsplit("-", 2)
+    if host == _host():
+        return _started(int(pid)) == started
+    with suppress(FileNotFoundError):
+        return _now(folder.parent) - folder.stat().st_mtime < SILENT_S
+    return False
+
+
+def _beat(folder: Path, stop: threading.Event) -> None:
+    while not stop.wait(BEAT_S):
+        with suppress(OSError):
+            os.utime(folder)
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the disk's host."""
+    os.utime(folder)
+    return folder.stat().st_mtime
+
+
+def _identity() -> str:
+    return f"{_host()}-{os.getpid()}-{_started(os.getpid())}"
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this host started, in the kernel's ticks; None when there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except OSError:
+        pass
+    try:  # without /proc a number that is used again passes for the process that had it
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "0"
