@@ -14,6 +14,7 @@ from typing import Any
 
 from sept.config import BOXED, MASKED, RECIPES, SIMILAR, Experiment
 from sept.errors import ConfigError, StorageError
+from sept.ranges import check_ranges
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
@@ -71,18 +72,12 @@ def _expand_home(e: Experiment) -> None:
 
 
 def check(e: Experiment) -> None:
-    """Each group's own rules, then those across groups; raises ConfigError."""
+    """The range of every setting, each group's own rules, then those across groups; raises ConfigError."""
+    check_ranges(e)
     for item in fields(e):
         group = getattr(e, item.name)
         if hasattr(group, "check"):
             group.check()
-    crop = e.retriever.preprocess
-    if crop.crop > crop.resize:
-        raise ConfigError(
-            f"retriever.preprocess.crop={crop.crop} is larger than retriever.preprocess.resize={crop.resize}"
-        )
-    if e.leak not in ("report", "remove"):
-        raise ConfigError(f"leak={e.leak}: must be one of report, remove")
     if e.init.name in ("random", *SIMILAR) and e.budget.images < e.pretrain.batch_size:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
