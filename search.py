@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import compose, config, console, oom, shared_memory
+from sept import capability, compose, config, console, oom, shared_memory
 from sept.errors import SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -29,6 +29,7 @@ def cell(cfg: DictConfig) -> None:
 def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with raising():
+        capability.require(e, selection_only=True)
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():

@@ -12,6 +12,7 @@ ORDER = [
         "models",
         "losses",
         "optim",
+        "capability",
         "cost",
         "driver",
         "machine",
@@ -43,6 +44,7 @@ ALLOWED = {
 LAZY = {"wandb", "wandb_workspaces", "faiss", "pymilvus", "ray", "matplotlib"}
 TORCHLESS = [
     "config.py",
+    "ranges.py",
     "compose.py",
     "errors.py",
     "results.py",
@@ -51,6 +53,8 @@ TORCHLESS = [
     "sweep.py",
     "console.py",
     *(f"tables/{path.name}" for path in sorted((ROOT / "sept" / "tables").glob("*.py"))),
+    "capability.py",
+    "cost.py",
     "driver.py",
     "machine.py",
     "oom.py",
