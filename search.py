@@ -30,6 +30,7 @@ def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with raising():
         capability.require(e, selection_only=True)
+        capability.require_packages(e, selection_only=True)
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
@@ -66,6 +67,7 @@ def main() -> None:
     try:
         compose.check_overrides(sys.argv[1:])
         compose.register()
+        compose.check_hydra(sys.argv[1:])
         with compose.one_line():
             cell()
     except SeptError as error:

@@ -52,6 +52,7 @@ def run(e: config.Experiment) -> dict | None:
         print(plan("this run", [e]))
         return None
     capability.require(e)
+    capability.require_packages(e)
     pipeline = Pipeline(e, resolve(e.hardware, follow(e)))
     since = float(os.environ.get(STARTED, time.time()))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
@@ -83,6 +84,7 @@ def main() -> None:
         with raising():
             compose.check_overrides(sys.argv[1:])
             compose.register()
+            compose.check_hydra(sys.argv[1:])
             if table is None:
                 launch()
             else:

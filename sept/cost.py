@@ -56,8 +56,8 @@ def forward_flops(model: Model, side: int) -> float:
 def training_flops(model: Model, side: int) -> float:
     """FLOPs of one image forward and backward. Pixels need no gradient: the stem's backward pass is one forward."""
     forward, shape = forward_flops(model, side), KNOWN.get(model.name, {}) | model.args
-    sizes = [shape.get(name) for name in ("patch_size", "embed_dim")]
-    stem = _stem(*sizes, side) if all(_is_like(each, 1) for each in sizes) else 0.0  # else: unknown, small
+    patch, dim = shape.get("patch_size", 0), shape.get("embed_dim", 0)
+    stem = _stem(patch, dim, side) if _is_like(patch, 1) and _is_like(dim, 1) else 0.0  # else: unknown, small
     return (1 + BACKWARD) * forward - stem
 
 

@@ -12,7 +12,6 @@ ORDER = [
         "models",
         "losses",
         "optim",
-        "capability",
         "cost",
         "driver",
         "machine",
@@ -27,7 +26,7 @@ ORDER = [
     ["retrieval"],
     ["learners", "fit", "watch"],
     ["stages"],
-    ["pipeline"],
+    ["pipeline", "capability"],
     ["console", "plan", "show", "sweep", "tables", "tracking", "hub", "gpu"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

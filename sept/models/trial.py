@@ -26,7 +26,9 @@ def attempt(group: str, role: str, model: Model, sides: Sequence[int], **how: An
         try:
             ROLES[role](model, sides, **how)
         except ConfigError as error:
-            raise ConfigError(f"{group}.{error}" if str(error).startswith("model.") else str(error)) from None
+            raise ConfigError(
+                f"{group}.{error}" if str(error).startswith("model.") else f"{group}.model: {error}"
+            ) from None
         except Exception as error:  # timm's networks fail in as many ways as there are
             asked = f"sides of {', '.join(map(str, sides))} pixels" if sides else "images"
             why = str(error).partition("\n")[0] or type(error).__name__

@@ -124,7 +124,9 @@ def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
     os.replace(partial, path)
 
 
-def _check(mixture: Mixture, images: int, side: int) -> None:
+def check_pool(kind: str, images: int, side: int) -> None:
+    """Raises ConfigError for a pool that cannot show every class."""
+    mixture = MIXTURES[kind]
     fewest = math.ceil(max(map(classes, TARGETS)) / mixture.target / (1 - mixture.scenes))
     if images < fewest:
         raise ConfigError(f"pool.images={images} cannot hold every class of the drawn world; ask for {fewest} or more")
@@ -139,10 +141,9 @@ def draw_pool(folder: Path, kind: str, images: int, side: int, seed: int, worker
     scene's domain is "<domain of its place> scene". Returns the images of each subset and of each domain. Raises
     ConfigError when `images` is too few for every class.
     """
-    mixture = MIXTURES[kind]
-    _check(mixture, images, side)
+    check_pool(kind, images, side)
     folder.mkdir(parents=True, exist_ok=True)
-    subsets = pool_items(mixture, images, seed)
+    subsets = pool_items(MIXTURES[kind], images, seed)
     shards = [
         (folder / f"{name}-{n:06d}.tar", items[first : first + SHARD_IMAGES], side, seed)
         for name, items in subsets.items()
