@@ -18,7 +18,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import compose, config, console, oom, shared_memory
+from sept import capability, compose, config, console, oom, shared_memory
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -33,6 +33,8 @@ def cell(cfg: DictConfig) -> None:
 def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with signals.raising():
+        capability.require(e, selection_only=True)
+        capability.require_packages(e, selection_only=True)
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
@@ -69,6 +71,7 @@ def main() -> None:
     try:
         compose.check_overrides(sys.argv[1:])
         compose.register()
+        compose.check_hydra(sys.argv[1:])
         with compose.one_line():
             cell()
     except (SeptError, Interrupted) as error:

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import compose, config, console, shared_memory, tables
+from sept import capability, compose, config, console, shared_memory, tables
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -55,6 +55,8 @@ def run(e: config.Experiment) -> dict | None:
     if e.plan:
         print(plan("this run", [e]))
         return None
+    capability.require(e)
+    capability.require_packages(e)
     pipeline = Pipeline(e, resolve(e.hardware, follow(e)))
     since = float(os.environ.get(STARTED, time.time()))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
@@ -86,6 +88,7 @@ def main() -> None:
         with signals.raising():
             compose.check_overrides(sys.argv[1:])
             compose.register()
+            compose.check_hydra(sys.argv[1:])
             if table is None:
                 launch()
             else:

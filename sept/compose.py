@@ -14,6 +14,7 @@ from typing import Any
 
 from sept.config import BOXED, MASKED, RECIPES, SIMILAR, Experiment
 from sept.errors import ConfigError, StorageError
+from sept.ranges import check_ranges
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
@@ -24,6 +25,7 @@ ADDED = {  # groups without a default: `+table=NAME`
     "experiment": "A named choice of the groups below.",
     "table": "A named sweep: the paper's tables and figures, and what they are in the embedded world.",
 }
+HELD = (("store", "root"), ("pool", "path"), ("task", "path"), ("query", "path"))  # folders that are others'
 COMPLETION = {"-sc", "--shell-completion"}  # what follows is for Hydra
 USAGE = """\
 usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
@@ -71,18 +73,12 @@ def _expand_home(e: Experiment) -> None:
 
 
 def check(e: Experiment) -> None:
-    """Each group's own rules, then those across groups; raises ConfigError."""
+    """The range of every setting, each group's own rules, then those across groups; raises ConfigError."""
+    check_ranges(e)
     for item in fields(e):
         group = getattr(e, item.name)
         if hasattr(group, "check"):
             group.check()
-    crop = e.retriever.preprocess
-    if crop.crop > crop.resize:
-        raise ConfigError(
-            f"retriever.preprocess.crop={crop.crop} is larger than retriever.preprocess.resize={crop.resize}"
-        )
-    if e.leak not in ("report", "remove"):
-        raise ConfigError(f"leak={e.leak}: must be one of report, remove")
     if e.init.name in ("random", *SIMILAR) and e.budget.images < e.pretrain.batch_size:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
@@ -90,6 +86,10 @@ def check(e: Experiment) -> None:
     if e.query.name == "instance" and e.task.kind not in BOXED:
         raise ConfigError(
             f"query=instance needs annotated boxes, and task.kind={e.task.kind} has none: {', '.join(BOXED)}"
+        )
+    if e.logger.knn_every is not None and e.task.kind in (*BOXED, *MASKED):
+        raise ConfigError(
+            f"logger.knn_every={e.logger.knn_every} needs a task of classes, and task={e.task.name} has none"
         )
     if e.task.kind in MASKED and e.task.images == 1:
         raise ConfigError(f"task.images=1: the batch norm of finetune={e.finetune.name} needs at least 2 images")
@@ -224,6 +224,50 @@ def check_overrides(overrides: list[str]) -> None:
                     raise ConfigError(f"{key}={choice}: no such option; " + _nearest(choice, options))
         elif key not in known_names() and not any(part in f".{key}." for part in OPEN):
             raise ConfigError(unknown_name(key))
+
+
+def check_hydra(overrides: Sequence[str]) -> None:
+    """Refuse a folder for Hydra that cannot be made, or where it would leave files among others' files.
+
+    Nothing of a result is kept there. Raises ConfigError, and StorageError for a folder that cannot be made.
+    """
+    from hydra import compose
+
+    given = [text for text in overrides if "=" in text and not text.startswith("-")]
+    if not any(text.lstrip("+~").startswith("hydra.") for text in given):
+        return
+    with one_line(), _composing():
+        whole = compose("config", _plain(given), return_hydra_config=True)
+        own = whole.hydra
+        folders = {"hydra.run.dir": own.run.dir, "hydra.sweep.dir": own.sweep.dir}
+        holders = {f"{group}.{name}": whole[group][name] for group, name in HELD}
+        if own.job.chdir:
+            raise ConfigError("hydra.job.chdir=true: paths would be looked for in another folder; leave it out")
+    named = {text.lstrip("+").partition("=")[0] for text in given}
+    for key in folders.keys() & named:
+        _check_folder(key, folders[key], holders)
+
+
+def _plain(overrides: Sequence[str]) -> list[str]:
+    """Without those that sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    return [text for text, each in zip(overrides, parsed, strict=True) if not each.is_sweep_override()]
+
+
+def _check_folder(key: str, folder: str, holders: dict[str, str | None]) -> None:
+    if not str(folder).strip():
+        raise ConfigError(f"{key} is empty: name a folder, or leave it out")
+    path = Path(folder).expanduser().absolute()
+    for holder, place in holders.items():
+        held = Path(place).expanduser().absolute() if place else None
+        if held is not None and (path == held or held in path.parents):
+            raise ConfigError(f"{key}={folder} lies in {holder}={place}, whose files it would change; name another")
+    try:
+        path.mkdir(parents=True, exist_ok=True)  # as Hydra will
+    except OSError as error:
+        raise StorageError(f"{key}={folder} cannot be made: {error.strerror}") from None
 
 
 def usage(program: str, purpose: str) -> str:

@@ -9,27 +9,45 @@ from typing import Any
 
 from sept.config import Classify, Compute, Detect, Finetune, IBotRecipe, Model, Pretrain, Segment
 from sept.errors import ConfigError
+from sept.ranges import MOST_EPOCHS
 
 BACKWARD = 2  # times a forward pass
 MLP_RATIO = 4
 KNOWN: dict[str, dict[str, Any]] = {
-    "vit_small_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 384, "depth": 12},
-    "vit_base_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12},
-    "vit_large_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24},
+    "vit_small_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vit_base_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
+    "vit_large_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16},
     "swin_tiny_patch4_window7_224": {
         "img_size": 224,
         "patch_size": 4,
         "window_size": 7,
         "embed_dim": 96,
         "depths": [2, 2, 6, 2],
+        "num_heads": [3, 6, 12, 24],
     },
 }
-FREE = {"num_heads", "dynamic_img_size"}  # arguments that change no FLOP; one that is not known either is measured
+FREE = {"dynamic_img_size"}  # changes no FLOP; an argument that is not known either is measured
+
+
+def is_plain(model: Model) -> bool:
+    """Whether the network's shape is all in `KNOWN` and its arguments: lengths, widths and counts of at least 1."""
+    known = KNOWN.get(model.name)
+    if known is None or not model.args.keys() <= known.keys() | FREE:
+        return False
+    shape = known | model.args
+    return all(_is_like(shape[name], known[name]) for name in known) and len(shape.get("depths", [1])) > 0
+
+
+def _is_like(value: Any, known: Any) -> bool:
+    """A count, or a list of counts, as what is known."""
+    if isinstance(known, list):
+        return isinstance(value, list) and all(_is_like(each, known[0]) for each in value)
+    return type(value) is int and value > 0
 
 
 def forward_flops(model: Model, side: int) -> float:
     """FLOPs of one image of `side` pixels through the backbone, without a head."""
-    if model.name not in KNOWN or not model.args.keys() <= KNOWN[model.name].keys() | FREE:
+    if not is_plain(model):
         return _measured(model, side)
     shape = KNOWN[model.name] | model.args
     return _swin(shape, side) if "depths" in shape else _vit(shape, side)
@@ -37,14 +55,15 @@ def forward_flops(model: Model, side: int) -> float:
 
 def training_flops(model: Model, side: int) -> float:
     """FLOPs of one image forward and backward. Pixels need no gradient: the stem's backward pass is one forward."""
-    shape = KNOWN.get(model.name, {}) | model.args
-    stem = _stem(shape["patch_size"], shape["embed_dim"], side) if model.name in KNOWN else 0.0  # else: unknown, small
-    return (1 + BACKWARD) * forward_flops(model, side) - stem
+    forward, shape = forward_flops(model, side), KNOWN.get(model.name, {}) | model.args
+    patch, dim = shape.get("patch_size", 0), shape.get("embed_dim", 0)
+    stem = _stem(patch, dim, side) if _is_like(patch, 1) and _is_like(dim, 1) else 0.0  # else: unknown, small
+    return (1 + BACKWARD) * forward - stem
 
 
 def width(model: Model) -> int:
     """Channels of the pooled feature."""
-    if model.name not in KNOWN:
+    if not is_plain(model):
         return _built(model).num_features
     shape = KNOWN[model.name] | model.args
     return shape["embed_dim"] * 2 ** (len(shape["depths"]) - 1) if "depths" in shape else shape["embed_dim"]
@@ -123,6 +142,10 @@ def pretrain_epochs(compute: Compute, recipe: Pretrain, images: int) -> int:
     epoch = moby_flops(recipe, images // recipe.batch_size)
     if compute.flops < epoch:
         raise ConfigError(f"compute.flops={compute.flops:g} does not pay for one epoch, which takes {epoch:.3g}")
+    if compute.flops / epoch > MOST_EPOCHS:
+        raise ConfigError(
+            f"compute.flops={compute.flops:g} pays for more than {MOST_EPOCHS:,} epochs of {epoch:.3g} each"
+        )
     return int(compute.flops // epoch)
 
 

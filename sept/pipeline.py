@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sept import cost, oom
-from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, Experiment
+from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, STAGES, Experiment
 from sept.data import locate, tasks
 from sept.data.annotated import draw_images
 from sept.data.detection import boxes
@@ -55,6 +55,7 @@ VERSIONS = {
     "detect": 1,
     "segment": 1,
 }
+assert VERSIONS.keys() == {*STAGES}, "config.STAGES, which store.force is checked against, names them all"
 
 
 SHAPE = 4 / 3  # of a photograph, for estimates

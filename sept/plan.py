@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sept import capability
 from sept.config import Experiment
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -42,6 +43,7 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     absent: dict[str, str] = {}
     finals, steps, cached = {}, {}, set()
     for e in cells:
+        capability.require(e)
         store = Store(e.store.root, mode="read-only")
         final = Pipeline(e, resolve(e.hardware), absent).run()
         finals[final.key] = final

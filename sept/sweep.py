@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sept import oom, shared_memory
+from sept import capability, oom, shared_memory
 from sept.config import EXACT, Experiment
 from sept.errors import ConfigError, DataError, SeptError
 from sept.machine import resolve
@@ -18,6 +18,7 @@ def require_store(cells: Sequence[Experiment]) -> None:
     for e in cells:
         store = Store(e.store.root, force=e.store.force)
         with suppress(ConfigError, DataError):  # the cell will say
+            capability.require(e)
             if e.store.mode == "reuse" and store.missing(Pipeline(e, resolve(e.hardware)).run()):
                 store.require_writable()
                 return
@@ -29,6 +30,7 @@ def share_scans(cells: Sequence[Experiment]) -> None:
     for e in cells:
         if e.init.name == "sept" and e.index.name in EXACT and e.store.mode == "reuse":
             with suppress(SeptError):  # the cell will say
+                capability.require(e)
                 step = Pipeline(e, resolve(e.hardware)).selection()
                 if Store(e.store.root, mode="read-only").find(step) is None:
                     groups[_features(step)][step.key] = step, e

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    ["errors", "signals", "config", "compose", "store", "results", "paper"],
+    ["errors", "ranges", "signals", "config", "compose", "store", "results", "paper"],
     [
         "models",
         "losses",
@@ -25,7 +25,7 @@ ORDER = [
     ["retrieval"],
     ["learners", "fit", "watch"],
     ["stages"],
-    ["pipeline"],
+    ["pipeline", "capability"],
     ["console", "plan", "show", "sweep", "tables", "tracking", "hub", "gpu"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
@@ -42,6 +42,7 @@ ALLOWED = {
 LAZY = {"wandb", "wandb_workspaces", "faiss", "pymilvus", "ray", "matplotlib"}
 TORCHLESS = [
     "config.py",
+    "ranges.py",
     "compose.py",
     "errors.py",
     "results.py",
@@ -50,6 +51,8 @@ TORCHLESS = [
     "sweep.py",
     "console.py",
     *(f"tables/{path.name}" for path in sorted((ROOT / "sept" / "tables").glob("*.py"))),
+    "capability.py",
+    "cost.py",
     "driver.py",
     "machine.py",
     "oom.py",

@@ -9,6 +9,7 @@ from sept.data import sources
 from sept.data.sources import Entry
 
 FOLDER = "folder"
+ARCHIVES = ("webdataset", "zip", "parquet")  # kinds whose shards make sources by their names
 
 
 @lru_cache(maxsize=64)  # a sweep asks for it often
@@ -30,7 +31,7 @@ def entries(
     Archives make sources within the source: the shards curated-000.tar, curated-001.tar, .. are `curated`.
     """
     for entry in sources.scan_in_parallel(kind, path, kind, threads, folder, advance, absent):
-        yield entry._replace(source=source_of(entry.shard)) if kind in ("webdataset", "zip", "parquet") else entry
+        yield entry._replace(source=source_of(entry.shard)) if kind in ARCHIVES else entry
 
 
 def source_of(shard: str) -> str:

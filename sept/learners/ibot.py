@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sept.config import IBotRecipe, Model
+from sept.config import LR_BATCH, IBotRecipe, Model
 from sept.data.views import MultiCrop
 from sept.learners.base import clip_each, seeded_weights
 from sept.learners.selfsupervised import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, apart, together
@@ -18,7 +18,6 @@ from sept.models.momentum import ema_update, momentum_copy
 from sept.optim import cosine, decay_groups, ibot_lr, linear_epochs
 
 GLOBAL_CROPS = 2
-LR_BATCH = 256  # images that the published base rate is for
 
 
 class IBot(SelfSupervised):

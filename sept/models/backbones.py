@@ -26,8 +26,8 @@ def build(
     args = sized_args(name, args, side)
     try:
         return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"model.args={args} do not fit {name}: {error}") from error
+    except Exception as error:  # of timm's constructors, which check few of their arguments
+        raise ConfigError(f"model.args={args} do not fit {name}: {_first_line(error)}") from error
 
 
 def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, Any]:
@@ -57,12 +57,16 @@ def _takes(name: str, args: dict[str, Any], side: int) -> bool:
     try:
         with torch.device("meta"):
             model: Any = timm.create_model(name, pretrained=False, num_classes=0, **args)
-    except (TypeError, AssertionError, ValueError):
+    except Exception:  # of timm's constructors: the next way is tried, and `build` tells
         return False
     patch = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
     if side % patch[0] or side % patch[1]:
         raise ConfigError(f"side={side}: {name} takes sides that are multiples of its patches of {max(patch)} pixels")
     return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def width(model: nn.Module) -> int:

@@ -6,16 +6,19 @@ Classes differ in structure, never in colour; each domain keeps its palette, gro
 from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.patterns.domains import DOMAINS, TARGETS, classes, draw
 from sept.data.patterns.scenes import draw_scene
-from sept.data.patterns.shards import MIXTURES, draw_pool, draw_task
+from sept.data.patterns.shards import MIXTURES, check_pool, check_target, draw_pool, draw_task, pool_items
 
 __all__ = [
     "DOMAINS",
     "MIXTURES",
     "TARGETS",
+    "check_pool",
+    "check_target",
     "classes",
     "draw",
     "draw_boxed_task",
     "draw_pool",
     "draw_scene",
     "draw_task",
+    "pool_items",
 ]

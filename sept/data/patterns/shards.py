@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sept.config import LEAST_DRAWN_SIDE
 from sept.data.patterns.canvas import UInt8Array
 from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
 from sept.data.patterns.scenes import NEAR, draw_scene
 from sept.errors import ConfigError
 
 SHARD_IMAGES = 4096
-SMALLEST_SIDE = 24
 JPEG_QUALITY = 92
 LABELS = "labels.csv"
 POOL, TRAIN, TEST = 0, 1, 2  # index spaces: no image of one is an image of another
@@ -124,12 +124,14 @@ def _write_shard(job: tuple[Path, list[Item], int, int]) -> None:
     os.replace(partial, path)
 
 
-def _check(mixture: Mixture, images: int, side: int) -> None:
+def check_pool(kind: str, images: int, side: int) -> None:
+    """Raises ConfigError for a pool that cannot show every class."""
+    mixture = MIXTURES[kind]
     fewest = math.ceil(max(map(classes, TARGETS)) / mixture.target / (1 - mixture.scenes))
     if images < fewest:
         raise ConfigError(f"pool.images={images} cannot hold every class of the drawn world; ask for {fewest} or more")
-    if side < SMALLEST_SIDE:
-        raise ConfigError(f"pool.side={side} is too small to show a motif; ask for {SMALLEST_SIDE} or more")
+    if side < LEAST_DRAWN_SIDE:
+        raise ConfigError(f"pool.side={side} is too small to show a motif; ask for {LEAST_DRAWN_SIDE} or more")
 
 
 def draw_pool(folder: Path, kind: str, images: int, side: int, seed: int, workers: int) -> dict[str, int]:
@@ -139,10 +141,9 @@ def draw_pool(folder: Path, kind: str, images: int, side: int, seed: int, worker
     scene's domain is "<domain of its place> scene". Returns the images of each subset and of each domain. Raises
     ConfigError when `images` is too few for every class.
     """
-    mixture = MIXTURES[kind]
-    _check(mixture, images, side)
+    check_pool(kind, images, side)
     folder.mkdir(parents=True, exist_ok=True)
-    subsets = pool_items(mixture, images, seed)
+    subsets = pool_items(MIXTURES[kind], images, seed)
     shards = [
         (folder / f"{name}-{n:06d}.tar", items[first : first + SHARD_IMAGES], side, seed)
         for name, items in subsets.items()

@@ -1,0 +1,239 @@
+"""What values a setting may have: said where the schema declares it, and checked of all settings alike.
+
+A field is declared by one of the helpers below, `lr: float = real(1e-3, above=0, most=1)`; `check_ranges` walks an
+experiment and refuses the first value outside. What several settings say together is checked elsewhere.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from sept.errors import ConfigError
+
+RULE = "rule"  # the name under which a field has its rule
+MOST_SEED = 2**32 - 1  # what every generator takes
+MOST_SIDE = 16_384  # pixels of an image
+MOST_EPOCHS = 1_000_000
+MOST_BATCH = 65_536  # images
+MOST_CHANNELS = 65_536
+
+
+class Rule(Protocol):
+    """What a setting's value must be, where it has one."""
+
+    def refusal(self, value: Any) -> str | None:
+        """What the value must be, in words that follow the setting's name; None where it is that."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number between bounds: above excludes the bound and least does not, likewise below and most. words:
+    texts that may stand in its place. whole: no fraction."""
+
+    whole: bool = False
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+    words: tuple[str, ...] = ()
+    is_share: bool = False
+
+    def refusal(self, value: Any) -> str | None:
+        if isinstance(value, str):
+            return None if value in self.words else f"must be {self.told()}"
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if number and not (self.whole and not isinstance(value, int)) and self._within(value):
+            return None
+        return f"is a share: it must be {self.told()}" if self.is_share else f"must be {self.told()}"
+
+    def _within(self, value: float) -> bool:
+        low = (self.above is None or value > self.above) and (self.least is None or value >= self.least)
+        high = (self.below is None or value < self.below) and (self.most is None or value <= self.most)
+        return low and high
+
+    def told(self) -> str:
+        bounds = {"above": self.above, "at least": self.least, "below": self.below, "at most": self.most}
+        said = " and ".join(f"{word} {bound:,}" for word, bound in bounds.items() if bound is not None)
+        return " or ".join([*self.words, ("a whole number " if self.words else "") + (said or "a finite number")])
+
+
+@dataclass(frozen=True)
+class Text:
+    """Some text; with `values`, one of them, and with `form`, a regular expression, told as `example`."""
+
+    values: tuple[str, ...] = ()
+    form: str = ""
+    example: str = ""
+
+    def refusal(self, value: Any) -> str | None:
+        if self.values:
+            return None if value in self.values else f"must be {one_of(value, self.values)}"
+        if self.form:
+            return None if re.fullmatch(self.form, value) else f"must be like {self.example}"
+        if not value.strip() or not value.isprintable():
+            return "must not be empty" if not value.strip() else "has characters that cannot be printed"
+        return None
+
+
+@dataclass(frozen=True)
+class Several:
+    """A list of what `each` allows: `count` of them, or any number from `fewest` on; ascending: none less than the
+    one before, or with `strictly` each greater."""
+
+    each: Rule
+    count: int | None = None
+    fewest: int = 0
+    ascending: bool = False
+    strictly: bool = False
+
+    def refusal(self, value: Any) -> str | None:
+        if self.count is not None and len(value) != self.count:
+            return f"must be {self.count} values"
+        if len(value) < self.fewest:
+            return f"must be {self.fewest} or more values"
+        why = next((why for why in map(self.each.refusal, value) if why), None)
+        if why:
+            return f"each {why}"
+        pairs = [*pairwise(value)]
+        if self.ascending and any(first > second for first, second in pairs):
+            return "must ascend"
+        return "must ascend, none twice" if self.strictly and any(first >= second for first, second in pairs) else None
+
+
+# How fields are declared. `default` may be None where the type says so.
+
+
+def whole(default: int | str | None, *, least: int = 0, most: int = 10**9, words: tuple[str, ...] = ()) -> Any:
+    """A whole number; or one of `words`, of a field that may hold text too."""
+    return field(default=default, metadata={RULE: Number(whole=True, least=least, most=most, words=words)})
+
+
+def real(default: float | None, **bounds: float) -> Any:
+    """A finite number, between bounds named as in `Number`."""
+    return field(default=default, metadata={RULE: Number(**bounds)})  # type: ignore[arg-type]
+
+
+def share(default: float | None, **bounds: float) -> Any:
+    """A number from 0 to 1, or within bounds that are closer."""
+    return field(default=default, metadata={RULE: _share(bounds)})
+
+
+def _share(bounds: dict[str, float]) -> Number:
+    low = {} if "above" in bounds else {"least": 0}
+    high = {} if "below" in bounds else {"most": 1}
+    return Number(is_share=True, **{**low, **high, **bounds})  # type: ignore[arg-type]
+
+
+def seed() -> Any:
+    return whole(0, most=MOST_SEED)
+
+
+def side(default: int | None, least: int = 1) -> Any:
+    """Pixels of a square image, or of one side of an image."""
+    return whole(default, least=least, most=MOST_SIDE)
+
+
+def epochs(default: int | None, least: int = 0) -> Any:
+    return whole(default, least=least, most=MOST_EPOCHS)
+
+
+def batch(default: int, least: int = 1) -> Any:
+    return whole(default, least=least, most=MOST_BATCH)
+
+
+def channels(default: int) -> Any:
+    """Width of a layer; of one channel nothing can be told apart."""
+    return whole(default, least=2, most=MOST_CHANNELS)
+
+
+def rate(default: float) -> Any:
+    """The highest learning rate: AdamW moves a weight by about so much in a step."""
+    return real(default, above=0, most=1)
+
+
+def least_rate(default: float) -> Any:
+    """A learning rate that a schedule begins or ends with."""
+    return real(default, least=0, most=1)
+
+
+def clip(default: float) -> Any:
+    """The norm that gradients are cut to."""
+    return real(default, above=0, most=1e6)
+
+
+def temperature(default: float) -> Any:
+    """Of a softmax over cosines: colder ones overflow, warmer ones tell nothing apart."""
+    return real(default, least=1e-3, most=10)
+
+
+def choice(default: str | None, values: Collection[str]) -> Any:
+    """One of these texts."""
+    return field(default=default, metadata={RULE: Text(values=tuple(values))})
+
+
+def text(default: str | None, *, form: str = "", example: str = "") -> Any:
+    """A name, a path or an address: anything but nothing; or text of a form."""
+    return field(default=default, metadata={RULE: Text(form=form, example=example)})
+
+
+def pair(low: float, high: float, *, ordered: bool = True, **bounds: float) -> Any:
+    """Two numbers within the bounds, the first not above the second; or, not ordered, one for each of two views."""
+    rule = Several(Number(**bounds), count=2, ascending=ordered)  # type: ignore[arg-type]
+    return field(default_factory=lambda: [low, high], metadata={RULE: rule})
+
+
+def several(default: Sequence[Any], each: Rule, **how: Any) -> Any:
+    """A list of what `each` allows; `how` as in `Several`."""
+    return field(default_factory=lambda: [*default], metadata={RULE: Several(each, **how)})
+
+
+# How they are checked
+
+
+def check_ranges(group: Any, prefix: str = "") -> None:
+    """ConfigError for the first setting in `group`, a dataclass, and in what it holds, whose value is out of range.
+
+    None passes: whether a setting may be null is said by its type, and checked when a config is composed.
+    """
+    for name, value, rule in declared(group, prefix):
+        why = rule.refusal(value) if value is not None else None
+        if why:
+            raise ConfigError(f"{name}={shown(value)}: {why}")
+
+
+def declared(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Rule]]:
+    """Name, value and rule of every setting that has a rule, in the order of the schema."""
+    for item in fields(group):
+        value, name = getattr(group, item.name), prefix + item.name
+        if is_dataclass(value):
+            yield from declared(value, f"{name}.")
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                if is_dataclass(part):
+                    yield from declared(part, f"{name}.{key}.")
+        elif RULE in item.metadata:
+            yield name, value, item.metadata[RULE]
+
+
+def shown(value: Any) -> str:
+    """A value as it would be written on a command line."""
+    return f"[{','.join(map(shown, value))}]" if isinstance(value, list) else str(value)
+
+
+def one_of(value: Any, values: Collection[str]) -> str:
+    """`values` in words, and which of them is nearest."""
+    close = difflib.get_close_matches(str(value), values, n=1, cutoff=0.5)
+    return f"one of {', '.join(values)}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def require_unset(group: Any, prefix: str, names: Collection[str], why: str) -> None:
+    """ConfigError for the first of these settings that is set: it would have no effect, which `why` explains."""
+    for name in names:
+        value = getattr(group, name)
+        if value not in (None, [], {}):
+            told = shown(value if isinstance(value, list) else [*value]) if isinstance(value, list | dict) else value
+            raise ConfigError(f"{prefix}.{name}={told} would have no effect: {why}")
