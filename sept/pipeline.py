@@ -10,7 +10,6 @@ step receives only what it uses, and what it receives identifies it. Work is don
 start.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -28,7 +27,7 @@ from sept.data.segmentation import masks
 from sept.data.shots import draw
 from sept.errors import ConfigError, DataError
 from sept.machine import Machine
-from sept.models.files import resolve
+from sept.models.files import resolve, sha256
 from sept.paper import published
 from sept.store import Artefact, Step
 
@@ -36,13 +35,13 @@ from sept.store import Artefact, Step
 VERSIONS = {
     "pool": 1,
     "task": 1,
-    "retriever": 2,
+    "retriever": 3,
     "features": 4,
     "index": 1,
     "queries": 3,
     "selection": 3,
     "subset": 2,
-    "weights": 1,
+    "weights": 2,
     "pretrain": 2,
     "finetune": 4,
     "detect": 1,
@@ -142,7 +141,8 @@ class Pipeline:
 
     def published(self) -> Step:
         assert self.e.init.weights is not None
-        return self._weights_step("weights", self.e.init.weights, asdict(self.e.pretrain.model), self.e.init.name)
+        model, slug = asdict(self.e.pretrain.model), self.e.init.name
+        return self._weights_step("weights", "init.weights", self.e.init.weights, model, slug)
 
     def subset(self, selection: Step, side: int) -> Step:
         """The chosen images, decoded once into a compact local form."""
@@ -225,7 +225,7 @@ class Pipeline:
         return self._step(
             "features",
             spec={"preprocess": asdict(r.preprocess), "precision": self.machine.precision},
-            inputs={"pool": pool, "retriever": self.retriever()},
+            inputs={"retriever": self.retriever(), "pool": pool},  # weights that are of no use are told first
             slug=f"{pool.slug}-{r.name}",
             estimate={
                 "images": pool.estimate["images"],
@@ -267,7 +267,7 @@ class Pipeline:
                 "shot_seed": e.seed,
             }
             | ({"images": e.task.images} if e.task.kind in (*BOXED, *MASKED) else {}),
-            inputs={"task": task, "retriever": self.retriever()},
+            inputs={"retriever": self.retriever(), "task": task},
             slug=f"{e.task.name}-{e.retriever.name}-seed{e.seed}",
             estimate={
                 "images": images,
@@ -282,7 +282,7 @@ class Pipeline:
         """The encoder: read from a file, or trained with iBOT."""
         r = self.e.retriever
         if r.weights is not None:
-            return self._weights_step("retriever", r.weights, asdict(r.model), r.name, branch=r.branch)
+            return self._weights_step("retriever", "retriever.weights", r.weights, asdict(r.model), r.name, r.branch)
         curated = self.curated()
         images = int(curated.estimate["images"])
         steps = r.train.epochs * max(1, images // r.train.batch_size)
@@ -417,10 +417,13 @@ class Pipeline:
         """What a compiled network has in its spec: it rounds differently."""
         return {"compiled": True} if self.machine.compile else {}
 
-    def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
-        file, digest = self._present(weights, lambda: _digested(weights), (Path(weights), weights))
+    def _weights_step(
+        self, stage: str, option: str, weights: str, model: dict, slug: str, branch: str = "teacher"
+    ) -> Step:
+        """The weights in the file that the setting `option` names."""
+        file, digest = self._present(weights, lambda: _digested(weights, option), (Path(weights), weights))
         spec = {"model": model, "sha256": digest, "branch": branch}
-        return self._step(stage, spec=spec, slug=slug, file=file)
+        return self._step(stage, spec=spec, slug=slug, file=file, option=option)
 
     def _step(
         self,
@@ -446,10 +449,9 @@ class Pipeline:
         return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
 
 
-def _digested(weights: str) -> tuple[Path, str]:
-    file = resolve(weights)
-    with file.open("rb") as stream:
-        return file, hashlib.file_digest(stream, "sha256").hexdigest()
+def _digested(weights: str, option: str) -> tuple[Path, str]:
+    file = resolve(weights, option)
+    return file, sha256(file)
 
 
 def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:
