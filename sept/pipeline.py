@@ -56,10 +56,16 @@ T = TypeVar("T")
 class Pipeline:
     """The steps of one experiment on one machine."""
 
-    def __init__(self, experiment: Experiment, machine: Machine, absent: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        machine: Machine,
+        absent: dict[str, str] | None = None,
+        ready: Mapping[tuple[str, ...], Any] | None = None,
+    ) -> None:
         """absent: of a plan, which goes on with published sizes where data or weights are not on this machine, and
-        notes here what and why; without it they are refused."""
-        self.e, self.machine, self.absent = experiment, machine, absent
+        notes here what and why; without it they are refused. ready: ranked lists that `sweep.share_scans` found."""
+        self.e, self.machine, self.absent, self.ready = experiment, machine, absent, ready
 
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
@@ -129,7 +135,7 @@ class Pipeline:
                 "images": images * epochs,
                 "flops": cost.moby_flops(recipe, epochs * (images // recipe.batch_size)),
             },
-            watched={"task": self.task()} if e.logger.knn_every else {},
+            aids={"task": self.task()} if e.logger.knn_every else {},
             machine=self.machine,
             knn={
                 "every": e.logger.knn_every,
@@ -175,13 +181,14 @@ class Pipeline:
             | ({"index": self.index()} if approximate else {}),
             slug=f"{e.pool.name}-{e.init.name}-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
-            watched={"retriever": self.retriever()} | ({"compact": self.index()} if e.index.name == "int8" else {}),
+            aids={"retriever": self.retriever()} | ({"compact": self.index()} if e.index.name == "int8" else {}),
             machine=self.machine,
             batch_size=e.retriever.batch_size,
             places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
             uri=e.index.uri,
             task_place=self.task_place(),
+            ready=self.ready,
         )
 
     def random_subset(self) -> Step:
@@ -433,7 +440,7 @@ class Pipeline:
         inputs: Mapping[str, Step] | None = None,
         slug: str,
         estimate: Mapping[str, float] | None = None,
-        watched: Mapping[str, Step] | None = None,
+        aids: Mapping[str, Step] | None = None,
         **given: Any,
     ) -> Step:
         """given: what the work needs to know and the result does not depend on."""
@@ -446,7 +453,7 @@ class Pipeline:
             finally:
                 self.machine.release()
 
-        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {})
+        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, aids or {})
 
 
 def _digested(weights: str, option: str) -> tuple[Path, str]:
