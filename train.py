@@ -14,6 +14,8 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it i
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -31,17 +33,17 @@ from sept.sweep import require_store, share_scans
 from sept.tracking import conclude, follow
 
 STARTED = "SEPT_STARTED"  # when, in seconds since the epoch: the jobs of a launcher inherit it
+Lists = Mapping[tuple[str, ...], Any]
 failures: list[int] = []  # exit codes of the cells that failed
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def cell(cfg: DictConfig) -> None:
+def cell(cfg: DictConfig, ready: Lists) -> None:
     """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
     known = HydraConfig.get()
     here = known.launcher._target_.endswith(compose.BASIC)  # other launchers run cells in other processes
     try:
         with signals.raising():  # in other processes `main` is not there
-            run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN))
+            run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready)
     except Interrupted as stop:
         sys.exit(_told(stop))
     except Exception as error:
@@ -50,14 +52,14 @@ def cell(cfg: DictConfig) -> None:
             raise  # Hydra hands it to `main`, once the others are done
 
 
-def run(e: config.Experiment) -> dict | None:
-    """Make what is missing for the experiment; gives its row, or None for a plan."""
+def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
+    """Make what is missing for the experiment; gives its row, or None for a plan. ready: see `share_scans`."""
     if e.plan:
         print(plan("this run", [e]))
         return None
     capability.require(e)
     capability.require_packages(e)
-    pipeline = Pipeline(e, resolve(e.hardware, follow(e)))
+    pipeline = Pipeline(e, resolve(e.hardware, follow(e)), ready=ready)
     since = float(os.environ.get(STARTED, time.time()))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
     console.tell_plan(step, store)
@@ -90,7 +92,7 @@ def main() -> None:
             compose.register()
             compose.check_hydra(sys.argv[1:])
             if table is None:
-                launch()
+                launch({})
             else:
                 sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
     except (Exception, Interrupted) as error:
@@ -99,9 +101,15 @@ def main() -> None:
         sys.exit(max(failures))
 
 
-def launch() -> None:
+def launch(ready: Lists) -> None:
+    """Every cell that the command line stands for."""
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+    def each(cfg: DictConfig) -> None:
+        cell(cfg, ready)
+
     with compose.one_line():
-        cell()
+        each()
 
 
 def sweep(table: str, narrowed: list[str]) -> None:
@@ -112,10 +120,9 @@ def sweep(table: str, narrowed: list[str]) -> None:
         return
     require_store(cells)
     alone = compose.in_one_process(table, narrowed)
-    if alone:
-        share_scans(cells)
+    ready = share_scans(cells) if alone else {}  # other processes would be sent them
     try:
-        launch()
+        launch(ready)
     except Exception as error:
         failures.append(_told(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others

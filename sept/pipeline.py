@@ -10,7 +10,6 @@ step receives only what it uses, and what it receives identifies it. Work is don
 start.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -28,7 +27,7 @@ from sept.data.segmentation import masks
 from sept.data.shots import draw
 from sept.errors import ConfigError, DataError
 from sept.machine import Machine
-from sept.models.files import resolve
+from sept.models.files import resolve, sha256
 from sept.paper import published
 from sept.store import Artefact, Step
 
@@ -43,13 +42,13 @@ BY_PART = {
 VERSIONS = {
     "pool": 1,
     "task": 1,
-    "retriever": 2,
+    "retriever": 3,
     "features": 5,
     "index": 2,
     "queries": 3,
     "selection": 3,
     "subset": 3,
-    "weights": 1,
+    "weights": 2,
     "pretrain": 2,
     "finetune": 4,
     "detect": 1,
@@ -65,10 +64,16 @@ T = TypeVar("T")
 class Pipeline:
     """The steps of one experiment on one machine."""
 
-    def __init__(self, experiment: Experiment, machine: Machine, absent: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        machine: Machine,
+        absent: dict[str, str] | None = None,
+        ready: Mapping[tuple[str, ...], Any] | None = None,
+    ) -> None:
         """absent: of a plan, which goes on with published sizes where data or weights are not on this machine, and
-        notes here what and why; without it they are refused."""
-        self.e, self.machine, self.absent = experiment, machine, absent
+        notes here what and why; without it they are refused. ready: ranked lists that `sweep.share_scans` found."""
+        self.e, self.machine, self.absent, self.ready = experiment, machine, absent, ready
 
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
@@ -138,7 +143,7 @@ class Pipeline:
                 "images": images * epochs,
                 "flops": cost.moby_flops(recipe, epochs * (images // recipe.batch_size)),
             },
-            watched={"task": self.task()} if e.logger.knn_every else {},
+            aids={"task": self.task()} if e.logger.knn_every else {},
             machine=self.machine,
             knn={
                 "every": e.logger.knn_every,
@@ -150,7 +155,8 @@ class Pipeline:
 
     def published(self) -> Step:
         assert self.e.init.weights is not None
-        return self._weights_step("weights", self.e.init.weights, asdict(self.e.pretrain.model), self.e.init.name)
+        model, slug = asdict(self.e.pretrain.model), self.e.init.name
+        return self._weights_step("weights", "init.weights", self.e.init.weights, model, slug)
 
     def subset(self, selection: Step, side: int) -> Step:
         """The chosen images, decoded once into a compact local form."""
@@ -183,13 +189,14 @@ class Pipeline:
             | ({"index": self.index()} if approximate else {}),
             slug=f"{e.pool.name}-{e.init.name}-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
-            watched={"retriever": self.retriever()} | ({"compact": self.index()} if e.index.name == "int8" else {}),
+            aids={"retriever": self.retriever()} | ({"compact": self.index()} if e.index.name == "int8" else {}),
             machine=self.machine,
             batch_size=e.retriever.batch_size,
             places=self.pool_places(),
             max_unreadable=self.e.pool.max_unreadable,
             uri=e.index.uri,
             task_place=self.task_place(),
+            ready=self.ready,
         )
 
     def random_subset(self) -> Step:
@@ -233,7 +240,7 @@ class Pipeline:
         return self._step(
             "features",
             spec={"preprocess": asdict(r.preprocess), "precision": self.machine.precision},
-            inputs={"pool": pool, "retriever": self.retriever()},
+            inputs={"retriever": self.retriever(), "pool": pool},  # weights that are of no use are told first
             slug=f"{pool.slug}-{r.name}",
             estimate={
                 "images": pool.estimate["images"],
@@ -275,7 +282,7 @@ class Pipeline:
                 "shot_seed": e.seed,
             }
             | ({"images": e.task.images} if e.task.kind in (*BOXED, *MASKED) else {}),
-            inputs={"task": task, "retriever": self.retriever()},
+            inputs={"retriever": self.retriever(), "task": task},
             slug=f"{e.task.name}-{e.retriever.name}-seed{e.seed}",
             estimate={
                 "images": images,
@@ -290,7 +297,7 @@ class Pipeline:
         """The encoder: read from a file, or trained with iBOT."""
         r = self.e.retriever
         if r.weights is not None:
-            return self._weights_step("retriever", r.weights, asdict(r.model), r.name, branch=r.branch)
+            return self._weights_step("retriever", "retriever.weights", r.weights, asdict(r.model), r.name, r.branch)
         curated = self.curated()
         images = int(curated.estimate["images"])
         steps = r.train.epochs * max(1, images // r.train.batch_size)
@@ -425,10 +432,13 @@ class Pipeline:
         """What a compiled network has in its spec: it rounds differently."""
         return {"compiled": True} if self.machine.compile else {}
 
-    def _weights_step(self, stage: str, weights: str, model: dict, slug: str, branch: str = "teacher") -> Step:
-        file, digest = self._present(weights, lambda: _digested(weights), (Path(weights), weights))
+    def _weights_step(
+        self, stage: str, option: str, weights: str, model: dict, slug: str, branch: str = "teacher"
+    ) -> Step:
+        """The weights in the file that the setting `option` names."""
+        file, digest = self._present(weights, lambda: _digested(weights, option), (Path(weights), weights))
         spec = {"model": model, "sha256": digest, "branch": branch}
-        return self._step(stage, spec=spec, slug=slug, file=file)
+        return self._step(stage, spec=spec, slug=slug, file=file, option=option)
 
     def _step(
         self,
@@ -438,7 +448,7 @@ class Pipeline:
         inputs: Mapping[str, Step] | None = None,
         slug: str,
         estimate: Mapping[str, float] | None = None,
-        watched: Mapping[str, Step] | None = None,
+        aids: Mapping[str, Step] | None = None,
         **given: Any,
     ) -> Step:
         """given: what the work needs to know and the result does not depend on."""
@@ -452,13 +462,12 @@ class Pipeline:
                 self.machine.release()
 
         by_part = BY_PART.get(stage, ())
-        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, watched or {}, by_part)
+        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, aids or {}, by_part)
 
 
-def _digested(weights: str) -> tuple[Path, str]:
-    file = resolve(weights)
-    with file.open("rb") as stream:
-        return file, hashlib.file_digest(stream, "sha256").hexdigest()
+def _digested(weights: str, option: str) -> tuple[Path, str]:
+    file = resolve(weights, option)
+    return file, sha256(file)
 
 
 def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from sept import capability, oom, shared_memory
 from sept.config import EXACT, Experiment
@@ -24,8 +25,9 @@ def require_store(cells: Sequence[Experiment]) -> None:
                 return
 
 
-def share_scans(cells: Sequence[Experiment]) -> None:
-    """Search for the tasks of a sweep together; what cannot be done is left to the cells, which tell why."""
+def share_scans(cells: Sequence[Experiment]) -> dict[tuple[str, ...], Any]:
+    """The ranked lists of the tasks of a sweep, searched together, for the pipelines of its cells; what cannot be done
+    is left to the cells, which tell why."""
     groups: dict[tuple[str, ...], dict[str, tuple[Step, Experiment]]] = defaultdict(dict)
     for e in cells:
         if e.init.name == "sept" and e.index.name in EXACT and e.store.mode == "reuse":
@@ -34,23 +36,26 @@ def share_scans(cells: Sequence[Experiment]) -> None:
                 step = Pipeline(e, resolve(e.hardware)).selection()
                 if Store(e.store.root, mode="read-only").find(step) is None:
                     groups[_features(step)][step.key] = step, e
+    lists: dict[tuple[str, ...], Any] = {}
     for group in groups.values():
         if len(group) > 1:
-            _search([step for step, _ in group.values()], [*group.values()][-1][1])
+            lists |= _search([step for step, _ in group.values()], [*group.values()][-1][1])
+    return lists
 
 
-def _search(selections: Sequence[Step], e: Experiment) -> None:
+def _search(selections: Sequence[Step], e: Experiment) -> Mapping[tuple[str, ...], Any]:
     from sept.stages.together import prepare
 
     try:
         store, machine = Store(e.store.root), resolve(e.hardware)
         shared_memory.require(e, machine, [each for step in selections for each in store.missing(step)])
         with oom.translated():
-            tasks, images = prepare(selections, store, machine)
+            lists, tasks, images = prepare(selections, store, machine)
     except SeptError:
-        return
+        return {}
     if tasks > 1:
         print(f"one scan of {images:,} images for {tasks} tasks", file=sys.stderr)
+    return lists
 
 
 def _features(selection: Step) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ A weights file is never executed: pickles are read with torch's weights-only loa
 """
 
 import argparse
+import logging
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ import torch
 from torch import Tensor
 
 from sept.errors import ConfigError
+from sept.models.files import head_of, is_safetensors
+from sept.models.wrappers import unwrap
+
+log = logging.getLogger(__name__)
 
 
 class Unread:
@@ -26,26 +32,30 @@ class Unread:
 
 
 # What published files hold beside tensors, each read as plain data or not at all: iBOT's options, MoBY's
-# configuration, and the NumPy numbers among a training loop's records (the best score in mmcv's `meta`, say).
-INERT: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode"), (Unread, "numpy.dtype")] + [
-    (Unread, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
-]
+# configuration, Lightning's hyperparameters, paths among options, and the NumPy numbers among a training loop's records
+# (the best score in mmcv's `meta`, say).
+INERT: list[Any] = [argparse.Namespace, (Unread, "numpy.dtype")]
+INERT += [(OrderedDict, name) for name in ("yacs.config.CfgNode", "lightning.fabric.utilities.data.AttributeDict")]
+INERT += [(OrderedDict, f"{name}.utilities.data.AttributeDict") for name in ("lightning_fabric", "pytorch_lightning")]
+INERT += [(Unread, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+INERT += [(Unread, f"{module}.{kind}Path") for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")]
 
 
-def read_state(path: Path, branch: str = "teacher") -> dict[str, Tensor]:
+def read_state(path: Path, branch: str = "teacher", own: Collection[str] = ()) -> dict[str, Tensor]:
     """The backbone's tensors of a published or own file, under timm's names, without the wrappers around them.
 
     Understands iBOT (full: `branch`; backbone only), MoBY (online encoder), official Swin (supervised, detection),
-    timm and our files. Raises ConfigError when the file is not one of these, or cannot be read without running
-    code from it.
+    timm and our files, in what training tools put around them (`sept.models.wrappers`); own: as there. Warns where
+    the student is asked for and the file knows no branches. Raises ConfigError when the file is not one of these, or
+    cannot be read without running code from it.
     """
-    content = _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
-    for wrapper in (branch, "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"{path} holds no state dict of tensors (looked under {branch}, model and state_dict)")
-    state = _unwrap({str(key): value for key, value in content.items()})
+    content = _safetensors(path) if is_safetensors(head_of(path)) else _pickle(path)
+    try:
+        state, told = unwrap(content, branch, own)
+    except ConfigError as error:
+        raise ConfigError(f"{path} {error}") from None
+    if branch == "student" and not told:
+        log.warning("retriever.branch=student: %s does not say whose weights it holds; they are used as they are", path)
     return _timm_swin(_classifier_norm(state))
 
 
@@ -61,19 +71,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _pickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(INERT):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(INERT), path.open("rb") as file:  # by a path torch would go by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise half a dozen kinds
-        raise ConfigError(f"{path} cannot be read as tensors without running code from it: {_reason(error)}") from None
-
-
-def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip `module.`, then `backbone.` (iBOT, mmdet) or `encoder.` (MoBY's online branch), dropping all beside it."""
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    for prefix in ("backbone.", "encoder."):
-        if any(key.startswith(prefix) for key in state):
-            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
+        raise ConfigError(f"{path} cannot be read as tensors{_reason(error)}") from None
 
 
 def _classifier_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,5 +117,8 @@ def _reason(error: Exception) -> str:
     """What a person can use of torch's long message: the class or function in the file, or else the first line."""
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
-        return f"it refers to {foreign[1]}"
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        return f" without running code from it: it refers to {foreign[1]}"
+    told = str(error).partition(chr(10))[0][:200]
+    if "weights_only" in told or "Unsupported" in told:  # torch's advice would be to run what the file says
+        return ": it is cut, damaged or holds more than plain tensors"
+    return f": it is cut, damaged or another kind of file ({type(error).__name__}: {told})"

@@ -7,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sept.errors import ConfigError
+from sept.models.files import head_of
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = {"format": "pt"}  # of a header: what loaders of safetensors ask for
@@ -23,7 +24,8 @@ def header_of(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """The facts in the header of a weights file that `save_backbone` wrote. ConfigError for a file that is cut."""
+    """The facts in the header of a weights file that `save_backbone` wrote. ConfigError where they cannot be read."""
+    head_of(path)
     try:
         with safe_open(path, "np") as file:
             header = file.metadata() or {}

@@ -4,31 +4,33 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import nn
+from torch import Tensor, nn
 
 from sept.errors import ConfigError
+from sept.models.files import LENGTH_BYTES, part_of_several
 from sept.models.formats import read_state
 from sept.models.saved import CARD, CONFIG, WEIGHTS, card, header_of
+from sept.models.sizes import sizes_apart
 
-IGNORED = ("masked_embed", "head.", "fc_norm.")  # of a published file: heads and iBOT's mask token
+IGNORED = ("masked_embed", "head.", "fc_norm.", "n_averaged")  # of a file: heads, iBOT's mask token, a mean's count
 DERIVED = ("attn_mask", "relative_position_index")  # buffers that a model computes itself
 LISTED = 8  # keys of each kind in a message
-LENGTH_BYTES = 8  # of a safetensors file: the length of its header, little-endian, and its alignment
 
 # Of timm's description of a model: what it says of the published weights, which are not ours.
 FOREIGN = ("tag", "url", "hf_hub_id", "license", "origin_url", "paper_ids", "paper_name", "notes", "license_url")
 
 
 def load_backbone(model: nn.Module, path: Path, branch: str = "teacher") -> None:
-    """Fill `model` (built with num_classes=0) from the file, every key accounted for.
+    """Fill `model` (built with num_classes=0) from the file, every key accounted for, in the model's own precision.
 
-    Raises ConfigError listing what is missing, unexpected or of another shape: a partly random encoder is never
-    accepted.
+    Raises ConfigError listing what is missing, unexpected or of another shape (a partly random encoder is never
+    accepted), and naming a tensor of another kind of number or with values that are not finite.
     """
-    state = {key: value for key, value in read_state(path, branch).items() if not key.endswith(DERIVED)}
     own = {key: value for key, value in model.state_dict().items() if not key.endswith(DERIVED)}
+    state = {key: value for key, value in read_state(path, branch, own).items() if not key.endswith(DERIVED)}
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(key for key in state.keys() - own.keys() if not key.startswith(IGNORED))
     shapes = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
@@ -36,8 +38,22 @@ def load_backbone(model: nn.Module, path: Path, branch: str = "teacher") -> None
         raise ConfigError(
             f"{path} does not fit {type(model).__name__}: "
             f"missing {_some(missing)}; unexpected {_some(unexpected)}; other shape {_some(shapes)}"
+            f"{sizes_apart(own, state)}{part_of_several(path)}"
         )
+    for key, value in own.items():
+        if why := _unusable(state[key], value):
+            raise ConfigError(f"{path}: the tensor {key} {why}")
     model.load_state_dict({key: state[key] for key in own}, strict=False)
+
+
+def _unusable(found: Tensor, own: Tensor) -> str | None:
+    """Why a tensor of a file cannot stand where `own` does; None where it can."""
+    if found.layout != torch.strided or found.is_quantized or found.is_meta:
+        return "is sparse, quantised or without its values: save it as a plain one"
+    if found.is_floating_point() != own.is_floating_point() or found.is_complex():
+        return f"is of {found.dtype}, the model's of {own.dtype}".replace("torch.", "")
+    off = found.numel() - int(found.to(own.dtype).isfinite().sum())
+    return f"holds {off:,} values that are not finite (NaN or infinite): the file is of no use" if off else None
 
 
 def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any], facts: dict[str, Any]) -> None:

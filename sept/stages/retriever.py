@@ -24,10 +24,11 @@ def build(
     spec: Mapping[str, Any],
     *,
     file: Path | None = None,
+    option: str = "",
     machine: Machine | None = None,
 ) -> dict[str, Any]:
     if file is not None:
-        return weights.build(folder, inputs, spec, file=file)
+        return weights.build(folder, inputs, spec, file=file, option=option)
     assert machine is not None
     recipe, model = IBotRecipe(**spec["recipe"]), Model(**spec["model"])
     subset = Subset.open(inputs["subset"].path)

@@ -12,6 +12,7 @@ from sept.errors import ConfigError
 from sept.machine import Machine
 from sept.progress import progress
 from sept.retrieval.embedding import check_readable
+from sept.retrieval.index import Ranked
 from sept.retrieval.select import random_subset, save_selection
 from sept.retrieval.shards import Skip
 from sept.stages import similar
@@ -33,11 +34,12 @@ def build(
     batch_size: int = 0,
     uri: str | None = None,
     task_place: Mapping[str, Any] | None = None,
+    ready: Mapping[tuple[str, ...], Ranked] | None = None,
 ) -> dict[str, Any]:
     pool = open_pool(inputs, places)
     if "queries" in inputs:
         assert task_place is not None
-        return similar.build(folder / SELECTION, inputs, spec, pool, machine, batch_size, uri, task_place)
+        return similar.build(folder / SELECTION, inputs, spec, pool, machine, batch_size, uri, task_place, ready or {})
     readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
         parts = _parts(pool, spec["budget"], spec.get("source"), spec.get("share"))

@@ -39,7 +39,6 @@ from sept.store import Artefact
 
 SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
 Lists = Callable[[int], Ranked]
-READY: dict[tuple[str, ...], Ranked] = {}  # lists of this process by what they are of (`searched`), from a shared scan
 
 
 def searched(inputs: Mapping[str, Artefact]) -> tuple[str, ...]:
@@ -56,8 +55,9 @@ def build(
     batch_size: int,
     uri: str | None,
     task_place: Mapping[str, Any],
+    ready: Mapping[tuple[str, ...], Ranked],
 ) -> dict[str, Any]:
-    """Writes the selection to `path` and gives its facts."""
+    """Writes the selection to `path` and gives its facts. ready: lists by what they are of (`searched`)."""
     for part in numbered(inputs, "features"):
         _require_same_encoder(part, inputs["queries"])
     features = joined(inputs)
@@ -67,7 +67,8 @@ def build(
     spot.check(features, pool, encoder)
     vectors, ids, classes = query_stage.load(inputs["queries"])
     copies = Copies(pool, test_images(inputs["task"], task_place), machine)
-    with _lists(inputs, spec, features, vectors, machine, uri) as (lists, first_depth, quality):
+    known = ready.get(searched(inputs))
+    with _lists(inputs, spec, features, vectors, machine, uri, known) as (lists, first_depth, quality):
         selector = _Selector(spec, features, vectors, ClosedUp(lists, features.embedded), first_depth, machine)
         remove = spec["leak"] == "remove"
         rows, removed = find_leaks(selector, copies.of_tests if remove else _none)
@@ -134,6 +135,7 @@ def _lists(
     vectors: np.ndarray,
     machine: Machine,
     uri: str | None,
+    ready: Ranked | None,
 ) -> Iterator[tuple[Lists, int | None, Callable[[], dict[str, Any]]]]:
     """Ranked lists to any depth, the depth to begin with, and what there is to say of an index once they were used."""
     budget, device = spec["budget"], machine.accelerator
@@ -151,8 +153,6 @@ def _lists(
         return
 
     compact = Compact.open(inputs["compact"].path, features) if "compact" in inputs else None
-
-    ready = READY.get(searched(inputs))
 
     def exact(depth: int) -> Ranked:
         if ready is not None and depth <= ready.rows.shape[1]:

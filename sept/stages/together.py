@@ -1,11 +1,11 @@
 """One scan of a pool for the queries of several tasks: a sweep's selections find their lists ready."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from sept.machine import Machine
 from sept.progress import done, progress
-from sept.retrieval.index import search_many
+from sept.retrieval.index import Ranked, search_many
 from sept.retrieval.select import DEPTH_MARGIN
 from sept.stages import queries as query_stage
 from sept.stages import similar
@@ -15,11 +15,13 @@ from sept.store import Step, Store
 NEEDED = ("features", "queries")  # inputs of a selection that lists are made of
 
 
-def prepare(selections: Sequence[Step], store: Store, machine: Machine) -> tuple[int, int]:
-    """Searches once for selections by Algorithm 1 that share a pool's features; gives the tasks and the images.
+def prepare(
+    selections: Sequence[Step], store: Store, machine: Machine
+) -> tuple[Mapping[tuple[str, ...], Ranked], int, int]:
+    """Searches once for selections by Algorithm 1 that share a pool's features; gives lists, tasks and images.
 
-    Makes the features and queries that they need. The lists stay in this process (`similar.READY`), to the depth with
-    which each would begin; a selection that needs deeper ones searches on its own. Nothing is searched for one task.
+    Makes the features and queries that they need. Lists come by what they are of (`similar.searched`), to the depth
+    with which each selection would begin: one that needs deeper ones searches on its own. For one task there are none.
     """
     wanted: dict[tuple[str, ...], tuple] = {}
     for step in selections:
@@ -28,12 +30,11 @@ def prepare(selections: Sequence[Step], store: Store, machine: Machine) -> tuple
         key, depth = similar.searched(made), ceil(DEPTH_MARGIN * step.spec["budget"] / len(vectors))
         _, known = wanted.get(key, (vectors, 0))
         wanted[key] = vectors, max(known, depth)
-    features = joined(made)
+    features, found = joined(made), list[Ranked]()
     if len(wanted) > 1:
         machine.configure_torch()
         with progress("search", features.rows) as advance:
             found = search_many(
                 [*wanted.values()], features, machine.accelerator, progress=done(advance), memory=machine.search_bytes
             )
-        similar.READY.update(zip(wanted, found, strict=True))
-    return len(wanted), features.rows
+    return dict(zip(wanted, found, strict=False)), len(wanted), features.rows

@@ -14,7 +14,7 @@ from typing import Any
 from sept import signals
 from sept.errors import ConfigError, DataError, NonFiniteError
 from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
-from sept.store.disk import fingerprint, payload, storage_errors, sync, sync_folders, temporary_name, write_json
+from sept.store.disk import fingerprint, payload, permit, storage_errors, sync, sync_folders, temporary_name, write_json
 from sept.store.provenance import commit, versions
 from sept.store.step import Step, plain
 
@@ -132,6 +132,7 @@ def _fixed_files(folder: Path) -> dict[str, Any]:
     files = {}
     # A process killed in `write_json` leaves its temporary manifest, which the next one overwrites.
     for name in payload(folder, but=frozenset({CHECKPOINTS, WORK, temporary_name(MANIFEST)})):
+        permit(folder / name, folder / WORK)
         sync(folder / name)
         files[name] = fingerprint(folder / name)
     sync_folders(folder)

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,15 @@ def payload(folder: Path, but: frozenset[str]) -> list[str]:
         else:
             raise DataError(f"{path} is a link or special file: an artefact holds plain files only")
     return found
+
+
+def permit(path: Path, like: Path) -> None:
+    """Who may read and write `path` are those who may `like`, which was opened plainly and so follows the umask:
+    libraries that write aside by `tempfile` leave files that their owner alone can read."""
+    wanted, found = (stat.S_IMODE(each.stat().st_mode) for each in (like, path))
+    if found != wanted:
+        with suppress(PermissionError):  # of another user, whose stopped build went on here
+            path.chmod(wanted)
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

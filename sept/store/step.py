@@ -23,8 +23,10 @@ class Step:
 
     stage: its kind, and the folder it is kept in. version: bump it when the stage's output changes.
     spec: nested plain data or dataclass instances; every field counts in the key, defaults and
-    ClassVars included. inputs: the steps it reads; their keys count. watched: steps whose artefacts it is given
-    too, to report on and never to compute with; their keys do not count.
+    ClassVars included. inputs: the steps its result is computed from; their keys count. aids: steps whose artefacts it
+    is given besides, and that change nothing in the files that other steps read: something to check an input with, an
+    input in a form that is quicker to use, or what a report is about. They may make a build fail, never turn out
+    otherwise, and their keys do not count.
     build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
     accuracies); interrupted, it is called again on the same folder and finds what it left there.
     by_part: patterns of the names of large files whose readers check each part that they read; all other files are
@@ -39,7 +41,7 @@ class Step:
     build: Callable[[Path, Mapping[str, Artefact]], Mapping[str, Any]]
     slug: str = ""
     estimate: Mapping[str, float] = field(default_factory=dict)
-    watched: Mapping[str, "Step"] = field(default_factory=dict)
+    aids: Mapping[str, "Step"] = field(default_factory=dict)
     by_part: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class Step:
     @property
     def needs(self) -> dict[str, "Step"]:
         """What must be there before it is built."""
-        return {**self.inputs, **self.watched}
+        return {**self.inputs, **self.aids}
 
     @property
     def folder_name(self) -> str:
