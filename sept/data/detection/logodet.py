@@ -13,6 +13,7 @@ from sept.data.annotated import PURPOSE, by_id
 from sept.data.detection.annotation import read_boxed, shown
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.tasks import lot
+from sept.data.tasks.names import check_classes
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json
 
@@ -56,6 +57,7 @@ def read_logodet(root: Path, seed: int, classes: int = CLASSES, train: int = TRA
         if _for_training(len(found.images)) >= -(-train // classes):
             chosen[name] = found
         if len(chosen) == classes:
+            check_classes(top, sorted(chosen))
             return _split(chosen, seed, train, left_out)
     raise DataError(
         f"{top}: {len(chosen)} of {len(brands)} brands have the {-(-train // classes)} training images of {train} in "
@@ -196,6 +198,7 @@ def _check_split(path: Path, classes: list[str], splits: list[list[str]]) -> Non
     for name in classes:
         if len(name.split("/")) != 2 or any(part.strip(".") == "" or "\\" in part for part in name.split("/")):
             raise DataError(f"{path}: the class {shown(name)} is not written <Super>/<Brand>")
+    check_classes(path, classes)
     known = set(classes)
     for image_id in (image_id for ids in splits for image_id in ids):
         name, _, file = image_id.rpartition("/")

@@ -23,12 +23,14 @@ class Task:
 
     Classes have the order of the official label numbers; where there are none, that of the bytes of their names.
     `listed`: official annotation files name the images, so the names say which images they are (see `digest`).
+    `notes`: a line for people about each thing that lies there and is not used.
     """
 
     classes: list[str]
     train: list[Example]
     test: list[Example]
     listed: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def lot(seed: int, class_name: str, example_id: str) -> bytes:
