@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import compose, config, console, oom, shared_memory
+from sept import compose, config, console, oom, paths, shared_memory
 from sept.errors import SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -48,8 +48,9 @@ def rewritten(arguments: list[str]) -> list[str]:
     result = []
     for text in arguments:
         key, _, value = text.partition("=")
+        value = "./???" if value == "???" else value  # which alone is a setting without a value
         if key == "query" and value not in known:
-            text = f"query.path='{value}'"
+            text = f"query.path={paths.quoted(value)}"
         elif key == "top":
             text = f"query.top={value}"
         result.append(text)

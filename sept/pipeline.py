@@ -76,6 +76,11 @@ class Pipeline:
         labelled: dict[str, Any] = {"shot": asdict(e.shot)} if e.task.images is None else {"images": e.task.images}
         images = (e.task.images or self._shots(task)) * e.finetune.epochs
         classes = int(task.estimate["classes"])
+        if stage == "finetune" and classes < 2:
+            raise DataError(
+                f"task={e.task.name}: {e.task.path} has one class; a classifier needs two (search.py takes one, and so "
+                "do tasks with boxes)"
+            )
         return self._step(
             stage,
             spec={
