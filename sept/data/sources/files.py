@@ -130,7 +130,8 @@ def head_and_tail(path: Root, first: int, last: int) -> bytes:
     try:
         file = open_bytes(path)
         try:
-            return file.pread(count, first) + file.pread(count, last - count)
+            head = file.pread(count, first)
+            return head + (head if count == last - first else file.pread(count, last - count))
         finally:
             file.close()
     except OSError as error:
