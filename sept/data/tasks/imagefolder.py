@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from sept.data.names import is_hidden
 from sept.data.sources import Entry, list_folder
 from sept.data.tasks.task import Example, Task, lot
 from sept.errors import ConfigError, DataError
@@ -35,7 +36,7 @@ def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
 
 def _folders(root: Path) -> list[str]:
     """Names of the visible folders in `root`, sorted by bytes."""
-    names = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    names = [path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)]
     for name in names:
         if not name.isprintable():  # nor are the escapes of bytes that are not UTF-8
             raise DataError(f"{root}: the folder name {name!a} cannot name a class; rename it")
