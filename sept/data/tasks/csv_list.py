@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from sept.data.names import is_hidden, plain
 from sept.data.tasks.annotations import unreadable
 from sept.data.tasks.imagefolder import draw_split
 from sept.data.tasks.listing import Listing, build, examples, find_images
@@ -38,7 +39,7 @@ def read(path: Path, test_fraction: float, seed: int) -> Task:
     the test images are drawn as those of class folders are, see `draw_split`; with one, neither fraction nor seed is
     used.
     """
-    rows = list(_rows(path))
+    rows = [row for row in _rows(path) if not is_hidden(row.path)]
     if not rows:
         raise DataError(f"{path}: lists no image; {EXPECTED}")
     classes = sorted({row.label for row in rows})
@@ -81,7 +82,7 @@ def _row(where: str, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
         raise DataError(f"{where}: {len(cells)} cells under {len(header)} columns; quote a cell that holds a comma")
     row = Row(**{"split": "", **{column: cell.strip() for column, cell in zip(header, cells, strict=True)}})
-    row = row._replace(label=tidy(row.label), split=row.split.casefold())
+    row = row._replace(path=plain(row.path), label=tidy(row.label), split=row.split.casefold())
     if not row.label:
         raise DataError(f"{where}: the label is empty; give one or leave the image out")
     if "split" in header and row.split not in SPLITS:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from sept.data.names import is_hidden, is_image
 from sept.data.sources import Entry, list_folder
-from sept.data.sources.entry import is_hidden, is_image
 from sept.data.tasks.names import check_classes, likeness, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, resembles, role, told
 from sept.data.tasks.task import Example, Task, lot

@@ -5,7 +5,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources import leads_outside
+from sept.data.names import leads_outside
 from sept.data.tasks.layout import Layout
 from sept.data.tasks.names import Folders, check_classes
 from sept.data.tasks.task import Example, Task
