@@ -27,7 +27,8 @@ class Step:
     too, to report on and never to compute with; their keys do not count.
     build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
     accuracies); interrupted, it is called again on the same folder and finds what it left there.
-    slug (readable part of the folder's name) and estimate (what the plan shows: images, flops) do not count.
+    slug (readable part of the folder's name), estimate (what the plan shows: images, flops) and about (what it says of
+    data: their name and what they hold) do not count.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class Step:
     slug: str = ""
     estimate: Mapping[str, float] = field(default_factory=dict)
     watched: Mapping[str, "Step"] = field(default_factory=dict)
+    about: str = ""
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.stage), f"stage {self.stage!r} is no folder name"

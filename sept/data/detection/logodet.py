@@ -14,7 +14,7 @@ from sept.data.detection.annotation import read_boxed, shown
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.names import ends_with, is_hidden
 from sept.data.tasks import lot
-from sept.data.tasks.names import check_classes
+from sept.data.tasks.spelling import check_classes
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json
 

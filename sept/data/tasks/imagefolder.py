@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sept.data.names import is_hidden, is_image
 from sept.data.sources import Entry, list_folder
-from sept.data.tasks.names import check_classes, likeness, tidy
+from sept.data.tasks.spelling import check_classes, likeness, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, resembles, role, told
 from sept.data.tasks.task import Example, Task, lot
 from sept.errors import ConfigError, DataError
@@ -94,7 +94,8 @@ def _read_classes(root: Path) -> dict[str, list[Entry]]:
 
 
 def _examples(root: Path, prefix: str, entries: Iterable[Entry], label: int) -> list[Example]:
-    return [Example(f"{prefix}/{entry.key}", root / prefix / entry.key, label) for entry in entries]
+    folder = root / prefix
+    return [Example(f"{prefix}/{entry.key}", folder / entry.key, label) for entry in entries]
 
 
 def _read_splits(root: Path, splits: Mapping[str, str], others: list[str]) -> Task:
@@ -162,7 +163,7 @@ def draw_split(found: Mapping[str, list[Example]], where: Path, test_fraction: f
         if len(examples) < 2:
             raise DataError(f"{where}: class {name!r} has one image; a split needs one to train on and one to test on")
         count = min(max(1, round(test_fraction * len(examples))), len(examples) - 1)
-        drawn = set(sorted(examples, key=lambda example: lot(seed, name, example.id))[:count])
-        task.test.extend(example for example in examples if example in drawn)
-        task.train.extend(example for example in examples if example not in drawn)
+        drawn = set(sorted((example.id for example in examples), key=lambda id_: lot(seed, name, id_))[:count])
+        for example in examples:
+            (task.test if example.id in drawn else task.train).append(example)
     return task

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from sept.data.tasks.annotations import read_lines
-from sept.data.tasks.names import tidy
+from sept.data.tasks.spelling import tidy
 from sept.data.tasks.task import Task, lot
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, sync, temporary_name

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sept.data.names import leads_outside
 from sept.data.tasks.layout import Layout
-from sept.data.tasks.names import Folders, check_classes
+from sept.data.tasks.spelling import Folders, check_classes
 from sept.data.tasks.task import Example, Task
 from sept.errors import DataError
 

@@ -1,12 +1,12 @@
 """A labelled task: classes, training and test images. `shots` then draws the few labelled images."""
 
 import hashlib
-import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources import head_and_tail
+from sept.data.sources.files import size_and_ends
 
 
 class Example(NamedTuple):
@@ -31,6 +31,11 @@ class Task:
     test: list[Example]
     listed: bool = False
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def identity(self) -> str:
+        """`digest` of it, as it was when first asked: a plan asks often."""
+        return digest(self)
 
 
 def lot(seed: int, class_name: str, example_id: str) -> bytes:
@@ -59,5 +64,5 @@ def _named(example: Example) -> bytes:
 
 
 def _sampled(example: Example) -> bytes:
-    size = os.stat(example.path).st_size
-    return repr((example.id, example.label, size)).encode() + head_and_tail(example.path, 0, size)
+    size, ends = size_and_ends(example.path)
+    return repr((example.id, example.label, size)).encode() + ends

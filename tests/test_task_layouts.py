@@ -8,7 +8,7 @@ import pytest
 from test_tasks import make_classes, refused, write
 
 from sept.data.tasks import read_imagefolder, read_task
-from sept.data.tasks.names import check_classes, likeness, tidy
+from sept.data.tasks.spelling import check_classes, likeness, tidy
 from sept.data.tasks.splits import resembles, role
 from sept.errors import DataError
 
