@@ -18,7 +18,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import capability, compose, config, console, oom, shared_memory
+from sept import capability, compose, config, console, oom, paths, shared_memory
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -54,8 +54,9 @@ def rewritten(arguments: list[str]) -> list[str]:
     result = []
     for text in arguments:
         key, _, value = text.partition("=")
+        value = "./???" if value == "???" else value  # which alone is a setting without a value
         if key == "query" and value not in known:
-            text = f"query.path='{value}'"
+            text = f"query.path={paths.quoted(value)}"
         elif key == "top":
             text = f"query.top={value}"
         result.append(text)

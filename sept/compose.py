@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from sept import paths
 from sept.config import BOXED, MASKED, RECIPES, SIMILAR, Experiment
 from sept.errors import ConfigError, StorageError
 from sept.ranges import check_ranges
@@ -55,21 +56,25 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
         recipe: Any = OmegaConf.get_type(cfg.finetune)
         assert recipe in RECIPES.values(), "every option of finetune names a recipe"
         schema = OmegaConf.structured(Experiment(finetune=recipe()))
-        experiment = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.to_container(cfg, resolve=True)))
+        # Resolved once, at the end: a path may hold what would be an interpolation if it were read again.
+        experiment = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.to_container(cfg)))
     assert isinstance(experiment, Experiment)
-    _expand_home(experiment)
+    _settle_paths(experiment)
     check(experiment)
     return experiment
 
 
-def _expand_home(e: Experiment) -> None:
-    """`~` in settings that are paths: Hydra's grammar takes it only in quotes, where no shell sees it."""
-    holders: list[tuple[Any, str]] = [(e.pool, "path"), (e.task, "path"), (e.task, "class_list"), (e.query, "path")]
-    holders += [(e.store, "root"), (e.init, "weights"), (e.retriever, "weights")]
-    holders += [(source, "path") for source in e.pool.sources.values()]
-    for holder, name in holders:
+def _settle_paths(e: Experiment) -> None:
+    """Blank ones are refused, and `~` expanded: Hydra's grammar takes it only in quotes, where no shell sees it."""
+    paths.check_environment()
+    holders: list[tuple[str, Any, str]] = [("pool", e.pool, "path"), ("task", e.task, "path")]
+    holders += [("task", e.task, "class_list"), ("query", e.query, "path"), ("store", e.store, "root")]
+    holders += [("init", e.init, "weights"), ("retriever", e.retriever, "weights"), ("index", e.index, "uri")]
+    holders += [(f"pool.sources.{name}", source, "path") for name, source in e.pool.sources.items()]
+    for group, holder, name in holders:
         value = getattr(holder, name)
-        setattr(holder, name, value and str(Path(value).expanduser()))
+        if value is not None:
+            setattr(holder, name, paths.settled(f"{group}.{name}", value))
 
 
 def check(e: Experiment) -> None:

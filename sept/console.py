@@ -1,6 +1,7 @@
 """What a person sees of a run: the plan before it, the row and the places after it."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from sept.config import Experiment
@@ -11,7 +12,9 @@ from sept.tables.words import METRICS
 
 
 def tell_plan(step: Step, store: Store) -> None:
-    """A line for each step: cached, to be continued or to do, with its images and estimated FLOPs."""
+    """What task and pool are, and a line for each step: cached, to be continued or to do, with images and FLOPs."""
+    for line in about([step]):
+        _say(line)
     missing = {each.key for each in store.missing(step)}
     if not missing:
         _say(f"plan: everything is in {store.root}")
@@ -20,6 +23,11 @@ def tell_plan(step: Step, store: Store) -> None:
     for each in step.walk():
         state = store.status(each) if each.key in missing else "cached"
         _say(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
+
+
+def about(finals: Iterable[Step]) -> list[str]:
+    """A line for each task and for each source of a pool that the steps are made of."""
+    return list(dict.fromkeys(each.about for final in finals for each in final.walk() if each.about))
 
 
 def tell_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> None:

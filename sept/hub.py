@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sept.errors import ConfigError, SeptError
 from sept.models.saved import CARD, CONFIG, WEIGHTS, facts_of
+from sept.paths import path
 from sept.store import check
 from sept.store.artefact import MANIFEST, load_artefact
 
@@ -43,7 +44,7 @@ def push(folder: Path, repository: str, public: bool = False) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pushes, prints the URL, and returns the exit code: 0 or that of the error."""
     parser = argparse.ArgumentParser(prog="python -m sept.hub", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a saved backbone: .../backbone of a pre-training or a retriever")
+    parser.add_argument("folder", type=path, help="a saved backbone: .../backbone of a pre-training or a retriever")
     parser.add_argument("repository", metavar="OWNER/NAME", help="created if there is none")
     parser.add_argument("--public", action="store_true", help="a repository created now is public, not private")
     options = parser.parse_args(arguments)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from sept import cost, oom
 from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, STAGES, Experiment
 from sept.data import locate, tasks
+from sept.data.about import about_source, about_task
 from sept.data.annotated import draw_images
 from sept.data.detection import boxes
 from sept.data.patterns import MIXTURES, classes
@@ -89,6 +90,11 @@ class Pipeline:
         labelled: dict[str, Any] = {"shot": asdict(e.shot)} if e.task.images is None else {"images": e.task.images}
         images = (e.task.images or self._shots(task)) * e.finetune.epochs
         classes = int(task.estimate["classes"])
+        if stage == "finetune" and classes < 2:
+            raise DataError(
+                f"task={e.task.name}: {e.task.path} has one class; a classifier needs two (search.py takes one, and so "
+                "do tasks with boxes)"
+            )
         return self._step(
             stage,
             spec={
@@ -327,15 +333,24 @@ class Pipeline:
         if place["kind"] in DRAWN_POOLS:
             spec: dict[str, Any] = {"kind": p.kind, "images": p.images, "side": p.side, "seed": p.seed}
             images = p.images or 0
+            about = f"{images:,} images of {p.side} px, drawn"
         else:
-            listing, images = self._present(
+            (listing, images), about = self._present(
                 f"pool {place['path']}",
-                lambda: locate.identify(place["kind"], place["path"]),
-                (place["path"], published(place["name"] if p.kind == "union" else p.name).images),
+                lambda: (locate.identify(place["kind"], place["path"]), about_source(place["kind"], place["path"])),
+                ((place["path"], published(place["name"] if p.kind == "union" else p.name).images), ""),
             )
             spec = {"kind": place["kind"], "listing": listing}
         slug = f"{p.name}-{place['name']}" if p.kind == "union" else p.name
-        return self._step("pool", spec=spec, slug=slug, estimate={"images": images}, machine=self.machine, place=place)
+        return self._step(
+            "pool",
+            spec=spec,
+            slug=slug,
+            estimate={"images": images},
+            about=about and f"pool {slug}: {about}",
+            machine=self.machine,
+            place=place,
+        )
 
     def task(self) -> Step:
         """The labelled images: classes, training and test examples; for `patterns`, the images too."""
@@ -347,27 +362,31 @@ class Pipeline:
             spec = {"kind": t.kind} | {name: getattr(t, name) for name in names}
             estimate: dict[str, float] = {"classes": classes(t.domain), "per_class": t.train_per_class}
             estimate["images"] = estimate["classes"] * t.train_per_class
+            each = f"images of each: {t.train_per_class:,} to train on, {t.test_per_class:,} to test on"
+            about = f"{estimate['classes']:,} classes of {t.domain}, {each}, drawn"
         else:
-            spec, estimate = self._present(f"task={t.name}", self._listed, self._unlisted())
-        return self._step("task", spec=spec, slug=t.name, estimate=estimate, machine=self.machine, place=place)
+            spec, estimate, about = self._present(f"task={t.name}", self._listed, self._unlisted())
+        return self._step(
+            "task",
+            spec=spec,
+            slug=t.name,
+            estimate=estimate,
+            about=about and f"task {t.name}: {about}",
+            machine=self.machine,
+            place=place,
+        )
 
-    def _listed(self) -> tuple[dict[str, Any], dict[str, float]]:
-        """Spec and estimate of a task on disk."""
+    def _listed(self) -> tuple[dict[str, Any], dict[str, float], str]:
+        """Spec, estimate and description of a task on disk."""
         listed = self._task_listing
-        match listed:
-            case boxes.DetectionTask():
-                digest = boxes.digest(listed)
-            case masks.SegmentationTask():
-                digest = masks.digest(listed)
-            case _:
-                digest = tasks.digest(listed)
         estimate: dict[str, float] = {"classes": len(listed.classes), "images": len(listed.train)}
-        return {"kind": self.e.task.kind, "listing": digest}, estimate
+        return {"kind": self.e.task.kind, "listing": listed.identity}, estimate, about_task(listed)
 
-    def _unlisted(self) -> tuple[dict[str, Any], dict[str, float]]:
-        """The same of a task that is absent."""
+    def _unlisted(self) -> tuple[dict[str, Any], dict[str, float], str]:
+        """The same of a task that is absent; the plan names it elsewhere."""
         size = published(self.e.task.name)
-        return {"kind": self.e.task.kind, "name": self.e.task.name}, {"classes": size.classes, "images": size.images}
+        spec = {"kind": self.e.task.kind, "name": self.e.task.name}
+        return spec, {"classes": size.classes, "images": size.images}, ""
 
     def _present(self, what: str, find: Callable[[], T], otherwise: T) -> T:
         """What `find` finds on this machine; `otherwise` in a plan, where it is not there."""
@@ -449,6 +468,7 @@ class Pipeline:
         slug: str,
         estimate: Mapping[str, float] | None = None,
         aids: Mapping[str, Step] | None = None,
+        about: str = "",
         **given: Any,
     ) -> Step:
         """given: what the work needs to know and the result does not depend on."""
@@ -461,8 +481,18 @@ class Pipeline:
             finally:
                 self.machine.release()
 
-        by_part = BY_PART.get(stage, ())
-        return Step(stage, VERSIONS[stage], spec, inputs or {}, build, slug, estimate or {}, aids or {}, by_part)
+        return Step(
+            stage,
+            VERSIONS[stage],
+            spec,
+            inputs or {},
+            build,
+            slug=slug,
+            estimate=estimate or {},
+            aids=aids or {},
+            by_part=BY_PART.get(stage, ()),
+            about=about,
+        )
 
 
 def _digested(weights: str, option: str) -> tuple[Path, str]:

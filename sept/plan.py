@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sept import capability
 from sept.config import Experiment
+from sept.console import about
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.store import Step, Store
@@ -55,7 +56,7 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     for key, step in steps.items():
         totals.setdefault(step.stage, Total()).add(step, key in cached)
     count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells, {len(finals)} of them distinct"
-    lines = [f"plan of {name}: {count}; nothing is started", *_table(totals)]
+    lines = [f"plan of {name}: {count}; nothing is started", *about(finals.values()), *_table(totals)]
     lines.append(ASSUMED)
     if absent:
         told = [why if what in why else f"{what}: {why}" for what, why in absent.items()]

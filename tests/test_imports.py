@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    ["errors", "ranges", "signals", "config", "compose", "store", "results", "paper"],
+    ["errors", "paths", "ranges", "signals", "config", "compose", "store", "results", "paper"],
     [
         "models",
         "losses",

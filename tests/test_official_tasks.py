@@ -422,7 +422,8 @@ def test_a_name_that_leads_outside_is_refused_even_when_a_file_is_there(name, tm
     refused("inat2017", root, "val2017.json", "entry 1", words)
     path = make("csv", tmp_path / "csv")
     edit(path, "my images/ü 0, 1.jpg", name)
-    refused("csv", path, "list.csv", "entry 2", words)
+    here = name.startswith("./")  # as `find` prints what lies below: in a list of one's own, a.jpg
+    refused("csv", path, "list.csv", *(["absent"] if here else ["entry 2", words]))
     root = make("stanford_cars", tmp_path / "cars")
     rows = [("00001.jpg", 1), (name, 2), ("00002.jpg", 3)]
     official.save_mat(root / "devkit" / "cars_train_annos.mat", official.cars_annotations(rows))

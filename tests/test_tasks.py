@@ -24,18 +24,18 @@ def make_classes(root: Path, counts: dict[str, int]) -> Path:
 
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_given_splits_are_kept(test, tmp_path):
-    make_classes(tmp_path / "train", {"b": 2, "a": 1, "B": 1})
-    make_classes(tmp_path / test, {"a": 1, "b": 1, "B": 2})
+    make_classes(tmp_path / "train", {"b": 2, "a": 1, "C": 1})
+    make_classes(tmp_path / test, {"a": 1, "b": 1, "C": 2})
     task = read_imagefolder(tmp_path, test_fraction=0.5, seed=0)
-    assert task.classes == ["B", "a", "b"]
+    assert task.classes == ["C", "a", "b"]
     assert task.train == [
-        Example("train/B/000.jpg", tmp_path / "train/B/000.jpg", 0),
+        Example("train/C/000.jpg", tmp_path / "train/C/000.jpg", 0),
         Example("train/a/000.jpg", tmp_path / "train/a/000.jpg", 1),
         Example("train/b/000.jpg", tmp_path / "train/b/000.jpg", 2),
         Example("train/b/001.jpg", tmp_path / "train/b/001.jpg", 2),
     ]
     assert [example.id for example in task.test] == [
-        f"{test}/{name}" for name in ("B/000.jpg", "B/001.jpg", "a/000.jpg", "b/000.jpg")
+        f"{test}/{name}" for name in ("C/000.jpg", "C/001.jpg", "a/000.jpg", "b/000.jpg")
     ]
     assert task == read_imagefolder(tmp_path, test_fraction=0.1, seed=7)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sept.data.tasks import LAYOUTS, Task, read_task
 from sept.errors import ConfigError, DataError, SeptError
+from sept.paths import path
 
 TABLE1 = Path(__file__).resolve().parent.parent / "paper" / "table1.csv"
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints what was found; 0 when all of it fits, 65 when not, 78 when no task or folder is named."""
     parser = argparse.ArgumentParser(prog="python -m sept.data.check", description=__doc__)
     parser.add_argument("task", nargs="?", help="a task of SEPT's Table 1; without one, they are listed")
-    parser.add_argument("path", nargs="?", type=Path, help="the folder that the official archives were unpacked in")
+    parser.add_argument("path", nargs="?", type=path, help="the folder that the official archives were unpacked in")
     options = parser.parse_args(arguments)
     try:
         if options.task is None:

@@ -1,16 +1,17 @@
 """Which files lie in a data set's folders, compared before any of them is opened."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sept.data.names import ends_with, is_hidden
 from sept.errors import DataError
 
 
 def stems(folder: Path, suffix: str, unpack: str) -> set[str]:
     """Names of the files in a folder that end so, without that end. Raises DataError where there are none."""
     try:
-        names = [name for name in os.listdir(folder) if name.endswith(suffix) and not name.startswith(".")]
+        names = list(ending(folder, os.listdir(folder), suffix))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); {unpack}") from error
     for name in names:
@@ -19,6 +20,20 @@ def stems(folder: Path, suffix: str, unpack: str) -> set[str]:
     if not names:
         raise DataError(f"{folder}: holds no *{suffix}; {unpack}")
     return {name.removesuffix(suffix) for name in names}
+
+
+def ending(folder: Path, names: Iterable[str], *suffixes: str) -> Iterator[str]:
+    """Those of the files of a folder that are visible and end in one of the suffixes.
+
+    Raises DataError for one that ends so in another case: a data set's reader makes names with the suffix as it is
+    published, so that file would be left out in silence.
+    """
+    lower = tuple(suffix.lower() for suffix in suffixes)
+    for name in names:
+        if not is_hidden(name) and ends_with(name, *lower):
+            if not name.endswith(suffixes):
+                raise DataError(f"{folder / name}: the data set's files end in {' or '.join(suffixes)}; rename it")
+            yield name
 
 
 def require(folder: Path, suffix: str, names: Iterable[str], why: str, unpack: str) -> None:

@@ -20,6 +20,7 @@ from sept.gpu.card import Card, found
 from sept.gpu.report import Report, Result
 from sept.gpu.runner import Budget, Sections, run
 from sept.machine import cuda_devices
+from sept.paths import path
 
 SECTIONS: Sections = {
     "surroundings": surroundings.CHECKS,
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, sections: Sections = SECTIONS) 
         except (KeyboardInterrupt, Interrupted):
             interrupted = True
     report = Report(title, _facts(chosen, options, budget, card), results)
-    paths = report.write(Path(options.out))
+    paths = report.write(options.out)
     print("", *report.failures(), report.summary(), " and ".join(map(str, paths)), sep="\n", flush=True)
     return INTERRUPTED if interrupted else min(report.failed, MOST_FAILED)
 
@@ -62,7 +63,9 @@ def _parser(sections: Sections) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sept.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", default=OUT, metavar="FOLDER", help=f"for gpu.json and gpu.md (default: {OUT}/)")
+    parser.add_argument(
+        "--out", type=path, default=OUT, metavar="FOLDER", help=f"for gpu.json and gpu.md (default: {OUT}/)"
+    )
     parser.add_argument("--only", nargs="+", choices=list(sections), metavar="SECTION", help=", ".join(sections))
     parser.add_argument("--minutes", type=float, default=MINUTES, help="after which what is left is skipped, and told")
     return parser

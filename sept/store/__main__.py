@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sept.errors import ConfigError, DataError, SeptError
+from sept.paths import check_environment, path
 from sept.store.artefact import KEY_CHARS, load_artefact, parse_folder
 from sept.store.store import FORMAT_FILE, Store
 from sept.store.upkeep import prune, repair, verify
@@ -17,9 +18,10 @@ BYTES_PER_MB = 1e6
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 65 when `verify` finds something, or that of the error."""
-    options = _parser().parse_args(arguments)
     try:
-        if not (Path(options.root) / FORMAT_FILE).exists():
+        check_environment()
+        options = _parser().parse_args(arguments)
+        if not (options.root / FORMAT_FILE).exists():
             raise ConfigError(f"{options.root} holds no store; name one with --root or SEPT_STORE")
         if options.command == "prune":
             return _told(prune(Store(options.root), options.stage, options.key, options.unfinished, options.dry_run))
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sept.store", description=__doc__)
     root = os.environ.get("SEPT_STORE", "store")
-    parser.add_argument("--root", default=root, help="the store's folder (default: SEPT_STORE, else ./store)")
+    parser.add_argument(
+        "--root", type=path, default=root, help="the store's folder (default: SEPT_STORE, else ./store)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="one line for each published artefact")
     commands.add_parser("verify", help="re-hash every file; exits 65 when one is missing, altered or extra")

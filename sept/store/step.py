@@ -31,7 +31,8 @@ class Step:
     accuracies); interrupted, it is called again on the same folder and finds what it left there.
     by_part: patterns of the names of large files whose readers check each part that they read; all other files are
     hashed before they are read (`sept.store.content`).
-    slug (readable part of the folder's name) and estimate (what the plan shows: images, flops) do not count.
+    slug (readable part of the folder's name), estimate (what the plan shows: images, flops) and about (what it says of
+    data: their name and what they hold) do not count.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class Step:
     estimate: Mapping[str, float] = field(default_factory=dict)
     aids: Mapping[str, "Step"] = field(default_factory=dict)
     by_part: tuple[str, ...] = ()
+    about: str = ""
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.stage), f"stage {self.stage!r} is no folder name"

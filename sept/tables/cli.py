@@ -6,11 +6,11 @@ With `logger=wandb` each table is also sent as a `wandb.Table`.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from sept.compose import check_overrides, expand
 from sept.config import Experiment
 from sept.errors import ConfigError, SeptError
+from sept.paths import path
 from sept.tables.latex import as_latex
 from sept.tables.report import write_report
 from sept.tables.rows import Line, rows
@@ -75,5 +75,5 @@ def _parser() -> argparse.ArgumentParser:
     }
     for flag, (form, text) in described.items():
         forms.add_argument(flag, dest="form", action="store_const", const=form, help=text)
-    forms.add_argument("--html", type=Path, metavar="FILE", help="a report: tables, differences, figures, costs, runs")
+    forms.add_argument("--html", type=path, metavar="FILE", help="a report: tables, differences, figures, costs, runs")
     return parser

@@ -13,6 +13,7 @@ from typing import Any
 from sept.compose import CONF, defaults, experiment
 from sept.config import Experiment
 from sept.errors import ConfigError
+from sept.paths import quoted
 
 GROUPS = ("pool", "retriever", "index", "query", "init", "pretrain", "finetune", "task")  # named by their option's file
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
@@ -84,4 +85,4 @@ def _text(value: Any) -> str:
         return repr(value)
     if PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return quoted(value)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ class DetectionTask:
     test: list[Boxed]
     clipped: int = 0
     skipped: list[str] = field(default_factory=list)
+
+    @cached_property
+    def identity(self) -> str:
+        """`digest` of it, as it was when first asked: a plan asks often."""
+        return digest(self)
 
 
 def instances(images: Iterable[Boxed]) -> list[Instance]:

@@ -17,6 +17,8 @@ from sept.data.annotated import by_id
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.frames import Size, read_frame
 from sept.data.detection.polygons import INSTANCED, PER_CLASS, draw_polygons
+from sept.data.listed import ending
+from sept.data.names import is_hidden
 from sept.errors import DataError
 from sept.progress import progress
 
@@ -79,10 +81,10 @@ def _names(folder: Path, ends: tuple[str, ...]) -> set[str]:
     found = set()
     try:
         for city in os.scandir(folder):
-            if city.is_dir() and not city.name.startswith("."):
-                for name in os.listdir(city.path):
-                    end = next((end for end in ends if name.endswith(end) and not name.startswith(".")), None)
-                    found.update([f"{city.name}/{name.removesuffix(end)}"] if end else [])
+            if city.is_dir() and not is_hidden(city.name):
+                for name in ending(Path(city.path), os.listdir(city.path), *ends):
+                    end = next(end for end in ends if name.endswith(end))
+                    found.add(f"{city.name}/{name.removesuffix(end)}")
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); {UNPACK}") from error
     if not found:

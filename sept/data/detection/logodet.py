@@ -12,7 +12,9 @@ from typing import Any
 from sept.data.annotated import PURPOSE, by_id
 from sept.data.detection.annotation import read_boxed, shown
 from sept.data.detection.boxes import Boxed, DetectionTask
+from sept.data.names import ends_with, is_hidden
 from sept.data.tasks import lot
+from sept.data.tasks.spelling import check_classes
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json
 
@@ -56,6 +58,7 @@ def read_logodet(root: Path, seed: int, classes: int = CLASSES, train: int = TRA
         if _for_training(len(found.images)) >= -(-train // classes):
             chosen[name] = found
         if len(chosen) == classes:
+            check_classes(top, sorted(chosen))
             return _split(chosen, seed, train, left_out)
     raise DataError(
         f"{top}: {len(chosen)} of {len(brands)} brands have the {-(-train // classes)} training images of {train} in "
@@ -108,7 +111,7 @@ def _folders(path: Path) -> list[str]:
 def _listed(path: Path) -> list[str]:
     """Names in a folder without the hidden ones, in any order."""
     try:
-        return [name for name in os.listdir(path) if not name.startswith(".")]
+        return [name for name in os.listdir(path) if not is_hidden(name)]
     except OSError as error:
         raise DataError(f"{path}: cannot be listed ({error.strerror}); {LAYOUT} is needed there") from error
 
@@ -116,7 +119,7 @@ def _listed(path: Path) -> list[str]:
 def _read_brand(top: Path, name: str) -> _Found:
     """The images of a class, all labelled 0."""
     found = _Found()
-    files = [file for file in _listed(top / name) if file.endswith((IMAGE, ANNOTATION))]
+    files = [file for file in _listed(top / name) if ends_with(file, IMAGE, ANNOTATION)]
     for stem in sorted({os.path.splitext(file)[0] for file in files}, key=os.fsencode):
         try:
             if not stem.isprintable():
@@ -196,10 +199,11 @@ def _check_split(path: Path, classes: list[str], splits: list[list[str]]) -> Non
     for name in classes:
         if len(name.split("/")) != 2 or any(part.strip(".") == "" or "\\" in part for part in name.split("/")):
             raise DataError(f"{path}: the class {shown(name)} is not written <Super>/<Brand>")
+    check_classes(path, classes)
     known = set(classes)
     for image_id in (image_id for ids in splits for image_id in ids):
         name, _, file = image_id.rpartition("/")
-        if name not in known or not file.endswith(IMAGE) or file.startswith(".") or not image_id.isprintable():
+        if name not in known or not file.endswith(IMAGE) or is_hidden(file) or not image_id.isprintable():
             raise DataError(f"{path}: {shown(image_id)} is no <Super>/<Brand>/<n>{IMAGE} of the classes listed")
     if both := set(splits[0]) & set(splits[1]):
         raise DataError(f"{path}: {len(both)} images are in train and in test, the first is {shown(min(both))}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from sept.data.annotated import by_id
 from sept.data.listed import read_lines, require, stems
 from sept.data.segmentation.masks import Masked, SegmentationTask
+from sept.data.tasks.spelling import check_classes
 from sept.errors import DataError
 
 FOLDER = "ADEChallengeData2016"
@@ -40,6 +41,7 @@ def _read_names(path: Path) -> list[str]:
     numbers, names = [row[0].strip() for row in rows], [row[-1].strip() for row in rows]
     if numbers != [str(number) for number in range(1, CLASSES + 1)] or len(set(names)) < CLASSES:
         raise DataError(f"{path}: no list of {CLASSES} classes, numbered from 1, each of a name of its own; {UNPACK}")
+    check_classes(path, names)
     return names
 
 

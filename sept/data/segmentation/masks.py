@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,11 @@ class SegmentationTask:
     classes: list[str]
     train: list[Masked]
     test: list[Masked]
+
+    @cached_property
+    def identity(self) -> str:
+        """`digest` of it, as it was when first asked: a plan asks often."""
+        return digest(self)
 
 
 def digest(task: SegmentationTask) -> str:

@@ -5,7 +5,7 @@ text file lists; one module a layout, gathered in `layouts`. Listings feed the p
 """
 
 from sept.data.sources.digest import digest_listing
-from sept.data.sources.entry import IMAGE_SUFFIXES, Absent, Entry, leads_outside
+from sept.data.sources.entry import Absent, Entry
 from sept.data.sources.files import Root, head_and_tail, is_url
 from sept.data.sources.find import expand_braces, find_tars
 from sept.data.sources.folder import list_folder
@@ -16,7 +16,6 @@ from sept.data.sources.shards import scan_shards
 from sept.data.sources.tars import index_tar, list_tars
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "KINDS",
     "Absent",
     "Entry",
@@ -30,7 +29,6 @@ __all__ = [
     "identify",
     "index_tar",
     "is_url",
-    "leads_outside",
     "list_folder",
     "list_tars",
     "root",

@@ -1,15 +1,9 @@
-"""One image of a source, as every layout lists it, and which names count as images."""
+"""One image of a source, as every layout lists it."""
 
-import re
 from typing import NamedTuple
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-ACCEPTED = "accepted: " + " ".join(IMAGE_SUFFIXES)
 UNKNOWN_SIZE = -1
 """Of a parquet row: sizes are in the data, which listing does not read."""
-
-# Absolute, or with an empty, "." or ".." part, or with characters that no image should be named with.
-_OUTSIDE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
 class Entry(NamedTuple):
@@ -32,17 +26,3 @@ class Absent(NamedTuple):
     """An image that a list names and the disk does not hold, where that is no error: a skip to count."""
 
     key: str
-
-
-def is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a part of the posix path `name` begins with a dot, as the extra files of macOS archives do."""
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-
-
-def leads_outside(name: str) -> bool:
-    """Whether `name` is no plain relative posix path: such names from lists never reach the disk."""
-    return _OUTSIDE.search(name) is not None

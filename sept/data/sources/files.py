@@ -37,6 +37,9 @@ class LocalFile:
         """`size` bytes from `offset` on, fewer at the end of the file. Raises OSError."""
         return os.pread(self._descriptor, size, offset)
 
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -126,12 +129,30 @@ def read_exactly(file: Bytes, offset: int, size: int) -> bytes:
 
 def head_and_tail(path: Root, first: int, last: int) -> bytes:
     """Up to `SAMPLE_BYTES` from byte `first` on, and up to `SAMPLE_BYTES` before byte `last`. Raises DataError."""
-    count = min(SAMPLE_BYTES, last - first)
     try:
         file = open_bytes(path)
         try:
-            return file.pread(count, first) + file.pread(count, last - count)
+            return _ends(file, first, last)
         finally:
             file.close()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def size_and_ends(path: Path) -> tuple[int, bytes]:
+    """Bytes of a file, and its `head_and_tail`. Raises DataError."""
+    try:
+        file = LocalFile(path)
+        try:
+            size = file.size()
+            return size, _ends(file, 0, size)
+        finally:
+            file.close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _ends(file: Bytes, first: int, last: int) -> bytes:
+    count = min(SAMPLE_BYTES, last - first)
+    head = file.pread(count, first)
+    return head + (head if count == last - first else file.pread(count, last - count))

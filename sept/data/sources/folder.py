@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources.entry import ACCEPTED, Entry, is_image
+from sept.data.names import ACCEPTED, is_hidden, is_image
+from sept.data.sources.entry import Entry
 from sept.errors import DataError
 
 PARTS = 256
@@ -92,14 +93,15 @@ def _visible(root: Path, below: str) -> list[str]:
 
 def _named(root: Path, below: str, item: os.DirEntry[bytes]) -> str | None:
     """The name of an image, or of a folder with "/" at its end; None for anything else."""
-    if item.name.startswith(b"."):
+    named = os.fsdecode(item.name)
+    if is_hidden(named):
         return None
     if item.is_dir(follow_symlinks=False):
         return _utf8(root, below, item.name) + "/"
     if item.is_symlink() and item.is_dir():
         path = os.fsdecode(item.path)
         raise DataError(f"{path!a} is a link to a folder; make that folder a source of its own, or copy it")
-    if is_image(os.fsdecode(item.name)) and (item.is_symlink() or item.is_file()):
+    if is_image(named) and (item.is_symlink() or item.is_file()):
         return _utf8(root, below, item.name)
     return None
 

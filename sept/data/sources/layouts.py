@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sept.data.names import ACCEPTED
 from sept.data.sources import lists
 from sept.data.sources.digest import digest_archives, digest_list, digest_listing
-from sept.data.sources.entry import ACCEPTED, Absent, Entry
+from sept.data.sources.entry import Absent, Entry
 from sept.data.sources.files import Root, is_url, within
 from sept.data.sources.find import find_archives
 from sept.data.sources.folder import folder_parts, index_part, list_folder, refuse_no_folder

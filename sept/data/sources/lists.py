@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources.entry import ACCEPTED, Absent, Entry, is_image, leads_outside
+from sept.data.names import ACCEPTED, is_hidden, is_image, leads_outside, plain
+from sept.data.sources.entry import Absent, Entry
 from sept.errors import DataError
 
 PARTS = 1024
@@ -44,17 +45,22 @@ def list_parts(path: Path) -> list[Lines]:
 
 
 def index_list(root: Path, part: Lines, source: str) -> Iterator[Entry]:
-    """The images that the lines name by posix paths relative to `root`, in the order of the lines, blank ones aside.
+    """The images that the lines name by posix paths relative to `root`, in the order of the lines.
 
-    Raises DataError for a line that is no such path or no image by its suffix, and for an image that is not there.
+    Blank lines and hidden files, which `find` prints too, are left out; "./a.jpg" is a.jpg. Raises DataError for
+    a line that is no such path or no image by its suffix, and for an image that is not there.
     """
     for place, line in _lines(part):
-        if leads_outside(line) or not is_image(line):
+        name = plain(line)
+        hidden = is_hidden(name)
+        if leads_outside(name) or not (hidden or is_image(name)):
             raise _wrong(part, place, line, f"is no path of an image relative to the list ({ACCEPTED})")
-        size = _size(root, line)
+        if hidden:
+            continue
+        size = _size(root, name)
         if size is None:
-            raise _wrong(part, place, line, f"is not there: no file {root / line}; unpack it, or drop the line")
-        yield Entry(source, line, line, 0, size)
+            raise _wrong(part, place, line, f"is not there: no file {root / name}; unpack it, or drop the line")
+        yield Entry(source, name, name, 0, size)
 
 
 def index_yfcc(root: Path, part: Lines, source: str) -> Iterator[Entry | Absent]:

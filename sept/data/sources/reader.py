@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Protocol
 
+from sept.data.names import ends_with
 from sept.data.sources.files import Bytes, Root, open_bytes, read_exactly, within
 from sept.data.sources.parquet import Rows
 from sept.data.sources.zips import read_zipped
@@ -57,7 +58,7 @@ class Reader:
 
     def _shard(self, shard: str) -> _Shard:
         if shard not in self._open:
-            limit = OPEN_PARQUET if shard.lower().endswith(".parquet") else OPEN_FILES
+            limit = OPEN_PARQUET if ends_with(shard, ".parquet") else OPEN_FILES
             while len(self._open) >= limit:
                 self._open.popitem(last=False)[1].close()
             self._open[shard] = self._opened(shard)
@@ -65,10 +66,10 @@ class Reader:
         return self._open[shard]
 
     def _opened(self, shard: str) -> _Shard:
-        path, name = within(self.root, shard), shard.lower()
-        if name.endswith(".parquet"):
+        path = within(self.root, shard)
+        if ends_with(shard, ".parquet"):
             return Rows(path)
-        return _Zip(open_bytes(path)) if name.endswith(".zip") else _Plain(open_bytes(path))
+        return _Zip(open_bytes(path)) if ends_with(shard, ".zip") else _Plain(open_bytes(path))
 
     def close(self) -> None:
         """Gives the descriptors back; a later read opens anew."""

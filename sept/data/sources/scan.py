@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sept.data.sources.entry import ACCEPTED, Absent, Entry
+from sept.data.names import ACCEPTED
+from sept.data.sources.entry import Absent, Entry
 from sept.data.sources.layouts import LAYOUTS, index, parts, root
 from sept.data.sources.shards import Found, scan_shards
 from sept.errors import DataError

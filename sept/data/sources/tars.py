@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sept.data.sources.entry import ACCEPTED, Entry, is_hidden, is_image
+from sept.data.names import ACCEPTED, is_hidden, is_image, plain
+from sept.data.sources.entry import Entry
 from sept.data.sources.files import Root, name_of, open_stream, stem_of
 from sept.errors import DataError
 
@@ -86,9 +87,9 @@ def index_tar(path: Root, source: str) -> Iterator[Entry]:
                     continue
                 if member.issparse():
                     raise tarfile.ReadError("it is stored sparse, so its bytes are not in one piece: repack the tar")
-                if label in seen:
+                if plain(label) in seen:
                     raise DataError(f"{path}: holds the member {label!r} twice; repack the tar with each image once")
-                seen.add(label)
+                seen.add(plain(label))
                 yield Entry(source, f"{stem_of(path)}/{label}", name_of(path), member.offset_data, member.size)
             _check_end(file, tar.offset, path, last)  # type: ignore[attr-defined]
     except DataError:

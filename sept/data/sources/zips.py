@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterator
 
 from sept.data.images import ImageError
-from sept.data.sources.entry import Entry, is_hidden, is_image
+from sept.data.names import is_hidden, is_image, plain
+from sept.data.sources.entry import Entry
 from sept.data.sources.files import Bytes, Root, name_of, open_stream, read_exactly, stem_of
 from sept.errors import DataError
 
@@ -42,9 +43,9 @@ def index_zip(path: Root, source: str) -> Iterator[Entry]:
     for member in members:
         if _is_image(member):
             _refuse_unfit(member, path)
-            if member.filename in seen:
+            if plain(member.filename) in seen:
                 raise DataError(f"{path}: holds the member {member.filename!r} twice; repack it with each image once")
-            seen.add(member.filename)
+            seen.add(plain(member.filename))
             key = f"{stem_of(path)}/{member.filename}"
             yield Entry(source, key, name_of(path), member.header_offset, member.file_size)
 

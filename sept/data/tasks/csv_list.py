@@ -7,15 +7,20 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from sept.data.names import is_hidden, plain
 from sept.data.tasks.annotations import unreadable
 from sept.data.tasks.imagefolder import draw_split
-from sept.data.tasks.listing import Listing, build, check_classes, check_images, examples
+from sept.data.tasks.listing import Listing, build, examples, find_images
+from sept.data.tasks.spelling import check_classes, tidy
 from sept.data.tasks.task import Task
 from sept.errors import DataError
 
 REQUIRED, OPTIONAL = {"path", "label"}, {"split"}
 SPLITS = ("train", "test")
-EXPECTED = "expected: a header with path,label and maybe split, then a line an image, paths relative to the CSV file"
+EXPECTED = (
+    "expected: a header with path,label and maybe split, then a line an image, cells between commas, paths relative to "
+    "the CSV file"
+)
 
 
 class Row(NamedTuple):
@@ -29,14 +34,16 @@ class Row(NamedTuple):
 def read(path: Path, test_fraction: float, seed: int) -> Task:
     """The task of the CSV file `path` (UTF-8, a header line, columns in any order); its folder is the root.
 
-    Classes are the labels sorted by their bytes. Without a split column the test images are drawn as those of class
-    folders are, see `draw_split`; with one, neither fraction nor seed is used.
+    Blanks at the ends of cells do not count, and labels that differ by Unicode form alone are one class; those that
+    differ by case or by blanks inside are refused. Classes are the labels sorted by their bytes. Without a split column
+    the test images are drawn as those of class folders are, see `draw_split`; with one, neither fraction nor seed is
+    used.
     """
-    rows = list(_rows(path))
+    rows = [row for row in _rows(path) if not is_hidden(row.path)]
     if not rows:
         raise DataError(f"{path}: lists no image; {EXPECTED}")
     classes = sorted({row.label for row in rows})
-    check_classes(path, classes)
+    check_classes(path, classes, "give every image of a class one spelling")
     labels = {name: label for label, name in enumerate(classes)}
     if rows[0].split:
         train, test = (
@@ -44,8 +51,8 @@ def read(path: Path, test_fraction: float, seed: int) -> Task:
         )
         return build(path.parent, classes, train, test, EXPECTED, listed=False)
     listing = Listing(path, [(row.path, labels[row.label]) for row in rows])
-    check_images(path.parent, [listing], EXPECTED)
-    of_class = groupby(examples(path.parent, listing.rows), key=attrgetter("label"))
+    spelt = find_images(path.parent, [listing], EXPECTED)
+    of_class = groupby(examples(path.parent, listing.rows, spelt), key=attrgetter("label"))
     found = {classes[label]: list(members) for label, members in of_class}
     return draw_split(found, path, test_fraction, seed)
 
@@ -65,6 +72,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:
+    cells = [tidy(cell).casefold() for cell in cells]
     if len(set(cells)) < len(cells) or not REQUIRED <= set(cells) <= REQUIRED | OPTIONAL:
         raise DataError(f"{path}, line 1: the columns are {','.join(cells)!a}; {EXPECTED}")
     return cells
@@ -73,7 +81,8 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 def _row(where: str, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
         raise DataError(f"{where}: {len(cells)} cells under {len(header)} columns; quote a cell that holds a comma")
-    row = Row(**{"split": "", **dict(zip(header, cells, strict=True))})
+    row = Row(**{"split": "", **{column: cell.strip() for column, cell in zip(header, cells, strict=True)}})
+    row = row._replace(path=plain(row.path), label=tidy(row.label), split=row.split.casefold())
     if not row.label:
         raise DataError(f"{where}: the label is empty; give one or leave the image out")
     if "split" in header and row.split not in SPLITS:

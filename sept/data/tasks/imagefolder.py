@@ -2,44 +2,79 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from sept.data.names import is_hidden, is_image
 from sept.data.sources import Entry, list_folder
+from sept.data.tasks.spelling import check_classes, likeness, tidy
+from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, resembles, role, told
 from sept.data.tasks.task import Example, Task, lot
 from sept.errors import ConfigError, DataError
 
-TRAIN = "train"
-TESTS = ("test", "val")
-"""Names of the folder of test images; where both exist, "test" is it."""
+NEEDED = "it needs train and test (or val), or class folders"
+MEND = "rename or merge the folders"
 
 
 def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
-    """A task of class folders: root/train/<class> with root/test/<class> (or val), or root/<class> alone.
+    """A task of class folders: root/train/<class> with root/test/<class>, or root/<class> alone.
 
-    The second kind is split here, class by class: the images of the smallest lots are the test images, `test_fraction`
-    of the class but at least one, and at least one stays for training. The first kind uses neither fraction nor seed.
-    Images may lie at any depth below their class. Raises DataError for folders that make no task.
+    Splits are known by name, in any case: train or training; test or testing; val, valid or validation, which is the
+    test where there is no other, else left aside. A folder of such a name whose images lie in it, beside
+    classes of other names, is one too (train, the vehicle). Whatever else looks like a split is never taken for a class
+    but refused: one half alone, two of a kind, folders of images beside splits, names that only resemble those, and
+    folders that all hold nothing but folders, where nobody can tell which are the classes.
+
+    Without splits each class is split here: the images of the smallest lots are the test images, `test_fraction` of the
+    class but at least one, and at least one stays for training. With them neither fraction nor seed is used. Images may
+    lie at any depth below their class; those beside class folders are not used, as the task's notes tell. A class has
+    the name of its folder, in train; in test it may be in another Unicode form. Raises DataError for folders that make
+    no task.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; a task is root/<class>/<image> or root/train/<class>/<image>")
-    names = set(_folders(root))
-    test = next((name for name in TESTS if name in names), None)
-    if TRAIN in names and test is not None:
-        return _read_splits(root, test)
-    if names and names <= {TRAIN, *TESTS}:  # beside other folders, "train" is a class: a vehicle
-        raise DataError(f"{root}: has only {sorted(names)}; it needs train and test (or val), or class folders")
+    names = _folders(root)
+    splits = {name: known for name in names if (known := role(name))}
+    if TRAIN in splits.values() and {TEST, VALIDATION} & {*splits.values()}:
+        return _read_splits(root, splits, [name for name in names if name not in splits])
+    _refuse_splits(root, names)
     classes = _read_classes(root).items()
     found = {name: _examples(root, name, entries, label) for label, (name, entries) in enumerate(classes)}
-    return draw_split(found, root, test_fraction, seed)
+    return replace(draw_split(found, root, test_fraction, seed), notes=_beside(root))
 
 
 def _folders(root: Path) -> list[str]:
     """Names of the visible folders in `root`, sorted by bytes."""
-    names = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    names = [path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)]
     for name in names:
         if not name.isprintable():  # nor are the escapes of bytes that are not UTF-8
             raise DataError(f"{root}: the folder name {name!a} cannot name a class; rename it")
     return sorted(names, key=os.fsencode)
+
+
+def _images(root: Path) -> list[str]:
+    """Names of the visible images that lie in `root` itself."""
+    with os.scandir(root) as items:
+        return [item.name for item in items if is_image(item.name) and not is_hidden(item.name) and item.is_file()]
+
+
+def _beside(*folders: Path) -> tuple[str, ...]:
+    """A note for each of the folders that has images beside its class folders."""
+    counts = {folder: len(_images(folder)) for folder in folders}
+    return tuple(f"{folder}: images beside its class folders are not used: {n:,}" for folder, n in counts.items() if n)
+
+
+def _refuse_splits(root: Path, names: list[str]) -> None:
+    """Raises DataError where folders look like splits, but are no train with a test (or val)."""
+    suspects = [name for name in names if role(name) or resembles(name)]
+    if names and len(suspects) == len(names):
+        raise DataError(f"{root}: has only [{told(names)}]; {NEEDED}")
+    for name in suspects:
+        if not _images(root / name) and (inside := _folders(root / name)):
+            others = told([other for other in names if other != name])
+            raise DataError(
+                f"{root}: {name!r} holds folders ({told(inside)}) as a split does, beside {others}; {NEEDED}"
+            )
 
 
 def _read_classes(root: Path) -> dict[str, list[Entry]]:
@@ -47,28 +82,72 @@ def _read_classes(root: Path) -> dict[str, list[Entry]]:
     classes = _folders(root)
     if not classes:
         raise DataError(f"{root}: has no class folders; a task is root/<class>/<image>")
-    return {name: list_folder(root / name, name) for name in classes}
+    check_classes(root, classes, MEND)
+    found = {name: list_folder(root / name, name) for name in classes}
+    tops = {name: {entry.key.partition("/")[0] for entry in entries} for name, entries in found.items()}
+    if all("/" in entry.key for entries in found.values() for entry in entries):
+        for name, inside in tops.items():
+            if len(inside) > 1:
+                held = f"its folders hold folders and no image, as {name!r} does ({told(sorted(inside))})"
+                raise DataError(f"{root}: {held}, so which are the classes? {NEEDED}, with images in them")
+    return found
 
 
 def _examples(root: Path, prefix: str, entries: Iterable[Entry], label: int) -> list[Example]:
-    return [Example(f"{prefix}/{entry.key}", root / prefix / entry.key, label) for entry in entries]
+    folder = root / prefix
+    return [Example(f"{prefix}/{entry.key}", folder / entry.key, label) for entry in entries]
 
 
-def _read_splits(root: Path, test: str) -> Task:
-    splits = {name: _read_classes(root / name) for name in (TRAIN, test)}
-    classes = list(splits[TRAIN])
-    for here, there in ((TRAIN, test), (test, TRAIN)):
-        if alone := [name for name in splits[here] if name not in splits[there]]:
-            raise DataError(f"{root}: {len(alone)} classes of {here} are not in {there}, the first is {alone[0]!r}")
+def _read_splits(root: Path, splits: Mapping[str, str], others: list[str]) -> Task:
+    """splits: the folders that are one, and which; others: the names of those that are none."""
+    for known in (TRAIN, TEST, VALIDATION):
+        if len(several := [name for name in splits if splits[name] == known]) > 1:
+            raise DataError(f"{root}: {told(several)} are all {known}; keep one of them there")
+    if strangers := [name for name in others if _holds_image(root / name)]:
+        raise DataError(
+            f"{root}: {told(strangers)} with images lie beside the splits {told(splits)}, and are neither train nor "
+            "test; move them elsewhere"
+        )
+    folder_of = {known: name for name, known in splits.items()}
+    test = folder_of.get(TEST, folder_of.get(VALIDATION, ""))
+    used = (folder_of[TRAIN], test)
+    notes = tuple(f"{root / name}: not used, for there is {test}" for name in splits if name not in used)
+    found = {name: _read_classes(root / name) for name in used}
+    _refuse_differing(root, *used, found)
+    classes = [*found[used[0]]]
+    labels = {tidy(name): label for label, name in enumerate(classes)}
     train, tested = (
-        [
-            example
-            for label, name in enumerate(classes)
-            for example in _examples(root, f"{split}/{name}", found[name], label)
-        ]
-        for split, found in splits.items()
+        sorted(
+            (
+                example
+                for name, entries in found[split].items()
+                for example in _examples(root, f"{split}/{name}", entries, labels[tidy(name)])
+            ),
+            key=lambda example: example.label,
+        )
+        for split in used
     )
-    return Task(classes, train, tested)
+    return Task(classes, train, tested, notes=notes + _beside(root, *(root / name for name in used)))
+
+
+def _holds_image(folder: Path) -> bool:
+    return any(
+        is_image(name) and not is_hidden(name)
+        for inside, _, names in os.walk(folder)
+        if not is_hidden(os.path.relpath(inside, folder))
+        for name in names
+    )
+
+
+def _refuse_differing(root: Path, train: str, test: str, found: Mapping[str, Iterable[str]]) -> None:
+    for here, there in ((train, test), (test, train)):
+        known = {tidy(name) for name in found[there]}
+        if alone := [name for name in found[here] if tidy(name) not in known]:
+            alike = [repr(name) for name in found[there] if likeness(name) == likeness(alone[0])]
+            raise DataError(
+                f"{root}: {len(alone)} classes of {here} are not in {there}, the first is {alone[0]!r}"
+                + (f", which {there} calls {alike[0]}" if alike else "")
+            )
 
 
 def draw_split(found: Mapping[str, list[Example]], where: Path, test_fraction: float, seed: int) -> Task:
@@ -84,7 +163,7 @@ def draw_split(found: Mapping[str, list[Example]], where: Path, test_fraction: f
         if len(examples) < 2:
             raise DataError(f"{where}: class {name!r} has one image; a split needs one to train on and one to test on")
         count = min(max(1, round(test_fraction * len(examples))), len(examples) - 1)
-        drawn = set(sorted(examples, key=lambda example: lot(seed, name, example.id))[:count])
-        task.test.extend(example for example in examples if example in drawn)
-        task.train.extend(example for example in examples if example not in drawn)
+        drawn = set(sorted((example.id for example in examples), key=lambda id_: lot(seed, name, id_))[:count])
+        for example in examples:
+            (task.test if example.id in drawn else task.train).append(example)
     return task

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from sept.data.tasks.annotations import read_lines
+from sept.data.tasks.spelling import tidy
 from sept.data.tasks.task import Task, lot
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, sync, temporary_name
@@ -49,9 +50,11 @@ def choose(train_images: Mapping[str, int], subset: str, seed: int, classes: int
 def read_class_list(path: Path, known: Collection[str]) -> set[str]:
     """The species in a list that `write_class_list` wrote, or that a person did. Raises DataError for unknown ones."""
     chosen: set[str] = set()
-    for number, name in enumerate(read_lines(path, EXPECTED), start=1):
-        if name not in known:
-            raise DataError(f"{path}, line {number}: {name!a} is no species of train2017.json; {EXPECTED}")
+    spelt = {tidy(name): name for name in known}
+    for number, line in enumerate(read_lines(path, EXPECTED), start=1):
+        name = spelt.get(tidy(line))
+        if name is None:
+            raise DataError(f"{path}, line {number}: {line!a} is no species of train2017.json; {EXPECTED}")
         if name in chosen:
             raise DataError(f"{path}, line {number}: {name!r} is listed already; list every species once")
         chosen.add(name)

@@ -1,18 +1,15 @@
 """A task from lists of image names: names are checked before the disk is, the disk before anything long starts."""
 
-import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources import leads_outside
+from sept.data.names import leads_outside
 from sept.data.tasks.layout import Layout
+from sept.data.tasks.spelling import Folders, check_classes
 from sept.data.tasks.task import Example, Task
 from sept.errors import DataError
-
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^\s*$")
 
 
 class Listing(NamedTuple):
@@ -40,19 +37,8 @@ def build(
     _refuse_empty(classes, train, "training")
     if all_tested:
         _refuse_empty(classes, test, "test")
-    check_images(root, (train, test), expected)
-    return Task(classes, examples(root, train.rows), examples(root, test.rows), listed)
-
-
-def check_classes(source: Path, classes: Sequence[str]) -> None:
-    """Raises DataError where class names of the file `source` are repeated, empty or hold control characters."""
-    seen = set()
-    for name in classes:
-        if _UNFIT.search(name):
-            raise DataError(f"{source}: {name!a} cannot name a class; correct the file or fetch it again")
-        if name in seen:
-            raise DataError(f"{source}: two classes are named {name!r}; correct the file or fetch it again")
-        seen.add(name)
+    spelt = find_images(root, (train, test), expected)
+    return Task(classes, examples(root, train.rows, spelt), examples(root, test.rows, spelt), listed)
 
 
 def check_name(source: Path, number: int, name: str) -> None:
@@ -64,13 +50,16 @@ def check_name(source: Path, number: int, name: str) -> None:
         )
 
 
-def check_images(root: Path, listings: Sequence[Listing], expected: Layout | str) -> None:
-    """Raises DataError for names that are unfit or listed twice, and for images that are not there."""
+def find_images(root: Path, listings: Sequence[Listing], expected: Layout | str) -> dict[str, str]:
+    """Raises DataError for names that are unfit or listed twice, and for images that are not there.
+
+    Gives the name on the disk, relative to the root, of those that it has in another Unicode form.
+    """
     for listing in listings:
         for number, (name, _) in enumerate(listing.rows, start=1):
             check_name(listing.source, number, name)
     _refuse_repeats(listings)
-    _refuse_absent(root, listings, expected)
+    return _spelt_otherwise(root, listings, expected)
 
 
 def _refuse_repeats(listings: Sequence[Listing]) -> None:
@@ -85,35 +74,35 @@ def _refuse_repeats(listings: Sequence[Listing]) -> None:
             seen[name] = where
 
 
-def _refuse_absent(root: Path, listings: Sequence[Listing], expected: Layout | str) -> None:
-    """Lists each folder once: a stat for each of 1.8 million images would take minutes on a network disk."""
-    folders: dict[str, set[str]] = {}
-    absent = []
+def _spelt_otherwise(root: Path, listings: Sequence[Listing], expected: Layout | str) -> dict[str, str]:
+    folders = Folders(root)
+    absent, otherwise = [], {}
     for source, rows in listings:
         for name, _ in rows:
-            folder, _, file = name.rpartition("/")
-            held = folders.get(folder)
-            if held is None:
-                held = folders[folder] = _files(root / folder)
-            if file not in held:
+            found = folders.find(name)
+            if found is None:
                 absent.append((name, source))
+            elif found != name:
+                otherwise[name] = found
     if absent:
         (name, source), total = absent[0], sum(len(each.rows) for each in listings)
         raise DataError(
             f"{root / name}: listed in {source} but absent, with {len(absent):,} of {total:,} images; "
             f"unpack the images there: {expected}"
         )
+    if otherwise:
+        _refuse_twice(listings, otherwise)
+    return otherwise
 
 
-def _files(folder: Path) -> set[str]:
-    """Names of the files and links to files in a folder; none where there is no such folder."""
-    try:
-        with os.scandir(folder) as items:
-            return {item.name for item in items if item.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from error
+def _refuse_twice(listings: Sequence[Listing], otherwise: Mapping[str, str]) -> None:
+    """Raises DataError where two names that are listed are one file."""
+    seen: dict[str, str] = {}
+    for source, rows in listings:
+        for name, _ in rows:
+            other = seen.setdefault(otherwise.get(name, name), name)
+            if other != name:
+                raise DataError(f"{source}: {other!a} and {name!a} are one file; list every image once")
 
 
 def _refuse_empty(classes: Sequence[str], listing: Listing, split: str) -> None:
@@ -126,6 +115,10 @@ def _refuse_empty(classes: Sequence[str], listing: Listing, split: str) -> None:
         )
 
 
-def examples(root: Path, rows: Iterable[tuple[str, int]]) -> list[Example]:
-    """By class, then by the bytes of the ids: the order of UTF-8 is that of code points, so strings sort the same."""
-    return [Example(name, root / name, label) for name, label in sorted(rows, key=itemgetter(1, 0))]
+def examples(root: Path, rows: Iterable[tuple[str, int]], spelt: Mapping[str, str]) -> list[Example]:
+    """By class, then by the bytes of the ids: the order of UTF-8 is that of code points, so strings sort the same.
+
+    An id is the name that is listed; `spelt` has the names on the disk that differ, of `find_images`.
+    """
+    ordered = sorted(rows, key=itemgetter(1, 0))
+    return [Example(name, root / spelt.get(name, name), label) for name, label in ordered]

@@ -1,12 +1,12 @@
 """A labelled task: classes, training and test images. `shots` then draws the few labelled images."""
 
 import hashlib
-import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources import head_and_tail
+from sept.data.sources.files import size_and_ends
 
 
 class Example(NamedTuple):
@@ -23,12 +23,19 @@ class Task:
 
     Classes have the order of the official label numbers; where there are none, that of the bytes of their names.
     `listed`: official annotation files name the images, so the names say which images they are (see `digest`).
+    `notes`: a line for people about each thing that lies there and is not used.
     """
 
     classes: list[str]
     train: list[Example]
     test: list[Example]
     listed: bool = False
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def identity(self) -> str:
+        """`digest` of it, as it was when first asked: a plan asks often."""
+        return digest(self)
 
 
 def lot(seed: int, class_name: str, example_id: str) -> bytes:
@@ -57,5 +64,5 @@ def _named(example: Example) -> bytes:
 
 
 def _sampled(example: Example) -> bytes:
-    size = os.stat(example.path).st_size
-    return repr((example.id, example.label, size)).encode() + head_and_tail(example.path, 0, size)
+    size, ends = size_and_ends(example.path)
+    return repr((example.id, example.label, size)).encode() + ends
