@@ -22,7 +22,6 @@ MAX_REASON = 160
 
 # An allowlist: Pillow would also open EPS, which runs Ghostscript on what it reads.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-
 # EXIF orientation -> (swap the axes first, then flip rows, flip columns); 1 is upright (EXIF 2.3, tag 0x0112).
 ORIENTATION_TAG = 0x0112
 ORIENTATIONS = {

@@ -5,9 +5,22 @@ Names are posix paths relative to a source's root. What is above the root is the
 
 import re
 import string
+from collections.abc import Iterable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ACCEPTED = "accepted: " + " ".join(IMAGE_SUFFIXES)
+
+_BEGINNINGS = {
+    ".jpg": (b"\xff\xd8\xff",),
+    ".jpeg": (b"\xff\xd8\xff",),
+    ".png": (b"\x89PNG\r\n",),
+    ".webp": (b"RIFF",),
+    ".bmp": (b"BM",),
+    ".gif": (b"GIF8",),
+    ".tif": (b"II*\0", b"MM\0*"),
+    ".tiff": (b"II*\0", b"MM\0*"),
+}
+_OTHER_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}\Z")
 
 # Absolute, or with an empty, "." or ".." part, or with characters that no image should be named with.
 _OUTSIDE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f\\\ud800-\udfff]")
@@ -28,6 +41,23 @@ def any_case(pattern: str, suffix: str) -> str:
         return pattern
     letters = (f"[{c}{c.upper()}]" if c in string.ascii_lowercase else c for c in suffix)
     return pattern[: -len(suffix)] + "".join(letters)
+
+
+def begins_like_an_image(head: bytes, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> bool:
+    """Whether the first bytes of a file are those of an image of one of the suffixes."""
+    return head.startswith(tuple(sign for suffix in suffixes for sign in _BEGINNINGS[suffix]))
+
+
+def lost_its_suffix(name: str, head: bytes) -> bool:
+    """Whether `name` is that of an image by its first bytes, and its end looks like a damaged suffix: one letter is
+    another, it is cut, or it is none at all. Other files that hold images have suffixes of their own (.thm, .nef)."""
+    low = name.lower()
+    other = _OTHER_SUFFIX.search(low)
+    if other is None:
+        return begins_like_an_image(head)
+    near = [suffix for suffix in IMAGE_SUFFIXES if sum(map(str.__ne__, low[-len(suffix) :], suffix)) == 1]
+    cut = [suffix for suffix in IMAGE_SUFFIXES if suffix.startswith(other[0])]
+    return begins_like_an_image(head, near + cut)
 
 
 def is_hidden(name: str) -> bool:

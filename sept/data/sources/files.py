@@ -44,6 +44,21 @@ class LocalFile:
         os.close(self._descriptor)
 
 
+class Seeking:
+    """A file that is walked through, as one to read parts of. It is closed by whoever opened it."""
+
+    def __init__(self, stream: BinaryIO, where: str) -> None:
+        self.where = where
+        self._stream = stream
+
+    def pread(self, size: int, offset: int) -> bytes:
+        self._stream.seek(offset)
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        """Nothing of its own."""
+
+
 class _Stream(io.RawIOBase):
     """A remote file for the libraries that walk through one: seek and read, with one block read ahead."""
 

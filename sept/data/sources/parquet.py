@@ -48,11 +48,12 @@ class Rows:
             stream.close()
             raise DataError(f"{path}: damaged, cut or no parquet file ({error})") from error
         self._stream = stream
+        self._batches: Iterator[pa.RecordBatch] = iter(())
         self._leaf = self._find_leaf()
         groups = range(self._file.metadata.num_row_groups)
         sizes = (self._file.metadata.row_group(group).num_rows for group in groups)
         self._starts = list(itertools.accumulate(sizes, initial=0))
-        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._refuse_miscounted()
         self._held: pa.Array = pa.array([], pa.binary())
         self._first = self._group = -1
 
@@ -71,6 +72,14 @@ class Rows:
         raise DataError(
             f"{self._path}: no column {COLUMN!r} of image bytes, or of {{bytes, path}}; its columns: {', '.join(paths)}"
         )
+
+    def _refuse_miscounted(self) -> None:
+        """Raises DataError where the footer, which has no checksum, counts rows in two ways."""
+        about = self._file.metadata
+        values = (about.row_group(group).column(self._leaf).num_values for group in range(about.num_row_groups))
+        if not about.num_rows == self.count == sum(values):
+            self.close()
+            raise DataError(f"{self._path}: damaged: the footer counts its rows in two ways; fetch the file again")
 
     def refuse_no_bytes(self) -> None:
         """Raises DataError where rows lack their bytes: by the footer, or where it has no counts, by reading all."""
