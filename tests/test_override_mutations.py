@@ -36,7 +36,7 @@ def one_step(monkeypatch):
     """Trainings end after their first step."""
     started = Learner.__init__
 
-    def __init__(self, *, seed: int, steps: int) -> None:
+    def __init__(self, *, seed: int, steps: int) -> None:  # noqa: N807
         started(self, seed=seed, steps=min(steps, 1))
 
     monkeypatch.setattr(Learner, "__init__", __init__)
