@@ -182,7 +182,7 @@ def test_values_that_are_not_finite_are_named_when_they_are_read(value, suffix, 
     tensors["blocks.1.mlp.fc1.bias"][3] = value
     (save_file if suffix == "safetensors" else torch.save)(tensors, path)
     with pytest.raises(
-        ConfigError, match=rf"{path}: the tensor blocks\.1\.mlp\.fc1\.bias holds 1 values that are not fin"
+        ConfigError, match=rf"{path}: the tensor blocks\.1\.mlp\.fc1\.bias holds values that are not fin"
     ):
         loads(path)
 
@@ -190,7 +190,7 @@ def test_values_that_are_not_finite_are_named_when_they_are_read(value, suffix, 
 def test_doubles_beyond_the_models_precision_are_not_finite_in_it(tmp_path):
     tensors = {key: value.double() for key, value in state().items()}
     tensors["norm.bias"][0] = 1e300
-    with pytest.raises(ConfigError, match=r"norm\.bias holds 1 values that are not finite"):
+    with pytest.raises(ConfigError, match=r"norm\.bias holds values that are not finite \(NaN or infinite, 1 of 32\)"):
         loads(saved(tmp_path / "file.pth", tensors))
 
 
@@ -280,8 +280,9 @@ def test_what_is_no_file_of_weights_is_told_with_its_option_before_any_work(told
     path = tmp_path / "file.pth"
     NOT_WEIGHTS[told](path)
     for option in ("init.weights", "retriever.weights"):
-        with pytest.raises(ConfigError, match=f"^{option}={path}: .*{told}"):
+        with pytest.raises(ConfigError, match=f"^{option}={path}: .*{told}") as refused:
             resolve(str(path), option)
+        assert "cannot be read" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +344,7 @@ def test_weights_of_no_use_are_told_before_the_pool_is_listed(tmp_path):
     pipeline, store = Pipeline(e, machine_of(e.hardware)), Store(tmp_path / "store")
     for step in (*pipeline.features(), pipeline.selection()):
         with pytest.raises(
-            ConfigError, match=rf"^retriever\.weights: {tmp_path}/nan\.pth: the tensor norm\.weight holds 1 val"
+            ConfigError, match=rf"^retriever\.weights: {tmp_path}/nan\.pth: the tensor norm\.weight holds val"
         ):
             store.make(step)
     assert not (tmp_path / "store" / "pool").exists()

@@ -35,13 +35,10 @@ def resolve(weights: str, option: str) -> Path:
 def head_of(path: Path) -> bytes:
     """The first HEAD_BYTES of a file that may hold weights. ConfigError naming the file, and what it is instead."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise ConfigError(_folder(path))
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path} is not a file")
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+        mode, head = path.stat().st_mode, b""
+        if stat.S_ISREG(mode):  # a pipe would be waited for
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
     except PermissionError:
         raise ConfigError(f"{path} is not readable (permission): ask its owner, or copy it") from None
     except (FileNotFoundError, NotADirectoryError):
@@ -49,6 +46,8 @@ def head_of(path: Path) -> bytes:
         raise ConfigError(f"there is no file {path}{link}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path!s} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        raise ConfigError(_folder(path) if stat.S_ISDIR(mode) else f"{path} is not a file")
     wrong = next((what for what, told in INSTEAD.items() if told(head)), None)
     if wrong is not None:
         raise ConfigError(f"{path} {wrong}")
@@ -64,6 +63,11 @@ def is_safetensors(head: bytes) -> bool:
     """By the content, whatever the file is called: the length of a header, and the header, which is JSON."""
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
     return 2 <= length <= LONGEST_HEADER and head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
+
+
+def is_torch(head: bytes) -> bool:
+    """A zip archive, or a pickle as torch wrote before 1.6."""
+    return head.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _is_json(head: bytes) -> bool:

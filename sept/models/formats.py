@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sept.errors import ConfigError
-from sept.models.files import head_of, is_safetensors
+from sept.models.files import head_of, is_safetensors, is_torch
 from sept.models.wrappers import unwrap
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,10 @@ def read_state(path: Path, branch: str = "teacher", own: Collection[str] = ()) -
     the student is asked for and the file knows no branches. Raises ConfigError when the file is not one of these, or
     cannot be read without running code from it.
     """
-    content = _safetensors(path) if is_safetensors(head_of(path)) else _pickle(path)
+    head = head_of(path)
+    if not (is_safetensors(head) or is_torch(head)):
+        raise ConfigError(f"{path} cannot be read as tensors: it is no file of torch or safetensors")
+    content = _safetensors(path) if is_safetensors(head) else _pickle(path)
     try:
         state, told = unwrap(content, branch, own)
     except ConfigError as error:

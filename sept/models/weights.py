@@ -53,7 +53,8 @@ def _unusable(found: Tensor, own: Tensor) -> str | None:
     if found.is_floating_point() != own.is_floating_point() or found.is_complex():
         return f"is of {found.dtype}, the model's of {own.dtype}".replace("torch.", "")
     off = found.numel() - int(found.to(own.dtype).isfinite().sum())
-    return f"holds {off:,} values that are not finite (NaN or infinite): the file is of no use" if off else None
+    of = f"{off:,} of {found.numel():,}"
+    return f"holds values that are not finite (NaN or infinite, {of}): the file is of no use" if off else None
 
 
 def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any], facts: dict[str, Any]) -> None:
