@@ -13,8 +13,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import compose, config, console, oom, shared_memory
-from sept.errors import SeptError
+from sept import command, compose, config, console, oom, shared_memory
+from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.signals import raising
@@ -23,7 +23,10 @@ from sept.store import Store
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
-    search(compose.load(cfg))
+    try:
+        search(compose.load(cfg))
+    except (Interrupted, Exception) as error:  # here: Hydra would print a line of its own before it hands it on
+        sys.exit(command.told(error))
 
 
 def search(e: config.Experiment) -> None:
@@ -68,9 +71,8 @@ def main() -> None:
         with compose.one_line():
             cell()
     except SeptError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(command.told(error))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

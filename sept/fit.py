@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from sept.data.loading import Batches
 from sept.data.prefetch import Prefetch
-from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
+from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError, WorkerLost
 from sept.learners.base import Learner
 from sept.learners.selfsupervised import SelfSupervised, chunk_that_fits
 from sept.machine import Machine
@@ -104,7 +104,7 @@ def _run(trainer: L.Trainer, learner: Learner, batches: Prefetch, flag: Flag) ->
     try:
         trainer.fit(learner, batches)
     except (RuntimeError, OSError) as error:
-        if flag.received is None or isinstance(error, SeptError):
+        if flag.received is None or (isinstance(error, SeptError) and not isinstance(error, WorkerLost)):
             raise
         # The signal reached the data workers too, and the next batch never came; the Saver has saved.
         raise _interrupted(flag, learner) from error
@@ -146,7 +146,8 @@ class Saver(L.Callback):
     def on_exception(self, trainer: L.Trainer, learner: Any, exception: BaseException) -> None:
         steps = trainer.fit_loop.epoch_loop.batch_progress.current
         between_steps = steps.ready == steps.completed  # a batch did not come
-        if self.flag.received and trainer.world_size == 1 and between_steps:
+        stopped = self.flag.received or isinstance(exception, WorkerLost)
+        if stopped and trainer.world_size == 1 and between_steps:
             self._save(trainer, learner)
 
     def _save(self, trainer: L.Trainer, learner: Any) -> None:

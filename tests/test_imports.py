@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    ["errors", "config", "compose", "store", "results", "paper"],
+    ["errors", "config", "compose", "store", "results", "paper", "command"],
     [
         "models",
         "losses",
@@ -18,6 +18,8 @@ ORDER = [
         "oom",
         "shared_memory",
         "signals",
+        "lifeline",
+        "forked",
         "progress",
         "engines",
         "distributed",
@@ -45,6 +47,8 @@ TORCHLESS = [
     "config.py",
     "compose.py",
     "errors.py",
+    "command.py",
+    "lifeline.py",
     "results.py",
     "pipeline.py",
     "plan.py",
