@@ -30,6 +30,7 @@ from sept.machine import Machine
 from sept.oom import out_of_memory
 from sept.signals import Flag, raising, remembered
 from sept.store.disk import refusal
+from sept.surroundings import forget
 
 POLL_S = 0.5
 GRACE_S = 5.0  # for the others to end by themselves when one has failed, and again when told to
@@ -144,6 +145,7 @@ def _process(rank: int, job: bytes, port: int, line: Connection) -> None:
         with raising():
             work, machine = pickle.loads(job)
             world = machine.devices
+            forget()
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             mine = replace(machine, rank=rank, threads=max(1, machine.threads // world))

@@ -19,6 +19,7 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sept.data.loading import Batches
 from sept.data.prefetch import Prefetch
@@ -31,6 +32,7 @@ from sept.progress import progress
 from sept.signals import Flag, remembered
 from sept.store import CHECKPOINTS
 from sept.store.disk import sync
+from sept.surroundings import forgotten
 
 LOG_EVERY_STEPS = 10
 CURVES = "curves"
@@ -54,6 +56,7 @@ def fit(
     """
     machine.configure_torch()
     first_rank = machine.rank == 0
+    rank_zero_only.rank = machine.rank  # Lightning's loggers obey this; it took it from a scheduler's variables
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
     if state is not None:
@@ -61,7 +64,8 @@ def fit(
         learner.first_step = state["step"]
     attempt = len(list((folder / CURVES).glob("*"))) if (folder / CURVES).exists() else 0
     bar = progress(what, learner.steps) if first_rank else nullcontext(lambda steps: None)
-    with remembered() as flag, bar as advance, warnings.catch_warnings():
+    alone = forgotten() if machine.devices == 1 else nullcontext()  # else `distributed` has said who this is
+    with alone, remembered() as flag, bar as advance, warnings.catch_warnings():
         _quiet()
         advance(learner.first_step)
         further = loggers() if first_rank else []
@@ -93,7 +97,7 @@ def fit(
 def _processes(machine: Machine) -> dict[str, Any]:
     """How the trainer joins the processes of a shared training, whose buffers are equal by computation."""
     if machine.devices == 1:
-        return {"devices": 1, "plugins": [LightningEnvironment()]}  # whatever a scheduler's variables say
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
     strategy = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(), broadcast_buffers=False, gradient_as_bucket_view=True
     )

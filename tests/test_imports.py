@@ -20,6 +20,7 @@ ORDER = [
         "signals",
         "lifeline",
         "forked",
+        "surroundings",
         "progress",
         "engines",
         "distributed",
