@@ -41,7 +41,7 @@ def begin() -> None:
     """A sign that the output's encoding lacks becomes a question mark; it never ends the program."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # there is none, or a test's own
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def told(error: BaseException) -> int:

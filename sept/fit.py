@@ -56,7 +56,7 @@ def fit(
     """
     machine.configure_torch()
     first_rank = machine.rank == 0
-    rank_zero_only.rank = machine.rank  # Lightning's loggers obey this; it took it from a scheduler's variables
+    rank_zero_only.rank = machine.rank  # type: ignore[attr-defined]  # Lightning's loggers obey this; it took it from a scheduler's variables
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
     if state is not None:

@@ -59,7 +59,9 @@ def repair(store: Store) -> dict[Path, str]:
     The command that made one makes it again: a stage that goes on where it was stopped (embedding, for instance)
     computes only what is missing. Reads every byte. A folder whose key is locked by a running process is left alone.
     """
-    return {folder: _reopen(store, folder) for folder in store.artefact_folders() if _problems(folder)}
+    fate = {folder: _reopen(store, folder) for folder in store.artefact_folders() if _problems(folder)}
+    sweep(store.root)
+    return fate
 
 
 def _reopen(store: Store, folder: Path) -> str:
