@@ -18,7 +18,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import capability, compose, config, console, oom, paths, shared_memory
+from sept import capability, command, compose, config, console, oom, paths, shared_memory
 from sept.errors import Interrupted, SeptError
 from sept.machine import resolve
 from sept.pipeline import Pipeline
@@ -27,7 +27,10 @@ from sept.store import Store
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> None:
-    search(compose.load(cfg))
+    try:
+        search(compose.load(cfg))
+    except (Interrupted, Exception) as error:  # here: Hydra would print a line of its own before it hands it on
+        sys.exit(command.told(error))
 
 
 def search(e: config.Experiment) -> None:
@@ -76,9 +79,8 @@ def main() -> None:
         with compose.one_line():
             cell()
     except (SeptError, Interrupted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(command.told(error))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

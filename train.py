@@ -13,7 +13,6 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it i
 
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import capability, compose, config, console, shared_memory, tables
-from sept.errors import Interrupted, SeptError
+from sept import capability, command, compose, config, console, shared_memory, tables
+from sept.errors import Interrupted
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.plan import plan
@@ -45,9 +44,9 @@ def cell(cfg: DictConfig, ready: Lists) -> None:
         with signals.raising():  # in other processes `main` is not there
             run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready)
     except Interrupted as stop:
-        sys.exit(_told(stop))
+        sys.exit(command.told(stop))
     except Exception as error:
-        failures.append(_told(error))
+        failures.append(command.told(error))
         if not here:
             raise  # Hydra hands it to `main`, once the others are done
 
@@ -72,14 +71,6 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
     return done
 
 
-def _told(error: Exception | Interrupted) -> int:
-    if not isinstance(error, (SeptError, Interrupted)):
-        traceback.print_exception(error)
-        return SeptError.exit_code
-    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)  # OmegaConf adds lines to what is raised inside
-    return error.exit_code
-
-
 def main() -> None:
     if {"-h", "--help"} & {*sys.argv}:
         print(compose.usage("train.py", __doc__.strip()))
@@ -96,7 +87,7 @@ def main() -> None:
             else:
                 sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
     except (Exception, Interrupted) as error:
-        sys.exit(_told(error))
+        sys.exit(command.told(error))
     if failures:
         sys.exit(max(failures))
 
@@ -124,11 +115,11 @@ def sweep(table: str, narrowed: list[str]) -> None:
     try:
         launch(ready)
     except Exception as error:
-        failures.append(_told(error))
+        failures.append(command.told(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others
             return
     tables.tell(table, cells)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

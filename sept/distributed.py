@@ -24,11 +24,13 @@ from typing import Any, NoReturn
 
 import torch.distributed as dist
 
-from sept.engines.worker import die_with_parent
 from sept.errors import Interrupted, ProcessError, SeptError
+from sept.lifeline import die_with_parent
 from sept.machine import Machine
 from sept.oom import out_of_memory
 from sept.signals import Flag, raising, remembered
+from sept.store.disk import refusal
+from sept.surroundings import forget
 
 POLL_S = 0.5
 GRACE_S = 5.0  # for the others to end by themselves when one has failed, and again when told to
@@ -143,6 +145,7 @@ def _process(rank: int, job: bytes, port: int, line: Connection) -> None:
         with raising():
             work, machine = pickle.loads(job)
             world = machine.devices
+            forget()
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             mine = replace(machine, rank=rank, threads=max(1, machine.threads // world))
@@ -158,7 +161,7 @@ def _process(rank: int, job: bytes, port: int, line: Connection) -> None:
 def _leave(error: Exception | Interrupted, rank: int, line: Connection) -> NoReturn:
     """Reports and ends this process at once: to take leave of the group is to wait for those that wait for this one."""
     at = time.monotonic()
-    told = error if isinstance(error, (SeptError, Interrupted)) else out_of_memory(error)
+    told = error if isinstance(error, (SeptError, Interrupted)) else out_of_memory(error) or refusal(error)
     if told is None:
         traceback.print_exception(error)
         last = " ".join(traceback.format_exception_only(error)[-1].split())

@@ -31,6 +31,12 @@ class OutOfMemory(SeptError, MemoryError):
     exit_code = 71
 
 
+class WorkerLost(SeptError, RuntimeError):
+    """A process that reads batches was killed or stopped, or had no shared memory to hand them over in."""
+
+    exit_code = 71
+
+
 class ProcessError(SeptError, RuntimeError):
     """A process of a shared training failed in a way that nobody foresaw; it has printed its traceback."""
 

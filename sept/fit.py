@@ -19,10 +19,11 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sept.data.loading import Batches
 from sept.data.prefetch import Prefetch
-from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
+from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError, WorkerLost
 from sept.learners.base import Learner
 from sept.learners.selfsupervised import SelfSupervised, chunk_that_fits
 from sept.machine import Machine
@@ -31,6 +32,7 @@ from sept.progress import progress
 from sept.signals import Flag, remembered
 from sept.store import CHECKPOINTS
 from sept.store.disk import sync
+from sept.surroundings import forgotten
 
 LOG_EVERY_STEPS = 10
 CURVES = "curves"
@@ -54,6 +56,7 @@ def fit(
     """
     machine.configure_torch()
     first_rank = machine.rank == 0
+    rank_zero_only.rank = machine.rank  # type: ignore[attr-defined]  # Lightning's loggers obey this; it took it from a scheduler's variables
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
     if state is not None:
@@ -61,7 +64,8 @@ def fit(
         learner.first_step = state["step"]
     attempt = len(list((folder / CURVES).glob("*"))) if (folder / CURVES).exists() else 0
     bar = progress(what, learner.steps) if first_rank else nullcontext(lambda steps: None)
-    with remembered() as flag, bar as advance, warnings.catch_warnings():
+    alone = forgotten() if machine.devices == 1 else nullcontext()  # else `distributed` has said who this is
+    with alone, remembered() as flag, bar as advance, warnings.catch_warnings():
         _quiet()
         advance(learner.first_step)
         further = loggers() if first_rank else []
@@ -93,7 +97,7 @@ def fit(
 def _processes(machine: Machine) -> dict[str, Any]:
     """How the trainer joins the processes of a shared training, whose buffers are equal by computation."""
     if machine.devices == 1:
-        return {"devices": 1, "plugins": [LightningEnvironment()]}  # whatever a scheduler's variables say
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
     strategy = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(), broadcast_buffers=False, gradient_as_bucket_view=True
     )
@@ -104,7 +108,7 @@ def _run(trainer: L.Trainer, learner: Learner, batches: Prefetch, flag: Flag) ->
     try:
         trainer.fit(learner, batches)
     except (RuntimeError, OSError) as error:
-        if flag.received is None or isinstance(error, SeptError):
+        if flag.received is None or (isinstance(error, SeptError) and not isinstance(error, WorkerLost)):
             raise
         # The signal reached the data workers too, and the next batch never came; the Saver has saved.
         raise _interrupted(flag, learner) from error
@@ -146,7 +150,8 @@ class Saver(L.Callback):
     def on_exception(self, trainer: L.Trainer, learner: Any, exception: BaseException) -> None:
         steps = trainer.fit_loop.epoch_loop.batch_progress.current
         between_steps = steps.ready == steps.completed  # a batch did not come
-        if self.flag.received and trainer.world_size == 1 and between_steps:
+        stopped = self.flag.received or isinstance(exception, WorkerLost)
+        if stopped and trainer.world_size == 1 and between_steps:
             self._save(trainer, learner)
 
     def _save(self, trainer: L.Trainer, learner: Any) -> None:

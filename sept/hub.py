@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sept import command
 from sept.errors import ConfigError, SeptError
 from sept.models.saved import CARD, CONFIG, WEIGHTS, facts_of
 from sept.paths import path
@@ -63,4 +64,4 @@ def _told(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

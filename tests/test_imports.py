@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    ["errors", "paths", "ranges", "signals", "config", "compose", "store", "results", "paper"],
+    ["errors", "paths", "ranges", "signals", "config", "compose", "store", "results", "paper", "command"],
     [
         "models",
         "losses",
@@ -17,6 +17,9 @@ ORDER = [
         "machine",
         "oom",
         "shared_memory",
+        "lifeline",
+        "forked",
+        "surroundings",
         "progress",
         "engines",
         "distributed",
@@ -45,6 +48,8 @@ TORCHLESS = [
     "ranges.py",
     "compose.py",
     "errors.py",
+    "command.py",
+    "lifeline.py",
     "results.py",
     "pipeline.py",
     "plan.py",

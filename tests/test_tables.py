@@ -21,7 +21,7 @@ from sept.tables import COLUMNS, cells_of, main, rows
 from sept.tables.latex import as_latex, escape
 from sept.tables.paper import PAPER, printed
 from sept.tables.runs import command, leaves
-from sept.tables.text import as_csv, as_markdown, as_terminal
+from sept.tables.text import as_csv, as_markdown, as_terminal, harmless
 
 
 @pytest.fixture
@@ -151,6 +151,14 @@ def scores() -> list[dict]:
         line("rand_init", [], task="x & y_%,|#", paper=3.5),
         line("sept", [30.0], shot=10),
     )
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@sum", "\t=1"])
+def test_text_in_csv_is_never_a_formula_of_a_spreadsheet(text):
+    assert harmless(text) == f"'{text}"
+    assert [harmless(number) for number in ("-1.50", "+2", "-1e-05", "80.1", "a=b")] == [
+        *("-1.50", "+2", "-1e-05", "80.1", "a=b")
+    ]
 
 
 def test_csv_is_what_the_rows_say():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sept import command
 from sept.data.tasks import LAYOUTS, Task, read_task
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import path
@@ -126,4 +127,4 @@ def _short(task: Task) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -1,7 +1,6 @@
 """Batches by step: what step t reads depends on (seed, t) alone, whatever the workers, ranks or interruptions."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from sept.data.crew import Beginning, Crewed
 from sept.data.rng import permutation
 from sept.errors import ConfigError
+from sept.lifeline import Program
 
 Place = tuple[int, int]  # (epoch, sample)
 
@@ -92,21 +93,16 @@ def loader(
     workers = min(workers, len(batches)) if len(batches) > 1 else 0  # type: ignore[arg-type]
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
-        multiprocessing.set_forkserver_preload(["__main__", __name__, type(dataset).__module__])
-    return DataLoader(
+        multiprocessing.set_forkserver_preload(["sept.forked", "__main__", __name__, type(dataset).__module__])
+    return Crewed(
         dataset,
         batch_sampler=batches,
         collate_fn=join or collate,
         num_workers=workers,
         pin_memory=pin and torch.cuda.is_available(),
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_leave_group,
+        worker_init_fn=Beginning(Program.this()) if workers else None,
     )
-
-
-def _leave_group(worker: int) -> None:
-    """Ctrl-C and many schedulers signal a whole process group; training needs its workers to finish a step and save."""
-    os.setpgrp()
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

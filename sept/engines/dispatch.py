@@ -14,6 +14,7 @@ from sept.errors import ConfigError, DataError, Interrupted, SeptError
 from sept.machine import Machine
 from sept.oom import out_of_memory
 from sept.signals import Flag
+from sept.store.disk import refusal
 
 Work = Callable[[int], None]
 Make = Callable[[str], Work]
@@ -36,7 +37,7 @@ def failure_of(action: Callable[[], Any]) -> Failure:
     except SeptError as error:
         return error
     except Exception as error:
-        return out_of_memory(error) or traceback.format_exc()
+        return out_of_memory(error) or refusal(error) or traceback.format_exc()
     return None
 
 

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from sept.engines.dispatch import Done, Make, Report, dispatch
-from sept.engines.worker import Worker, die_with_parent
+from sept.engines.worker import Worker
+from sept.lifeline import die_with_parent
 from sept.machine import Machine
 from sept.signals import raising, remembered
 

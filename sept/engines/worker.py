@@ -1,20 +1,9 @@
 """What runs in a worker, whatever the engine."""
 
-import ctypes
 import pickle
-import signal
-import sys
 
 from sept.engines.dispatch import Failure, Work, failure_of
 from sept.machine import Machine
-
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
-
-
-def die_with_parent() -> None:
-    """A killed program takes this process along, as a killed process its threads. On Linux; elsewhere does nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 class Worker:

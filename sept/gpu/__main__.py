@@ -7,13 +7,13 @@ Without a card it runs on a pretended device at micro size, and says so. Exit co
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from sept import command
 from sept.errors import Interrupted
 from sept.gpu import copies, equality, fits, scans, speed, stages, surroundings, two
 from sept.gpu.card import Card, found
@@ -97,4 +97,4 @@ def _facts(chosen: Sections, options: argparse.Namespace, budget: Budget, card: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

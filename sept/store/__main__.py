@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sept import command
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import check_environment, path
 from sept.store.artefact import KEY_CHARS, load_artefact, parse_folder
@@ -87,4 +88,4 @@ def _told(fate: dict[Path, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -14,7 +14,17 @@ from typing import Any
 from sept import signals
 from sept.errors import ConfigError, DataError, NonFiniteError
 from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
-from sept.store.disk import fingerprint, payload, permit, storage_errors, sync, sync_folders, temporary_name, write_json
+from sept.store.disk import (
+    fingerprint,
+    payload,
+    permit,
+    refusals,
+    storage_errors,
+    sync,
+    sync_folders,
+    temporary_name,
+    write_json,
+)
 from sept.store.provenance import commit, versions
 from sept.store.step import Step, plain
 
@@ -33,7 +43,8 @@ def complete(step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: b
             work = _begin(step, folder, forced)
         started = time.perf_counter()
         with _end_marked(folder):
-            facts = step.build(folder, inputs)
+            with refusals(folder):
+                facts = step.build(folder, inputs)
             wall_s = work["seconds"] + time.perf_counter() - started
             _seal(step, folder, inputs, work | {"seconds": wall_s}, facts)
     read_manifest(folder)

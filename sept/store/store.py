@@ -21,7 +21,7 @@ from sept.store import owner
 from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
 from sept.store.build import complete, read_work
 from sept.store.content import check
-from sept.store.disk import discard, listing, storage_errors, sync, write_json
+from sept.store.disk import discard, listing, storage_errors, sweep, sync, write_json
 from sept.store.lock import POLL_S, locked
 from sept.store.step import Step
 
@@ -181,6 +181,7 @@ class Store:
     def _ensure(self, step: Step) -> None:
         """Builds and publishes `step` unless another process has done so in the meantime."""
         self._found_store()
+        sweep(self.root)  # first: the room that a stopped removal holds may be needed
         with locked(self.root, step.key, on_wait=lambda: self._tell_wait(step)):
             with storage_errors(self.root):
                 self._settle(step)

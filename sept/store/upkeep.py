@@ -69,7 +69,9 @@ def repair(store: Store) -> dict[Path, str]:
     damaged = {folder: _readable_since(folder) for folder in store.artefact_folders() if _problems(folder)}
     built_on_it = _built_on(store, damaged)
     fate = {folder: _reopen(store, folder) for folder in damaged}
-    return fate | {folder: _remove(store, folder, key) + ": built on damage" for folder, key in built_on_it.items()}
+    fate |= {folder: _remove(store, folder, key) + ": built on damage" for folder, key in built_on_it.items()}
+    sweep(store.root)
+    return fate
 
 
 def _readable_since(folder: Path) -> float:

@@ -1,7 +1,6 @@
 """`python -m sept.tables`."""
 
-import sys
-
+from sept import command
 from sept.tables.cli import main
 
-sys.exit(main())
+command.run(main)

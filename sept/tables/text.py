@@ -32,6 +32,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "status": lambda line: line["status"],
 }
 LEFT = (*words.CHOICES, "status", "difference", "where", "verdict", "pairs")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of one
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # that a terminal shows
 
@@ -45,12 +46,25 @@ def cells_of(line: Line) -> list[str]:
     return texts
 
 
+def harmless(text: str) -> str:
+    """Text that a spreadsheet would compute, quoted as it is told to leave text alone; numbers stay numbers."""
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def as_csv(tables: Tables) -> str:
     """One line a comparison, under a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("table", *COLUMNS))
-    writer.writerows((name, *cells_of(line)) for name, lines in tables.items() for line in lines)
+    writer.writerows(
+        [harmless(text) for text in (name, *cells_of(line))] for name, lines in tables.items() for line in lines
+    )
     return text.getvalue()
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sept import command
 from sept.config import Logger
 from sept.errors import ConfigError, SeptError
 from sept.tables.words import METRICS
@@ -94,4 +95,4 @@ def _saved(made: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

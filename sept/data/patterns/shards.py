@@ -23,6 +23,7 @@ from sept.data.patterns.canvas import UInt8Array
 from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
 from sept.data.patterns.scenes import NEAR, draw_scene
 from sept.errors import ConfigError
+from sept.lifeline import die_with_parent
 
 SHARD_IMAGES = 4096
 JPEG_QUALITY = 92
@@ -174,7 +175,7 @@ def in_processes(work: Callable[[Any], None], jobs: list[Any], workers: int) -> 
         for job in jobs:
             work(job)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as crew:
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=die_with_parent) as crew:
         crew.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers)))
 
 

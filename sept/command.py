@@ -1,0 +1,106 @@
+"""How every command begins and ends: its output, and one line and an exit code for what went wrong.
+
+`python -m` modules, `train.py` and `search.py` hand their `main` to `run`.
+"""
+
+import os
+import select
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn, TextIO
+
+from sept.errors import Interrupted, SeptError, StorageError
+from sept.store.disk import refusal
+
+READER_GONE = 141  # what a shell says of a program that a closed pipe ended: 128 and SIGPIPE
+STOPPED = 130  # and of one that Ctrl-C ended: 128 and SIGINT
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Calls `main` and ends the program: with what it returns, or with one line and the code of what it raises."""
+    begin()
+    try:
+        code = main() or 0
+    except SystemExit as leaving:
+        code = leaving.code  # type: ignore[assignment]
+        if isinstance(code, str):
+            _say(code)
+            code = 1
+        code = code or 0
+    except KeyboardInterrupt:
+        _say("error: stopped by Ctrl-C")
+        code = STOPPED
+    except (Interrupted, Exception) as error:
+        code = told(error)
+    sys.exit(_flushed(code))
+
+
+def begin() -> None:
+    """A sign that the output's encoding lacks becomes a question mark; it never ends the program."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # there is none, or a test's own
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def told(error: BaseException) -> int:
+    """Says what went wrong, in one line where somebody can act on it; the exit code."""
+    if isinstance(error, BrokenPipeError) and _reader_gone():
+        return READER_GONE
+    known = error if isinstance(error, (SeptError, Interrupted)) else refusal(error) or _unusable(error)
+    if known is None:
+        with suppress(OSError):
+            traceback.print_exception(error)
+        return SeptError.exit_code
+    lines = str(known).splitlines()  # OmegaConf adds lines to what is raised inside
+    _say(f"error: {lines[0] if lines else type(known).__name__}")
+    return known.exit_code
+
+
+def _unusable(error: BaseException) -> StorageError | None:
+    """Of a file or folder that is not there, not allowed or not what was expected, where nobody has said more of it."""
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return None
+    return StorageError(f"{os.fsdecode(error.filename)}: {error.strerror}; see that it is there, and may be written")
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once what was printed has left this process, which Python else does after all handlers."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            _silence(stream)
+            if isinstance(error, BrokenPipeError):
+                code = code or READER_GONE
+            elif isinstance(error, OSError):
+                _say(f"error: cannot write the output: {error.strerror}; make room where it goes")
+                code = code or StorageError.exit_code
+    return code
+
+
+def _silence(stream: TextIO) -> None:
+    """What is still to be written goes nowhere: Python tries again at its end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _reader_gone() -> bool:
+    """Whether what reads the output or the messages has closed its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            looking = select.poll()
+            looking.register(stream.fileno(), select.POLLOUT)
+            if any(events & select.POLLERR for _, events in looking.poll(0)):
+                return True
+    return False
