@@ -2,8 +2,8 @@
 
     python -m benchmarks.plan_own_images [IMAGES [CLASSES]]
 
-Small files are written below a temporary folder, which takes about half a GB of its disk, and are read from the cache. The
-first line is what the program itself takes, by a plan of the embedded world.
+Small files are written below a temporary folder, which takes about half a GB of its disk, and are read from the cache.
+The first line is what the program itself takes, by a plan of the embedded world.
 """
 
 import os
