@@ -430,6 +430,15 @@ def test_a_name_that_leads_outside_is_refused_even_when_a_file_is_there(name, tm
     refused("stanford_cars", root, "cars_train_annos.mat", "entry 2", words)
 
 
+def test_classes_of_an_official_list_that_look_the_same_are_refused(tmp_path):
+    root = make("stanford_cars", tmp_path)
+    names = load(root / "devkit" / "cars_meta.mat")["class_names"].reshape(-1)
+    names = [str(name.item()) for name in names]
+    names[1] = f"{names[0].upper()}  "
+    official.save_mat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(names, dtype=object)})
+    refused("stanford_cars", root, repr(names[1]), "differ by case, blanks or Unicode form alone")
+
+
 def test_images_listed_twice_are_refused(tmp_path):
     root = make("flowers102", tmp_path)
     parts = load(root / "setid.mat")

@@ -41,6 +41,9 @@ def test_a_plan_from_the_command_line_shows_what_is_cached(tiny: Tiny) -> None:
     done = run("+table=quickstart", "finetune.seed=0,7", "plan=true", store=tiny.store)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("plan of quickstart: 6 cells, 6 of them distinct")
+    told = "task patterns_a: 16 classes of glyphs, images of each: 5 to train on, 3 to test on, drawn"
+    assert told in done.stdout.splitlines()
+    assert told in tiny.done.stderr.splitlines()  # before each run, too
     rows = {line.split()[0]: line.split()[1:4] for line in done.stdout.splitlines() if line}
     assert rows["finetune"] == ["6", "3", "3"]  # steps, cached, to do
     assert rows["pretrain"] == ["2", "2", "0"]

@@ -122,6 +122,11 @@ def test_images_beside_class_folders_are_told(tmp_path):
     assert note == f"{tmp_path}: images beside its class folders are not used: 1"
 
 
+def test_a_class_folder_that_is_a_link_to_nothing_is_not_left_out(tmp_path):
+    (make_classes(tmp_path, {"a": 2, "b": 2}) / "c").symlink_to(tmp_path / "gone")
+    refused(tmp_path, f"{tmp_path / 'c'} is a link to nothing")
+
+
 # Names of classes
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from sept.data.names import is_hidden, is_image
 from sept.data.sources import Entry, list_folder
@@ -33,7 +34,7 @@ def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; a task is root/<class>/<image> or root/train/<class>/<image>")
-    names = _folders(root)
+    names = _inside(root).folders
     splits = {name: known for name in names if (known := role(name))}
     if TRAIN in splits.values() and {TEST, VALIDATION} & {*splits.values()}:
         return _read_splits(root, splits, [name for name in names if name not in splits])
@@ -43,24 +44,39 @@ def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
     return replace(draw_split(found, root, test_fraction, seed), notes=_beside(root))
 
 
-def _folders(root: Path) -> list[str]:
-    """Names of the visible folders in `root`, sorted by bytes."""
-    names = [path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)]
-    for name in names:
+class _Inside(NamedTuple):
+    """Names of the visible folders and images that lie in a folder itself, the folders sorted by bytes."""
+
+    folders: list[str]
+    images: list[str]
+
+
+def _inside(root: Path) -> _Inside:
+    """Raises DataError for a folder that cannot be listed, a link to nothing in it, and a name that is not UTF-8."""
+    found = _Inside([], [])
+    try:
+        with os.scandir(root) as items:
+            for item in items:
+                if is_hidden(item.name):
+                    continue
+                if item.is_dir():
+                    found.folders.append(item.name)
+                elif not item.is_file() and item.is_symlink():
+                    raise DataError(f"{root / item.name} is a link to nothing; restore what it led to, or remove it")
+                elif is_image(item.name):
+                    found.images.append(item.name)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be listed ({error.strerror}); make it readable") from error
+    for name in found.folders:
         if not name.isprintable():  # nor are the escapes of bytes that are not UTF-8
             raise DataError(f"{root}: the folder name {name!a} cannot name a class; rename it")
-    return sorted(names, key=os.fsencode)
-
-
-def _images(root: Path) -> list[str]:
-    """Names of the visible images that lie in `root` itself."""
-    with os.scandir(root) as items:
-        return [item.name for item in items if is_image(item.name) and not is_hidden(item.name) and item.is_file()]
+    found.folders.sort(key=os.fsencode)
+    return found
 
 
 def _beside(*folders: Path) -> tuple[str, ...]:
     """A note for each of the folders that has images beside its class folders."""
-    counts = {folder: len(_images(folder)) for folder in folders}
+    counts = {folder: len(_inside(folder).images) for folder in folders}
     return tuple(f"{folder}: images beside its class folders are not used: {n:,}" for folder, n in counts.items() if n)
 
 
@@ -70,27 +86,32 @@ def _refuse_splits(root: Path, names: list[str]) -> None:
     if names and len(suspects) == len(names):
         raise DataError(f"{root}: has only [{told(names)}]; {NEEDED}")
     for name in suspects:
-        if not _images(root / name) and (inside := _folders(root / name)):
+        folders, images = _inside(root / name)
+        if folders and not images:
             others = told([other for other in names if other != name])
-            raise DataError(
-                f"{root}: {name!r} holds folders ({told(inside)}) as a split does, beside {others}; {NEEDED}"
-            )
+            held = f"{name!r} holds folders ({told(folders)}) as a split does"
+            raise DataError(f"{root}: {held}, beside {others}; {NEEDED}")
 
 
 def _read_classes(root: Path) -> dict[str, list[Entry]]:
     """Images of each class folder, keys relative to that folder; classes sorted by bytes."""
-    classes = _folders(root)
+    classes = _inside(root).folders
     if not classes:
         raise DataError(f"{root}: has no class folders; a task is root/<class>/<image>")
     check_classes(root, classes, MEND)
     found = {name: list_folder(root / name, name) for name in classes}
-    tops = {name: {entry.key.partition("/")[0] for entry in entries} for name, entries in found.items()}
-    if all("/" in entry.key for entries in found.values() for entry in entries):
-        for name, inside in tops.items():
-            if len(inside) > 1:
-                held = f"its folders hold folders and no image, as {name!r} does ({told(sorted(inside))})"
-                raise DataError(f"{root}: {held}, so which are the classes? {NEEDED}, with images in them")
+    if not any("/" not in entry.key for entries in found.values() for entry in entries):
+        _refuse_groups(root, found)
     return found
+
+
+def _refuse_groups(root: Path, found: Mapping[str, Iterable[Entry]]) -> None:
+    """Of folders without an image in themselves: raises DataError where one holds several folders of images."""
+    for name, entries in found.items():
+        inside = sorted({entry.key.partition("/")[0] for entry in entries})
+        if len(inside) > 1:
+            held = f"its folders hold folders and no image, as {name!r} does ({told(inside)})"
+            raise DataError(f"{root}: {held}, so which are the classes? {NEEDED}, with images in them")
 
 
 def _examples(root: Path, prefix: str, entries: Iterable[Entry], label: int) -> list[Example]:
