@@ -44,11 +44,8 @@ def bytes_a_pixel(image: Image.Image, by_torch: bool, turned: bool, buffered: bo
     decoder keeps beside them, and the output. `buffered`: libjpeg keeps two bytes of every sample of all scans."""
     own = 1 if image.mode in _ONE_BYTE else 2 if image.mode.startswith("I;16") else 4
     beside = {"TIFF": own, "GIF": 4, "BMP": 2, "WEBP": 12}.get(str(image.format), 0)
-    if by_torch:
-        decoding = OUTPUT + (6 if buffered else 0)
-    else:
-        decoding = own + max(beside + (8 if buffered else 0), OUTPUT)
-        decoding = max(decoding, own + beside + OUTPUT)
+    samples = 2 * len(image.getbands()) if buffered else 0
+    decoding = OUTPUT + samples if by_torch else own + max(beside + OUTPUT, samples)
     return max(decoding, 2 * OUTPUT if turned else 0)
 
 

@@ -2,7 +2,9 @@
 
 import io
 import re
+import struct
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,24 @@ ORIENTATIONS = {
     7: (True, True, True),
     8: (True, True, False),
 }
+
+# What decoders raised under fuzzing, by damage. No wider: whatever else is raised has nothing to do with the file.
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    RuntimeError,  # torchvision's own
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    MemoryError,  # of sizes that damage made
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -79,7 +99,7 @@ def decode(data: bytes, least_side: int | None = None) -> Pixels:
         raise ImageError(f"not an image of {'/'.join(FORMATS)} (begins with {data[:8]!r})") from None
     except Image.DecompressionBombError:
         raise ImageError(f"too large: over {MAX_PIXELS:,} pixels") from None
-    except Exception as error:  # fuzzing Pillow gives OSError, SyntaxError, RuntimeError, ValueError and more
+    except DECODER_ERRORS as error:
         raise ImageError(f"damaged or truncated ({_reason(error)})") from error
 
 
@@ -187,7 +207,7 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation still to be applied (Pillow turns TIFFs itself, on load); 1 where EXIF is unreadable."""
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata is common on the web and says nothing about the pixels
+    except DECODER_ERRORS:  # damaged metadata is common on the web and says nothing about the pixels
         return 1
 
 
