@@ -2,21 +2,26 @@
 
 import io
 import re
+import struct
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from sept.data.costs import MAX_PIXELS, too_costly, webp_size
 from sept.errors import DataError
 
-MAX_PIXELS = 100_000_000
-"""Larger images are refused from their header: a 22 KB PNG can ask for gigabytes."""
 MAX_ASPECT = 50
 """Longer over shorter side. Resizing the shorter side of a 1 x 4000 strip to 256 px would ask for 750 MiB."""
 AMPLE = 2.8
 """Times the side that an image is resized to first: what a reduced decode leaves of its shorter side; see `decode`."""
+STRIP_PIXELS = 1 << 22
+"""Converted at a time: Pillow's conversions hold several copies."""
+WEBP_PIXELS = 31_000_000
+"""Of a WebP, whose decoder keeps two canvases of 4 bytes a pixel from the time it is opened."""
 MAX_REASON = 160
 """Characters kept of a decoder's own message."""
 
@@ -34,7 +39,26 @@ ORIENTATIONS = {
     8: (True, True, False),
 }
 
+# What decoders raised under fuzzing, by damage. No wider: whatever else is raised has nothing to do with the file.
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    RuntimeError,  # torchvision's own
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    MemoryError,  # of sizes that damage made
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
 Pixels = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
 
 
 class ImageError(DataError):
@@ -55,8 +79,9 @@ def decode(data: bytes, least_side: int | None = None) -> Pixels:
     and at most 4 (white noise: 1 and 6), with half of it 1 and 7. Boxes of the full image no longer fit.
 
     Transparent parts lie on white, 16-bit grey is scaled to 8 bit, an animation gives its first frame. Raises
-    ImageError, and nothing else, for bytes that are no whole image of `FORMATS` and for sizes beyond `MAX_PIXELS` or
-    `MAX_ASPECT`, which are read from the header before any pixel is. A damaged JPEG that still decodes cannot be told
+    ImageError, and nothing else, for bytes that are no whole image of `FORMATS`, for sizes beyond `MAX_PIXELS` or
+    `MAX_ASPECT` and for what takes too much memory or time (`sept.data.costs`), which is read from the header before
+    any pixel is. A damaged JPEG that still decodes cannot be told
     from a whole one; libjpeg inside torchvision may then write a line to stderr, which no option prevents.
     """
     assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a package set PIL's LOAD_TRUNCATED_IMAGES: cut files would decode grey"
@@ -65,26 +90,35 @@ def decode(data: bytes, least_side: int | None = None) -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked here
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(*image.size)
-                pixels = _pixels(image, data, least_side)
-                return np.ascontiguousarray(upright(pixels, _orientation(image)))
+            if size := webp_size(data):
+                _check_size(*size, WEBP_PIXELS)
+            return np.ascontiguousarray(upright(*_stored(data, least_side)))
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(f"not an image of {'/'.join(FORMATS)} (begins with {data[:8]!r})") from None
     except Image.DecompressionBombError:
         raise ImageError(f"too large: over {MAX_PIXELS:,} pixels") from None
-    except Exception as error:  # fuzzing Pillow gives OSError, SyntaxError, RuntimeError, ValueError and more
+    except DECODER_ERRORS as error:
         raise ImageError(f"damaged or truncated ({_reason(error)})") from error
 
 
-def _check_size(width: int, height: int) -> None:
+def _stored(data: bytes, least_side: int | None) -> tuple[Pixels, int]:
+    """(H, W, 3) as stored, and the EXIF orientation. Pillow's own copy of the pixels ends here."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(*image.size)
+        turned = image.format in ("JPEG", "MPO") and _orientation(image) != 1
+        if reason := too_costly(image, data, _is_plain_jpeg(image), turned):
+            raise ImageError(reason)
+        return _pixels(image, data, least_side), _orientation(image)
+
+
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
     shorter, longer = sorted((width, height))
     if shorter < 1:
         raise ImageError(f"no pixels: {width} x {height}")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"too large: {width} x {height} is over {MAX_PIXELS:,} pixels")
+    if width * height > most:
+        raise ImageError(f"too large: {width} x {height} is over {most:,} pixels")
     if longer > MAX_ASPECT * shorter:
         raise ImageError(f"too narrow: {width} x {height} is over {MAX_ASPECT} to 1")
 
@@ -114,10 +148,20 @@ def _jpeg(data: bytes) -> Pixels:
 
 
 def _rgb(image: Image.Image) -> Pixels:
-    """(H, W, 3) of any Pillow mode, on white where it is transparent."""
+    """(H, W, 3) of any Pillow mode, on white where it is transparent; by strips, for the sake of memory."""
     image.load()
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return np.repeat(_grey8(np.asarray(image))[..., None], 3, axis=2)
+    strips = _strips(image)
+    wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    low, scale = _range(image, strips) if wide else (0.0, 0.0)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for box in strips:
+        strip = _cut(image, box)
+        pixels[box[1] : box[3]] = _grey8(np.asarray(strip), low, scale)[..., None] if wide else _colours(strip)
+    return pixels
+
+
+def _colours(image: Image.Image) -> Pixels:
+    """(H, W, 3) of a mode of 8 bits."""
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, "white")
         ground.alpha_composite(image.convert("RGBA"))
@@ -125,18 +169,37 @@ def _rgb(image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
-def _grey8(values: NDArray[Any]) -> Pixels:
-    """(H, W) grey of more than 8 bits, scaled: Pillow's own conversion clips 16-bit grey to white (Pillow #3011).
+def _strips(image: Image.Image) -> list[Box]:
+    rows = max(1, STRIP_PIXELS // image.width)
+    return [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+
+
+def _cut(image: Image.Image, box: Box) -> Image.Image:
+    return image if box == (0, 0, *image.size) else image.crop(box)
+
+
+def _range(image: Image.Image, strips: list[Box]) -> tuple[float, float]:
+    """(low, scale) of grey of more than 8 bits: Pillow's own conversion clips 16-bit grey to white (Pillow #3011).
 
     Integers within 16 bits are scaled by 65535; wider integers and floats name no white, so they are stretched from
     their own least to their own greatest value.
     """
-    if not np.isfinite(values).all():
-        raise ImageError("infinite or undefined pixel values")
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
+    lows, highs, kinds = [], [], set()
+    for box in strips:
+        values = np.asarray(_cut(image, box))
+        if not np.isfinite(values).all():
+            raise ImageError("infinite or undefined pixel values")
+        lows.append(float(values.min()))
+        highs.append(float(values.max()))
+        kinds.add(values.dtype.kind)
+    low, high = min(lows), max(highs)
+    if kinds <= {"i", "u"} and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
-    scale = 255.0 / (high - low) if high > low else 0.0
+    return low, 255.0 / (high - low) if high > low else 0.0
+
+
+def _grey8(values: NDArray[Any], low: float, scale: float) -> Pixels:
+    """(H, W) of 8 bits."""
     return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
@@ -144,7 +207,7 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation still to be applied (Pillow turns TIFFs itself, on load); 1 where EXIF is unreadable."""
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata is common on the web and says nothing about the pixels
+    except DECODER_ERRORS:  # damaged metadata is common on the web and says nothing about the pixels
         return 1
 
 

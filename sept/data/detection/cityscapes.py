@@ -17,6 +17,7 @@ from sept.data.annotated import by_id
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.frames import Size, read_frame
 from sept.data.detection.polygons import INSTANCED, PER_CLASS, draw_polygons
+from sept.data.images import DECODER_ERRORS
 from sept.data.listed import ending
 from sept.data.names import is_hidden
 from sept.errors import DataError
@@ -112,7 +113,7 @@ def _read_map(path: Path, size: Size) -> NDArray[np.uint16]:
             if image.size != size or image.mode not in MAP_MODES:
                 raise ValueError(f"{image.size} pixels of mode {image.mode}, not {size} of 16 bits")
             return np.asarray(image).astype(np.uint16)
-    except Exception as error:  # Pillow raises many kinds
+    except DECODER_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: no map of instances ({reason}); restore it from gtFine_trainvaltest.zip") from error
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sept.data.images import FORMATS, ORIENTATION_TAG, ORIENTATIONS
+from sept.data.images import DECODER_ERRORS, FORMATS, ORIENTATION_TAG, ORIENTATIONS
 from sept.errors import DataError
 
 Size = tuple[int, int]
@@ -34,7 +34,7 @@ def read_frame(path: Path) -> Frame:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 return Frame(image.size, int(image.getexif().get(ORIENTATION_TAG, 1)))
-    except Exception as error:  # Pillow raises many kinds
+    except DECODER_ERRORS as error:
         reason = getattr(error, "strerror", None) or f"not an image of {'/'.join(FORMATS)}"
         raise DataError(f"{path}: {reason}; restore this file from its archive") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from sept.data.detection.frames import Frame, read_frame
-from sept.data.images import ImageError, Pixels, decode, upright
+from sept.data.images import DECODER_ERRORS, ImageError, Pixels, decode, upright
 from sept.errors import DataError
 from sept.progress import progress
 
@@ -105,7 +105,7 @@ def _values(path: Path, frame: Frame) -> Pixels:
                 return np.asarray(file)
     except ValueError:
         raise
-    except Exception as error:  # Pillow raises many kinds
+    except DECODER_ERRORS as error:
         raise ValueError(f"no mask can be read ({getattr(error, 'strerror', None) or 'not a whole PNG'})") from error
 
 
