@@ -49,7 +49,8 @@ class Machine:
         import torch
 
         torch.set_num_threads(self.threads)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what it would fill: 4 % of a step
+        deterministic: Any = torch.utils.deterministic  # its types do not name this
+        deterministic.fill_uninitialized_memory = False  # nothing reads what it would fill: 4 % of a step
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated in some versions; torch.compile reads it, and it must agree
             torch.backends.cudnn.allow_tf32 = False
