@@ -400,13 +400,16 @@ def test_a_root_that_cannot_be_written_is_one_clear_line(tmp_path: Path, below: 
         Store(tmp_path / "file" / below).make(step())
 
 
-def test_an_error_of_the_disk_inside_a_build_is_the_builds_own(store: Store) -> None:
+@pytest.mark.parametrize(("number", "refused"), [(28, True), (2, False)])
+def test_a_full_disk_inside_a_build_is_the_stores_and_other_errors_are_the_builds_own(
+    number: int, refused: bool, store: Store
+) -> None:
     def build(folder: Path, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
         store.make(step(build=build))
-    assert not isinstance(caught.value, StorageError)
+    assert isinstance(caught.value, StorageError) == refused
 
 
 # Damage
