@@ -61,6 +61,8 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
     assert isinstance(experiment, Experiment)
     _settle_paths(experiment)
     check(experiment)
+    if not expanded:
+        check_unused(experiment)
     return experiment
 
 
@@ -109,6 +111,14 @@ def check(e: Experiment) -> None:
         raise ConfigError(f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images")
 
 
+def check_unused(e: Experiment) -> None:
+    """ConfigError for a setting that would have no effect beside the others."""
+    for item in fields(e):
+        group = getattr(e, item.name)
+        if hasattr(group, "check_unused"):
+            group.check_unused()
+
+
 def register() -> None:
     """Make the schema known to Hydra, which types every group file with it; a fine-tuning names its own recipe."""
     from hydra.core.config_store import ConfigStore
@@ -149,7 +159,7 @@ def experiment(overrides: Sequence[str]) -> Experiment:
 
     register()
     with one_line(), _composing():
-        return load(compose("config", list(overrides)))
+        return load(compose("config", list(overrides)), expanded=False)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The typed schema of an experiment: every setting is declared here once, with its own rules.
 
 YAML files under conf/ hold values and nothing else. `sept.compose` turns them into a checked `Experiment`. A setting's
-range stands where it is declared (`sept.ranges`); `check` of a group has the rules for several of its settings.
+range stands where it is declared (`sept.ranges`); `check` of a group has the rules for several of its settings, and
+`check_unused` refuses what would have no effect: not in a sweep, where another cell may use it.
 """
 
 from collections.abc import Collection
@@ -42,7 +43,6 @@ EPOCH = Number(whole=True, least=1, most=MOST_EPOCHS)
 RATIO = Number(least=0.01, most=100)
 LR_BATCH = 256  # images that the published base rate of iBOT is for
 TOLERANCE = 1e-9  # of sums of decimal fractions
-MOST_WORKERS = 256  # processes that read, of a device
 MOST_BLUR = 20  # pixels of a 224-px view
 MOST_JITTER = 5  # times the published one: hue goes all the way round
 RAND_AUGMENT = (  # timm's, in which a part that it does not know is left out in silence
@@ -85,12 +85,17 @@ class Pool:
     def check(self) -> None:
         if self.kind in DRAWN_POOLS:
             _require("pool", self, ("images", "side"))
-            require_unset(self, "pool", ("path", "sources", "without"), f"pool.kind={self.kind} draws its images")
         elif self.kind == "union":
-            require_unset(self, "pool", ("path",), "the sources of pool.kind=union have paths of their own")
             self._check_union()
         else:
             _require("pool", self, ("path",))
+
+    def check_unused(self) -> None:
+        if self.kind in DRAWN_POOLS:
+            require_unset(self, "pool", ("path", "sources", "without"), f"pool.kind={self.kind} draws its images")
+        elif self.kind == "union":
+            require_unset(self, "pool", ("path",), "the sources of pool.kind=union have paths of their own")
+        else:
             require_unset(self, "pool", ("sources", "without"), f"pool.kind={self.kind} is one source")
 
     def _check_union(self) -> None:
@@ -183,6 +188,7 @@ class Retriever:
                 f"retriever.preprocess.crop={self.preprocess.crop} is larger than "
                 f"retriever.preprocess.resize={self.preprocess.resize}"
             )
+        require_arguments("retriever.model", self.model)
         self.train.check("retriever.train")
 
 
@@ -206,16 +212,19 @@ class Index:
 
     def check(self) -> None:
         if self.name in EXACT:
-            require_unset(
-                self, "index", ("nlist", "nprobe", "uri", "sample"), f"index={self.name} looks at every image"
-            )
             return
-        if self.name != "milvus":
-            require_unset(self, "index", ("uri",), f"index={self.name} lies in a file of the store")
         if self.nlist is None or self.nprobe is None or self.sample is None:
             raise ConfigError(f"index={self.name} needs index.nlist, index.nprobe and index.sample")
         if self.nprobe > self.nlist:
             raise ConfigError(f"index.nprobe={self.nprobe} must lie between 1 and index.nlist={self.nlist}")
+
+    def check_unused(self) -> None:
+        if self.name in EXACT:
+            require_unset(
+                self, "index", ("nlist", "nprobe", "uri", "sample"), f"index={self.name} looks at every image"
+            )
+        elif self.name != "milvus":
+            require_unset(self, "index", ("uri",), f"index={self.name} lies in a file of the store")
 
 
 @dataclass
@@ -266,6 +275,8 @@ class Init:
             )
         if self.name in PUBLISHED and not self.weights:
             raise ConfigError(f"init={self.name} needs init.weights=FILE, the published checkpoint")
+
+    def check_unused(self) -> None:
         if self.name not in PUBLISHED:
             require_unset(self, "init", ("weights",), f"init={self.name} starts from no file")
 
@@ -304,6 +315,7 @@ class Pretrain:
     store_side: int = ranges.side(256)  # shorter side at which the selection is stored locally
 
     def check(self) -> None:
+        require_arguments("pretrain.model", self.model)
         slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
         require_rates("pretrain", self.lr, self.batch_size / self.lr_batch, slowest)
         if self.queue < self.batch_size:
@@ -447,17 +459,21 @@ class Task:
     def check(self) -> None:
         if self.kind in DRAWN:
             _require("task", self, ("domain", "train_per_class", "test_per_class", "side"))
-            require_unset(self, "task", ("path",), f"task.kind={self.kind} draws its images")
         else:
             _require("task", self, ("path",))
-            require_unset(self, "task", ("domain",), f"task.kind={self.kind} lies on disk")
-        if self.kind != "inat2017":
-            require_unset(self, "task", ("subset", "class_list"), "species are drawn by task.kind=inat2017 alone")
-        elif self.class_list is None:
+        if self.kind == "inat2017" and self.class_list is None:
             _require("task", self, ("subset",))
         if self.kind in (*BOXED, *MASKED):
             _require("task", self, ("images",))
+
+    def check_unused(self) -> None:
+        if self.kind in DRAWN:
+            require_unset(self, "task", ("path",), f"task.kind={self.kind} draws its images")
         else:
+            require_unset(self, "task", ("domain",), f"task.kind={self.kind} lies on disk")
+        if self.kind != "inat2017":
+            require_unset(self, "task", ("subset", "class_list"), "species are drawn by task.kind=inat2017 alone")
+        if self.kind not in (*BOXED, *MASKED):
             require_unset(self, "task", ("images",), "a task of classes takes shot=5shot, 10shot, half or full")
 
 
@@ -470,7 +486,7 @@ class Hardware:
         1, least=1, most=1024
     )  # that share a self-supervised training: GPUs, or processes on CPUs
     workers: Any = ranges.whole(
-        "auto", most=MOST_WORKERS, words=("auto",)
+        "auto", words=("auto",)
     )  # data loaders of each device; 0 reads in the training process; auto: cores a GPU, 0 on CPUs
     chunk: Any = ranges.whole(
         "auto", least=1, most=MOST_BATCH, words=("auto",)
@@ -483,6 +499,10 @@ class Hardware:
     precision: str = ranges.choice("auto", ("auto", "32", "bf16-mixed"))  # auto: bf16-mixed on GPUs, 32 on CPUs
     checkpoint_every_s: float = ranges.real(60.0, least=0, most=10**7)  # of a training stage
 
+    def check(self) -> None:
+        if self.workers is None:
+            raise ConfigError("hardware.workers=null: must be auto or a whole number; 0 reads in the training process")
+
 
 @dataclass
 class Engine:
@@ -492,7 +512,7 @@ class Engine:
     address: str | None = ranges.text(None)  # ray: HOST:PORT; null: the cluster this machine belongs to
     workers: int | None = ranges.whole(None, least=1, most=10**5)  # ray: at most so many; null: as many as fit
 
-    def check(self) -> None:
+    def check_unused(self) -> None:
         if self.name == "local":
             require_unset(self, "engine", ("address", "workers"), "engine=local embeds on this machine")
 
@@ -549,6 +569,13 @@ def require_one_of(key: str, value: str, values: Collection[str]) -> None:
     """ConfigError, which names the nearest, for a value that is none of these."""
     if value not in values:
         raise ConfigError(f"{key}={value}: must be {one_of(value, values)}")
+
+
+def require_arguments(prefix: str, model: Model) -> None:
+    """ConfigError for an argument that is null: timm leaves it out."""
+    for name, value in model.args.items():
+        if value is None:
+            raise ConfigError(f"{prefix}.args.{name}=null would have no effect: timm takes its own; leave it out")
 
 
 def require_rates(prefix: str, peak: float, times: float, others: dict[str, float]) -> None:

@@ -46,7 +46,8 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
 @cache
 def experiment(init: str) -> Experiment:
     """The default one, in a store that holds nothing."""
-    return compose.experiment([f"init={family(init)}", "init.weights=/w", "store.root=no_such_store"])
+    weights = ["init.weights=/w"] if init.startswith("in1k") else []
+    return compose.experiment([f"init={family(init)}", *weights, "store.root=no_such_store"])
 
 
 def table(*lines: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from sept.driver import Card
 from sept.engines.worker import Worker
 from sept.errors import ConfigError
 from sept.machine import Machine, resolve
+from sept.ranges import check_ranges
 from sept.retrieval.scan import full_float32
 
 CORES = machine._cores()
@@ -91,10 +92,14 @@ def test_workers_are_the_cores_of_each_device_and_no_more_than_it_needs(cores, d
 
 @pytest.mark.parametrize("workers", [-1, "many", 1.5, True, None])
 def test_workers_that_are_no_number_are_refused(workers):
-    with pytest.raises(ConfigError, match=r"hardware.workers=.*: auto or a number"):
-        Hardware(workers=workers).check()
-    Hardware(workers="auto").check()
-    Hardware(workers=0).check()
+    def check(hardware: Hardware) -> None:
+        check_ranges(hardware, "hardware.")
+        hardware.check()
+
+    with pytest.raises(ConfigError, match=r"hardware.workers=.*: must be auto or "):
+        check(Hardware(workers=workers))
+    check(Hardware(workers="auto"))
+    check(Hardware(workers=0))
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "x"])

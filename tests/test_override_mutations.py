@@ -36,10 +36,10 @@ def one_step(monkeypatch):
     """Trainings end after their first step."""
     started = Learner.__init__
 
-    def __init__(self, *, seed: int, steps: int) -> None:  # noqa: N807
+    def begun(self, *, seed: int, steps: int) -> None:
         started(self, seed=seed, steps=min(steps, 1))
 
-    monkeypatch.setattr(Learner, "__init__", __init__)
+    monkeypatch.setattr(Learner, "__init__", begun)
 
 
 def outcomes(count: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:

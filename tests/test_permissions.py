@@ -80,7 +80,7 @@ def test_all_that_a_whole_run_leaves_follows_the_umask(tiny: Tiny):
 def test_an_artefact_that_may_not_be_read_is_not_called_absent(tmp_path):
     store, step = Store(tmp_path / "store"), Step("embed", 1, {}, {}, private)
     made = store.make(step)
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *tmp_path.parents[:-2]):
         path.chmod(0o755)
     (made.path / "manifest.json").chmod(0o600)
     os.seteuid(65534)
