@@ -457,8 +457,8 @@ def test_four_images_are_learnt_and_their_masks_found_again(tmp_path):
 
 
 def test_a_batch_of_one_is_refused():
-    with pytest.raises(ConfigError, match=r"finetune\.batch_size=1: must be at least 2"):
-        check_ranges(recipe(batch_size=1), "finetune.")
+    with pytest.raises(ConfigError, match=r"finetune\.batch_size=1: batch norm needs at least 2"):
+        recipe(batch_size=1).check()
     with pytest.raises(ConfigError, match=r"finetune\.scale=\[2,1\]: must ascend"):
         check_ranges(recipe(scale=[2, 1]), "finetune.")
 

@@ -138,10 +138,10 @@ class Store:
 
     def work_folder(self, step: Step) -> Path:
         """Where `step` is being built or waits, with its training checkpoints (subfolder CHECKPOINTS); would wait."""
-        free = self._free_folder(step)
+        free = self.free_folder(step)
         return next(iter(owner.folders(free)), free)
 
-    def _free_folder(self, step: Step) -> Path:
+    def free_folder(self, step: Step) -> Path:
         """Its unfinished folder when nobody builds in it."""
         return self.root / UNFINISHED / f"{step.stage}-{step.key[:KEY_CHARS]}"
 
@@ -199,7 +199,7 @@ class Store:
 
     def _claimed(self, step: Step) -> Path | None:
         """The folder that this process builds in; None when another one, which no lock kept away, has published."""
-        free, told = self._free_folder(step), False
+        free, told = self.free_folder(step), False
         with storage_errors(self.root):
             self._drop_distrusted_work(step)
         while not self._reusable(step):
@@ -230,7 +230,7 @@ class Store:
 
     def _drop_distrusted_work(self, step: Step) -> None:
         """A forced rebuild resumes a stopped forced rebuild, but nothing that was begun without force."""
-        for folder in owner.folders(self._free_folder(step)) if self._is_forced(step) else []:
+        for folder in owner.folders(self.free_folder(step)) if self._is_forced(step) else []:
             if not owner.is_owned(folder) and not (read_work(folder) or {}).get("forced"):
                 discard(self.root, folder)
 
@@ -254,7 +254,7 @@ class Store:
         sync(self.root)
         if aside:
             discard(self.root, aside)
-        for left in owner.folders(self._free_folder(step)):  # of processes that were killed where locks do nothing
+        for left in owner.folders(self.free_folder(step)):  # of processes that were killed where locks do nothing
             if not owner.is_owned(left):
                 discard(self.root, left)
 

@@ -17,6 +17,7 @@ from sept.pipeline import Pipeline
 from sept.results import choices
 from sept.store import CHECKPOINTS, Store
 from sept.store.artefact import load_artefact
+from sept.store.owner import MARK
 from sept.store.provenance import commit
 from sept.tracking.run import begin, end, harmless
 
@@ -49,7 +50,7 @@ def follow(e: Experiment) -> Loggers:
 
 
 def _places(e: Experiment) -> dict[str, _Place]:
-    """Of all artefacts of the experiment, by the names of their work folders."""
+    """Of all artefacts of the experiment, by the names of their work folders when nobody builds there."""
     try:
         store = Store(e.store.root, mode="read-only")
         steps = Pipeline(e, resolve(e.hardware)).run().walk()
@@ -58,7 +59,7 @@ def _places(e: Experiment) -> dict[str, _Place]:
     found = {}
     for step in steps:
         identity = {"stage": step.stage, "version": step.version, "key": step.key, "slug": step.slug}
-        work = store.work_folder(step)
+        work = store.free_folder(step)
         found[work.name] = _Place(identity, work, store.root / step.stage / step.folder_name)
     return found
 
@@ -68,8 +69,9 @@ def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping
     with harmless("going on without it"):
         from sept.tracking.logger import SparingLogger
 
+        folder, name = name, name.partition(MARK)[0]
         place = places[name]
-        stage, checkpoints = place.identity["stage"], place.work / CHECKPOINTS
+        stage, checkpoints = place.identity["stage"], place.work.with_name(folder) / CHECKPOINTS
         goes_on = any(checkpoints.glob("*.pt"))
         config = {**spec, **place.identity, "commit": commit(), "cell": choices(e)}
         _finish({})
