@@ -11,15 +11,19 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from safetensors import safe_open
+
 from sept.config import DRAWN, DRAWN_POOLS, SIMILAR, Classify, Detect, Experiment, Model, Pool, Segment, require_one_of
 from sept.cost import KNOWN, is_plain
 from sept.data import locate
 from sept.data.patterns import MIXTURES, check_pool, check_target, classes, pool_items
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
+from sept.models.files import resolve
 
 PYRAMID = 5  # levels of the detector's, at most as many maps
 SEGMENTED = 2  # maps that a segmenter needs at least
+SHIPPED = "sept:"  # in front of the names of weights that come with the package
 EXTRAS = {  # package and extra that a choice needs
     ("engine", "ray"): ("ray", "ray"),
     ("index", "milvus"): ("pymilvus", "milvus"),
@@ -74,7 +78,7 @@ def _require_task(e: Experiment) -> None:
     assert t.train_per_class is not None
     check_target(t.domain)
     scenes = classes(t.domain) * t.train_per_class
-    if t.images is not None and t.images > scenes:
+    if t.images is not None and t.images > scenes and not isinstance(e.finetune, Classify):
         raise ConfigError(
             f"task.images={t.images} but task.train_per_class={t.train_per_class} draws only {scenes} scenes"
         )
@@ -138,6 +142,25 @@ def _require_retriever(e: Experiment) -> None:
         _try("retriever", "ibot", r.model, crops, drop_path_rate=r.train.drop_path_rate)
         sides.append(r.train.side)
     _try("retriever", "embed", r.model, sides)
+    if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.model):
+        _require_shipped(r.weights, KNOWN[r.model.name] | r.model.args)
+
+
+def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
+    """The retriever of the package has these sizes; other files are compared key by key when they are read."""
+    dim, patch = shape["embed_dim"], shape["patch_size"]
+    wanted = {
+        "patch_embed.proj.weight": [dim, 3, patch, patch],
+        "pos_embed": [1, (shape["img_size"] // patch) ** 2 + 1, dim],
+        f"blocks.{shape['depth'] - 1}.norm1.weight": [dim],
+    }
+    with safe_open(resolve(weights), "np") as file:
+        names = {*file.keys()}
+        held = {name: file.get_slice(name).get_shape() for name in wanted if name in names}
+    if held != wanted or f"blocks.{shape['depth']}.norm1.weight" in names:
+        raise ConfigError(
+            f"retriever.weights={weights} does not fit retriever.model.args; retriever.weights=null trains one"
+        )
 
 
 def _try(group: str, role: str, model: Model, sides: list[int], **how: Any) -> None:

@@ -42,7 +42,6 @@ EPOCH = Number(whole=True, least=1, most=MOST_EPOCHS)
 RATIO = Number(least=0.01, most=100)
 LR_BATCH = 256  # images that the published base rate of iBOT is for
 TOLERANCE = 1e-9  # of sums of decimal fractions
-MOST_WORKERS = 256  # processes that read, of a device
 MOST_BLUR = 20  # pixels of a 224-px view
 MOST_JITTER = 5  # times the published one: hue goes all the way round
 RAND_AUGMENT = (  # timm's, in which a part that it does not know is left out in silence
@@ -183,6 +182,7 @@ class Retriever:
                 f"retriever.preprocess.crop={self.preprocess.crop} is larger than "
                 f"retriever.preprocess.resize={self.preprocess.resize}"
             )
+        require_arguments("retriever.model", self.model)
         self.train.check("retriever.train")
 
 
@@ -304,6 +304,7 @@ class Pretrain:
     store_side: int = ranges.side(256)  # shorter side at which the selection is stored locally
 
     def check(self) -> None:
+        require_arguments("pretrain.model", self.model)
         slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
         require_rates("pretrain", self.lr, self.batch_size / self.lr_batch, slowest)
         if self.queue < self.batch_size:
@@ -470,7 +471,7 @@ class Hardware:
         1, least=1, most=1024
     )  # that share a self-supervised training: GPUs, or processes on CPUs
     workers: Any = ranges.whole(
-        "auto", most=MOST_WORKERS, words=("auto",)
+        "auto", words=("auto",)
     )  # data loaders of each device; 0 reads in the training process; auto: cores a GPU, 0 on CPUs
     chunk: Any = ranges.whole(
         "auto", least=1, most=MOST_BATCH, words=("auto",)
@@ -549,6 +550,13 @@ def require_one_of(key: str, value: str, values: Collection[str]) -> None:
     """ConfigError, which names the nearest, for a value that is none of these."""
     if value not in values:
         raise ConfigError(f"{key}={value}: must be {one_of(value, values)}")
+
+
+def require_arguments(prefix: str, model: Model) -> None:
+    """ConfigError for an argument that is null: timm leaves it out."""
+    for name, value in model.args.items():
+        if value is None:
+            raise ConfigError(f"{prefix}.args.{name}=null would have no effect: timm takes its own; leave it out")
 
 
 def require_rates(prefix: str, peak: float, times: float, others: dict[str, float]) -> None:

@@ -226,7 +226,7 @@ class Pipeline:
         return self._step(
             "features",
             spec={"preprocess": asdict(r.preprocess), "precision": self.machine.precision},
-            inputs={"pool": pool, "retriever": self.retriever()},
+            inputs={"retriever": self.retriever(), "pool": pool},  # a file that is wrong is told before a scan
             slug=f"{pool.slug}-{r.name}",
             estimate={
                 "images": pool.estimate["images"],
@@ -268,7 +268,7 @@ class Pipeline:
                 "shot_seed": e.seed,
             }
             | ({"images": e.task.images} if e.task.kind in (*BOXED, *MASKED) else {}),
-            inputs={"task": task, "retriever": self.retriever()},
+            inputs={"retriever": self.retriever(), "task": task},
             slug=f"{e.task.name}-{e.retriever.name}-seed{e.seed}",
             estimate={
                 "images": images,

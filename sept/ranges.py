@@ -44,21 +44,27 @@ class Number:
 
     def refusal(self, value: Any) -> str | None:
         if isinstance(value, str):
-            return None if value in self.words else f"must be {self.told()}"
+            return None if value in self.words else f"must be {self._told(value)}"
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if number and not (self.whole and not isinstance(value, int)) and self._within(value):
+        if number and not (self.whole and not isinstance(value, int)) and not (self._low(value) or self._high(value)):
             return None
-        return f"is a share: it must be {self.told()}" if self.is_share else f"must be {self.told()}"
+        return f"is a share: it must be {self._told(value)}" if self.is_share else f"must be {self._told(value)}"
 
-    def _within(self, value: float) -> bool:
-        low = (self.above is None or value > self.above) and (self.least is None or value >= self.least)
-        high = (self.below is None or value < self.below) and (self.most is None or value <= self.most)
-        return low and high
+    def _low(self, value: float) -> bool:
+        return (self.above is not None and value <= self.above) or (self.least is not None and value < self.least)
 
-    def told(self) -> str:
-        bounds = {"above": self.above, "at least": self.least, "below": self.below, "at most": self.most}
+    def _high(self, value: float) -> bool:
+        return (self.below is not None and value >= self.below) or (self.most is not None and value > self.most)
+
+    def _told(self, value: Any) -> str:
+        """The bound that the value is beyond; all of them of a share, and of what is no number."""
+        low, high = {"above": self.above, "at least": self.least}, {"below": self.below, "at most": self.most}
+        number = not self.is_share and isinstance(value, int | float) and math.isfinite(value)
+        beyond = low if number and self._low(value) else high if number and self._high(value) else None
+        bounds = low | high if beyond is None else beyond
         said = " and ".join(f"{word} {bound:,}" for word, bound in bounds.items() if bound is not None)
-        return " or ".join([*self.words, ("a whole number " if self.words else "") + (said or "a finite number")])
+        kind = "a whole number " if self.whole and beyond is None else ""
+        return " or ".join([*self.words, kind + (said or "a finite number")])
 
 
 @dataclass(frozen=True)
@@ -211,12 +217,12 @@ def declared(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Rule]]:
         value, name = getattr(group, item.name), prefix + item.name
         if is_dataclass(value):
             yield from declared(value, f"{name}.")
+        elif RULE in item.metadata:
+            yield name, value, item.metadata[RULE]
         elif isinstance(value, dict):
             for key, part in value.items():
                 if is_dataclass(part):
                     yield from declared(part, f"{name}.{key}.")
-        elif RULE in item.metadata:
-            yield name, value, item.metadata[RULE]
 
 
 def shown(value: Any) -> str:

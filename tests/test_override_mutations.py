@@ -36,10 +36,10 @@ def one_step(monkeypatch):
     """Trainings end after their first step."""
     started = Learner.__init__
 
-    def __init__(self, *, seed: int, steps: int) -> None:
+    def begun(self, *, seed: int, steps: int) -> None:
         started(self, seed=seed, steps=min(steps, 1))
 
-    monkeypatch.setattr(Learner, "__init__", __init__)
+    monkeypatch.setattr(Learner, "__init__", begun)
 
 
 def outcomes(count: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:
@@ -47,7 +47,7 @@ def outcomes(count: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:
     store = str(folder / "store")
     worlds = {name: experiment([text.replace("STORE", store) for text in world]) for name, world in WORLDS.items()}
     counts: Counter = Counter()
-    faults = []
+    faults: list[str] = []
     for world, changed in mutations(count, seed, worlds):
         overrides = [text.replace("STORE", store) for text in [*WORLDS[world], *changed]]
         told = f"{world} {changed}"
@@ -55,17 +55,21 @@ def outcomes(count: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:
             e = accepted(overrides)
         except SeptError as refusal:
             counts["refused"] += 1
+            print("refused", told, str(refusal)[:150], flush=True)
             if "\n" in str(refusal):
                 faults.append(f"{told}: more than a line: {refusal}")
             continue
         except Exception as error:
             faults.append(f"{told}: before any work {type(error).__name__}: {error}")
+            print("FAULT", faults[-1], flush=True)
             continue
         counts["accepted"] += 1
+        print("accepted", told, flush=True)
         try:
             work(e, Path(store))
         except Exception as error:
             faults.append(f"{told}: a stage {type(error).__name__}: {error}")
+            print("FAULT", faults[-1], flush=True)
     return counts, faults
 
 

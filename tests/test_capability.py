@@ -1,0 +1,140 @@
+"""What data and networks cannot do is told before any work; what is told without torch is what torch says."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import TINY
+
+from sept import capability
+from sept.compose import check_hydra, experiment
+from sept.config import Model
+from sept.cost import KNOWN
+from sept.errors import ConfigError, StorageError
+from sept.gpu.micro import SWIN, VIT
+from sept.models import trial
+
+VITS, SWINS = VIT.name, SWIN.name
+HOW = {
+    "embed": {},
+    "ibot": {"drop_path_rate": 0.1},
+    "moby": {"drop_path_rate": 0.1},
+    "classify": {"drop_path_rate": 0.1, "batch": 2},
+    "trunk": {"least": 2, "most": 5},
+}
+POOL = [text for text in TINY if not text.startswith("finetune.")]
+TRIED = [
+    ("embed", VIT, [32], ""),
+    ("embed", SWIN, [32], "a retriever is a ViT with a class token"),
+    ("embed", Model("resnet18"), [32], "a retriever is a ViT with a class token"),
+    ("ibot", VIT, [32, 16], ""),
+    ("ibot", VIT, [32, 18], "does not take sides of 32, 18 pixels"),
+    ("moby", SWIN, [32], ""),
+    ("moby", VIT, [64], ""),
+    ("moby", Model("resnet18"), [32], ""),
+    ("moby", SWIN, [34], "multiples of its patches of 4 pixels"),
+    ("moby", Model("swin_tiny"), [32], "timm .* has no such model"),
+    ("moby", Model(SWINS, SWIN.args | {"window_size": 0}), [32], "do not fit"),
+    ("moby", Model(SWINS, SWIN.args | {"num_heads": [1]}), [32], "do not fit"),
+    ("moby", Model(SWINS, SWIN.args | {"features_only": True}), [32], "gives no single vector"),
+    ("moby", Model(SWINS, SWIN.args | {"in_chans": 1}), [32], "does not take sides"),
+    ("classify", SWIN, [64, 32], ""),
+    ("classify", Model(SWINS, SWIN.args | {"window_size": 8}), [64, 32], "weights cannot be handed on"),
+    ("classify", Model("vgg11"), [32], "do not fit vgg11"),
+    ("trunk", SWIN, [32], ""),
+    ("trunk", Model("resnet18"), [], "detection and segmentation take a Swin"),
+    ("trunk", VIT, [32], "detection and segmentation take a Swin"),
+    ("trunk", Model(SWINS, SWIN.args | {"window_size": 8}), [32], "too small for detection images"),
+]
+
+
+@pytest.mark.parametrize(("role", "model", "sides", "message"), TRIED)
+def test_a_network_is_tried_without_data(role, model, sides, message):
+    sure = capability._is_sure(role, model, sides, HOW[role].get("least", 1))
+    if not message:
+        trial.attempt("pretrain", role, model, sides, **HOW[role])
+        return
+    assert not sure
+    with pytest.raises(ConfigError, match=message) as refused:
+        trial.attempt("pretrain", role, model, sides, **HOW[role])
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith("pretrain.model")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_shapes_that_are_known_are_timms(name):
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    heads = [stage.blocks[0].attn.num_heads for stage in model.layers] if "depths" in KNOWN[name] else None
+    assert KNOWN[name]["num_heads"] == (heads or model.blocks[0].attn.num_heads)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("task=patterns_boxes finetune=detect_micro task.images=8 pretrain.model.name=resnet18", "do not fit resnet18"),
+        ("task=patterns_boxes finetune=detect_micro task.images=9999", "draws only"),
+        ("retriever.model.args.depth=2 retriever=ibot_micro", "does not fit retriever.model.args"),
+        ("pool.images=20", "cannot hold every class"),
+        ("task.domain=weaves", "is not a task of the drawn world"),
+        ("init=random init.source=curate init.share=0.5", "did you mean curated?"),
+        ("init=random init.source=curated init.share=1 budget.images=320", "of curated, and the pool holds only"),
+        ("pool.curated=nope", "pool.curated=nope: must be one of curated, wild"),
+        ("pretrain.side=30", "multiples of its patches"),
+    ],
+)
+def test_it_is_told_before_any_work(overrides, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        capability.require(experiment([*POOL, *overrides.split()]))
+
+
+def test_a_detector_on_a_network_without_maps_is_refused_before_the_pre_training():
+    e = experiment([*POOL, "task=patterns_boxes", "finetune=detect_micro", "task.images=8"])
+    e.pretrain.model = Model("resnet18")
+    with pytest.raises(ConfigError, match=r"pretrain\.model\.name=resnet18: detection and segmentation take a Swin"):
+        capability.require(e)
+
+
+def test_a_source_of_archives_is_one_of_their_names(tmp_path):
+    for name in ("good-000.tar", "good-001.tar", "junk-000.tar"):
+        (tmp_path / name).write_bytes(bytes(10240))
+    shards = ["pool=webdataset", f"pool.path={tmp_path}", "init=random", "init.share=0.5"]
+    capability.require(experiment([*TINY, *shards, "init.source=good"]))
+    with pytest.raises(ConfigError, match=r"init\.source=god: must be one of good, junk; did you mean good\?"):
+        capability.require(experiment([*TINY, *shards, "init.source=god"]))
+
+
+def test_an_extra_that_is_not_there_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(capability, "find_spec", lambda name: None)
+    capability.require_packages(experiment([*TINY]))
+    with pytest.raises(ConfigError, match=r"engine=ray needs ray, which is not installed: pip install 'sept\[ray\]'"):
+        capability.require_packages(experiment([*TINY, "engine=ray"]))
+
+
+def test_shapes_that_are_known_bring_no_torch():
+    code = "from sept import capability, compose; capability.require(compose.experiment([])); "
+    code += "import sys; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        ("hydra.run.dir=", ConfigError, "hydra.run.dir is empty"),
+        ("hydra.run.dir=store/x", ConfigError, "hydra.run.dir=store/x lies in store.root=store"),
+        ("hydra.sweep.dir=photos pool=folder pool.path=photos", ConfigError, "lies in pool.path=photos"),
+        ("hydra.run.dir=file/x", StorageError, "hydra.run.dir=file/x cannot be made"),
+        ("hydra.job.chdir=true", ConfigError, "hydra.job.chdir=true"),
+    ],
+)
+def test_a_folder_of_hydras_is_not_among_others_files(overrides, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("SEPT_STORE", raising=False)
+    with pytest.raises(error, match=message):
+        check_hydra(overrides.split())
+    check_hydra(["hydra.run.dir=out", "seed=0,1", "-m"])
+    assert [path.name for path in tmp_path.iterdir()] != ["store"]
