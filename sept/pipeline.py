@@ -246,7 +246,7 @@ class Pipeline:
         return self._step(
             "features",
             spec={"preprocess": asdict(r.preprocess), "precision": self.machine.precision},
-            inputs={"retriever": self.retriever(), "pool": pool},  # weights that are of no use are told first
+            inputs={"retriever": self.retriever(), "pool": pool},  # a file that is wrong is told before a scan
             slug=f"{pool.slug}-{r.name}",
             estimate={
                 "images": pool.estimate["images"],

@@ -75,6 +75,7 @@ def test_the_shapes_that_are_known_are_timms(name):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ("task=patterns_boxes finetune=detect_micro task.images=8 pretrain.model.name=resnet18", "do not fit resnet18"),
         ("task=patterns_boxes finetune=detect_micro task.images=9999", "draws only"),
         ("retriever.model.args.depth=2 retriever=ibot_micro", "does not fit retriever.model.args"),
         ("pool.images=20", "cannot hold every class"),
