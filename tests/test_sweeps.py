@@ -68,8 +68,8 @@ def moved(store: Path) -> list[Path]:
 
 
 def begun(store: Path) -> Counter[str]:
-    """How often each artefact was begun, by its unfinished folder."""
-    return Counter(path.parent.name for path in moved(store) if path.name == "work.json")
+    """How often each artefact was begun, by its unfinished folder, whoever built there."""
+    return Counter(path.parent.name.partition("@")[0] for path in moved(store) if path.name == "work.json")
 
 
 def published(store: Path) -> Counter[str]:
