@@ -6,6 +6,7 @@ bare `except`, a destructor, a callback from C. So the signal is kept too, and `
 boundary of work: wherever progress is told, and before anything is committed or published.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -56,6 +57,7 @@ def end_program() -> None:
     for number in SIGNALS:
         signal.signal(number, _exit)
     sys.unraisablehook = _unraisable
+    atexit.register(_ignore)  # first, so it is called last: what then comes gives handlers back, and would be killed
 
 
 def arrived() -> str | None:
@@ -137,6 +139,11 @@ def _exit(number: int, frame: FrameType | None) -> None:
     line = f"error: {stopped(signal.Signals(number).name)}\n"
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())  # buffered streams may be in use
     os._exit(Interrupted.exit_code)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -138,6 +138,13 @@ def test_a_command_ends_with_75_and_a_line_while_it_imports() -> None:
     assert done.stderr == "error: stopped by SIGTERM; the same command goes on from here\n"
 
 
+def test_a_signal_that_comes_when_all_is_done_comes_too_late() -> None:
+    class_of_the_end = "class Last:\n    def __del__(self, kill=os.kill, me=os.getpid()):\n        kill(me, 2)\n"
+    code = f"from sept import signals; signals.end_program()\nimport os, sys\n{class_of_the_end}sys.last = Last()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 class Chain:
     """A program that is stopped by a signal, started again, stopped again, .. until it ends; and so on."""
 
