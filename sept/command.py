@@ -3,6 +3,7 @@
 `python -m` modules, `train.py` and `search.py` hand their `main` to `run`.
 """
 
+import logging
 import os
 import select
 import sys
@@ -38,7 +39,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def begin() -> None:
-    """A sign that the output's encoding lacks becomes a question mark; it never ends the program."""
+    """A sign that the output's encoding lacks becomes a question mark, and a log line that cannot be written is lost
+    without a traceback: neither ends the program. What else is printed there tells."""
+    logging.raiseExceptions = False
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # there is none, or a test's own
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

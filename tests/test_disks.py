@@ -1,6 +1,7 @@
 """A disk that is full, read-only or over a quota is one line and exit code 74, whatever library met it."""
 
 import errno
+import logging
 import os
 import resource
 import sys
@@ -166,3 +167,16 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(lines, monkeypatch, capsy
     os.close(reading)
     code = ended(monkeypatch, lambda: print("row\n" * lines), writing)
     assert (code, capsys.readouterr().err) == (141, "")
+
+
+def test_log_lines_that_cannot_be_written_give_no_tracebacks(monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    def main() -> None:
+        handler = logging.StreamHandler(sys.stdout)  # as Hydra's, of a sweep
+        handler.emit(logging.LogRecord("sweep", logging.INFO, "", 1, "Launching 3 jobs", (), None))
+        handler.close()
+        print("row")
+
+    assert (ended(monkeypatch, main, writing), capsys.readouterr().err) == (141, "")

@@ -1,6 +1,5 @@
 """The feature store: exactly once, resumable, and loud about damage."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from sept.errors import DataError, NonFiniteError, StorageError
 from sept.retrieval.embedding import embed, missing
 from sept.retrieval.features import Features
-from sept.retrieval.shards import Skip, publish
+from sept.retrieval.shards import Skip, publish, publish_json, read_json
 
 ROWS, DIM, PER_SHARD = 23, 5, 7  # 4 shards, the last one short
 UNREADABLE = (3, 14)
@@ -144,7 +143,7 @@ def test_a_changed_byte_is_found_by_verify(folder: Path) -> None:
 )
 def test_marks_that_do_not_add_up_are_refused(folder: Path, name: str, change: dict) -> None:
     mark = folder / name
-    mark.write_text(json.dumps({**json.loads(mark.read_text()), **change}))
+    publish_json(mark, {**read_json(mark, set()), **change})
     with pytest.raises(DataError, match=r"shard-00000|features\.json"):
         Features.open(folder)
 
@@ -281,6 +280,18 @@ def test_a_shard_that_was_damaged_after_its_commit_is_embedded_again(tmp_path: P
     assert missing(folder, ROWS, PER_SHARD) == [2]
     embed(folder, ROWS, Encoder(), 0.1, PER_SHARD)
     assert data.read_bytes() == whole
+
+
+def test_a_mark_that_was_damaged_after_its_commit_is_made_again(tmp_path: Path) -> None:
+    """Check sums, the residual that bounds a search, and the skips are told by the mark alone."""
+    embed(tmp_path, ROWS, Encoder(), 0.1, PER_SHARD)
+    mark = tmp_path / "shard-000000.json"
+    whole = mark.read_bytes()
+    for place in range(0, len(whole), 3):
+        mark.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert missing(tmp_path, ROWS, PER_SHARD) == [0], (place, mark.read_text(errors="replace"))
+    embed(tmp_path, ROWS, Encoder(), 0.1, PER_SHARD)
+    assert mark.read_bytes() == whole
 
 
 @pytest.mark.parametrize("rows", [[3, 4, 5], [0, 2, 4, 6], [0, 22], [8, 1, 8]])

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, make_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
@@ -581,6 +582,27 @@ def test_repair_cannot_date_what_a_disk_lost_and_removes_all_that_was_built_on_i
     assert list(Store(store.root).artefact_folders()) == [other]
 
 
+def test_a_repair_that_is_stopped_does_not_forget_what_was_built_on_the_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [store.make(each).path for each in chain().walk()]
+    flip(made[0] / "deep" / "a.bin")
+    for moves in range(4):
+        left = iter(range(moves))
+
+        def rename(*paths: Any, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            os.replace(*paths)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", rename)
+            with suppress(KeyboardInterrupt):
+                repair(Store(store.root))
+    repair(Store(store.root))
+    assert list(Store(store.root).artefact_folders()) == []
+
+
 def test_repair_removes_what_has_no_readable_manifest(store: Store) -> None:
     made = store.make(step())
     (made.path / "manifest.json").write_text("{")
@@ -619,6 +641,25 @@ def test_prune_unfinished_spares_what_is_published_and_what_is_being_built(store
     busy, idle = (store.work_folder(step({"lr": lr})).name for lr in (1, 2))
     assert told == {busy: "kept: in use", idle: "removed"}
     assert [store.status(step(spec)) for spec in ({"done": 1}, {"lr": 1}, {"lr": 2})] == ["cached", "cached", "to do"]
+
+
+@pytest.mark.parametrize("name", ["embed@", "notes@home", "embed-0123@host-x-1", "embed-0123@host--"])
+def test_an_unfinished_folder_with_a_strange_name_is_nobodys(store: Store, name: str) -> None:
+    store.make(step())
+    (store.root / ".unfinished" / name).mkdir()
+    assert list(prune(store, unfinished=True).values()) == ["removed"]
+
+
+def test_a_damaged_record_of_an_unfinished_build_is_named(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError):
+        store.make(step(build=fail_after("part")))
+    record = store.work_folder(step()) / "work.json"
+    known = json.loads(record.read_text())
+    without = [{name: value for name, value in known.items() if name != lost} for lost in ("attempts", "started")]
+    for damaged in (*without, known | {"seconds": "1"}, known | {"forced": None}, [], 1):
+        record.write_text(json.dumps(damaged))
+        with pytest.raises(DataError, match=r"work\.json is damaged; remove it with"):
+            store.make(step())
 
 
 def test_the_command_lists_prunes_and_tells_errors_in_one_line(

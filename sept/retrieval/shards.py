@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sept.errors import DataError, StorageError
 from sept.retrieval.sums import CHECKED_ROWS, crc32_of
 from sept.signals import look
+from sept.store.artefact import checksum
 
 REPAIR = "`python -m sept.store repair`, and the next run embeds what is missing"
 ROWS_AT_ONCE = 8192  # of a shard, in float32
@@ -118,17 +119,24 @@ def damage(path: Path, shard: Shard) -> str | None:
 
 
 def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
+    """What `publish_json` wrote. Raises DataError where it is not that: no other file tells of a mark before the
+    manifest is written, and a stopped build goes on by its marks."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {REPAIR}") from error
     if not isinstance(found, dict) or not keys <= found.keys():
         raise DataError(f"{path}: not a feature store's file, it lacks some of {sorted(keys)}; {REPAIR}")
+    if found.pop("checksum", None) != checksum(found):
+        raise DataError(f"{path}: is not what was written (its checksum does not fit); {REPAIR}")
     return found
 
 
 def publish_json(path: Path, content: dict[str, Any]) -> None:
-    publish(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+    """Publishes the content and a checksum over it, which `read_json` looks at."""
+    content = json.loads(json.dumps(content))  # as it will be read
+    text = json.dumps(content | {"checksum": checksum(content)}, indent=1)
+    publish(path, lambda file: file.write(text.encode()))
 
 
 def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:

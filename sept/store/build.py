@@ -30,6 +30,12 @@ from sept.store.step import Step, plain
 
 CHECKPOINTS = "checkpoints"  # a build's own subfolder for what only resuming needs; not published
 WORK = "work.json"  # the step, and what its attempts have cost so far
+COUNTED: dict[str, type | tuple[type, ...]] = {  # of WORK, what the next attempt goes on with
+    "attempts": int,
+    "seconds": (int, float),
+    "started": (int, float),
+    "forced": bool,
+}
 
 
 def complete(step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: bool) -> None:
@@ -58,13 +64,13 @@ def read_work(folder: Path) -> dict[str, Any] | None:
     """The record of an unfinished folder: step, attempts, seconds, pid, host, and why the last attempt failed if it
     did; None when there is none."""
     try:
-        work: dict[str, Any] = json.loads((folder / WORK).read_bytes())
+        work = json.loads((folder / WORK).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise DataError(
-            f"{folder / WORK} is damaged; remove it with `python -m sept.store prune --unfinished`"
-        ) from None
+        work = None
+    if not isinstance(work, dict) or not all(isinstance(work.get(name), kind) for name, kind in COUNTED.items()):
+        raise DataError(f"{folder / WORK} is damaged; remove it with `python -m sept.store prune --unfinished`")
     return work
 
 

@@ -63,10 +63,10 @@ def owned(folder: Path) -> Iterator[None]:
 
 def is_owned(folder: Path) -> bool:
     """Whether a process that lives builds in this unfinished folder. Of another host's, silence tells."""
-    owner = folder.name.partition(MARK)[2]
-    if not owner:
+    named = re.fullmatch(r"(.+)-(\d+)-(\d+)", folder.name.partition(MARK)[2])
+    if named is None:  # nobody's, or no name of ours
         return False
-    host, pid, started = owner.rsplit("-", 2)
+    host, pid, started = named.groups()
     if host == _host():
         return _started(int(pid)) == started
     with suppress(FileNotFoundError):

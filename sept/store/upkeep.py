@@ -68,8 +68,9 @@ def repair(store: Store) -> dict[Path, str]:
     """
     damaged = {folder: _readable_since(folder) for folder in store.artefact_folders() if _problems(folder)}
     built_on_it = _built_on(store, damaged)
-    fate = {folder: _reopen(store, folder) for folder in damaged}
-    fate |= {folder: _remove(store, folder, key) + ": built on damage" for folder, key in built_on_it.items()}
+    # First what was built on the damage: stopped in between, the next call still finds the damage that tells of it.
+    removed = {folder: _remove(store, folder, key) + ": built on damage" for folder, key in built_on_it.items()}
+    fate = {folder: _reopen(store, folder) for folder in damaged} | removed
     sweep(store.root)
     return fate
 
