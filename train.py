@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from sept import capability, command, compose, config, console, shared_memory, tables
 from sept.errors import Interrupted
+from sept.lifeline import tie_to_parent
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.plan import plan
@@ -32,12 +33,14 @@ from sept.sweep import require_store, share_scans
 from sept.tracking import conclude, follow
 
 STARTED = "SEPT_STARTED"  # when, in seconds since the epoch: the jobs of a launcher inherit it
+PROGRAM = "SEPT_PROGRAM"  # the number of the process that a person started, likewise
 Lists = Mapping[tuple[str, ...], Any]
 failures: list[int] = []  # exit codes of the cells that failed
 
 
 def cell(cfg: DictConfig, ready: Lists) -> None:
     """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
+    tie_to_parent(int(os.environ.get(PROGRAM, "0")))
     known = HydraConfig.get()
     here = known.launcher._target_.endswith(compose.BASIC)  # other launchers run cells in other processes
     try:
@@ -75,7 +78,7 @@ def main() -> None:
     if {"-h", "--help"} & {*sys.argv}:
         print(compose.usage("train.py", __doc__.strip()))
         return
-    os.environ[STARTED] = str(time.time())
+    os.environ |= {STARTED: str(time.time()), PROGRAM: str(os.getpid())}
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:
         with signals.raising():

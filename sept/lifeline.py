@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
@@ -62,6 +63,13 @@ class Program:
         if stat_field(self.pid, STARTED) != self.started:  # after it was opened: it is this one, or another, for good
             os._exit(1)
         threading.Thread(target=_end_after, args=(watched,), name="lifeline", daemon=True).start()
+
+
+@cache
+def tie_to_parent(program: int) -> None:
+    """Program.tie for a process of a launcher that the program with this number started itself, once."""
+    if os.getppid() == program:
+        Program(program, stat_field(program, STARTED)).tie()
 
 
 def _end_after(watched: int) -> None:

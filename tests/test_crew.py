@@ -172,3 +172,18 @@ def test_a_hundred_kills_of_a_run_with_workers_leave_no_process_behind(tmp_path)
         if found := left_after(program, moment):
             left[moment] = found
     assert left == {}
+
+
+def test_a_process_of_a_launcher_ends_with_the_program_that_started_it():
+    tied = "import os, sys, time; from sept.lifeline import tie_to_parent; tie_to_parent(int(sys.argv[1])); "
+    tied += "print(os.getpid(), flush=True); time.sleep(60)"
+    start = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {tied!r}, str(os.getpid())])"
+    program = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    child = int(program.stdout.readline())
+    program.kill()
+    program.wait()
+    deadline = time.monotonic() + 10
+    while stat_field(child, STATE) not in (None, "Z"):
+        assert time.monotonic() < deadline, "it outlives the program"
+        time.sleep(0.02)

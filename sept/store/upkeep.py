@@ -78,16 +78,17 @@ def repair(store: Store) -> dict[Path, str]:
 def _readable_since(folder: Path) -> float:
     """Seconds since the epoch from which on a build may have read damage of this folder.
 
-    A file that was written after it was published was damaged then; one that the disk lost bits of, at any time. What
-    is missing, or has no manifest that can be read, nobody read.
+    A file that was written after it was published was damaged then; one that the disk lost bits of, at any time, and so
+    one of a copy of the store that did not keep times. What is missing, or has no readable manifest, nobody read.
     """
     try:
         artefact = load_artefact(folder)
         times = [_damaged_at(folder / name, known) for name, known in artefact.manifest["files"].items()]
+        kept_times = (folder / MANIFEST).stat().st_mtime <= artefact.created + PUBLISHING_S
     except (DataError, OSError):
         return math.inf
     first = min(times, default=math.inf)
-    return first if first > artefact.created + PUBLISHING_S else 0.0
+    return first if kept_times and first > artefact.created + PUBLISHING_S else 0.0
 
 
 def _damaged_at(path: Path, known: dict[str, Any]) -> float:
