@@ -18,7 +18,7 @@ from sept.errors import DataError
 
 
 def test_suffixes_count_in_any_case():
-    assert all(is_image(name) for name in ("a.JPG", "b/c.TiFf", "x.jpeg", ".png"))
+    assert all(is_image(name) for name in ("a.JPG", "b/c.TiFf", "x.jpeg", ".png", "d.JFIF", "e.jpe", "f.apng"))
     assert not any(is_image(name) for name in ("a.jpg.txt", "jpg", "a.jpgx", ""))
     assert any_case("a-*.ZIP", ".zip") == "a-*.[zZ][iI][pP]"
     assert any_case("a*", ".zip") == "a*"

@@ -161,6 +161,10 @@ def test_a_class_of_train_in_another_case_in_test_is_named(tmp_path):
         ("ﬁsh", "fish"),
         ("Straße", "STRASSE"),
         ("a\u200bb", "ab"),
+        ("c0\ufe0f", "c0"),
+        ("c\u034f0", "c0"),
+        ("c0\u3164", "c0"),
+        ("c0\U000e0101", "c0"),
         ("Ａ", "a"),
     ],
 )

@@ -7,13 +7,16 @@ import re
 import string
 from collections.abc import Iterable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ACCEPTED = "accepted: " + " ".join(IMAGE_SUFFIXES)
 
 _BEGINNINGS = {
     ".jpg": (b"\xff\xd8\xff",),
     ".jpeg": (b"\xff\xd8\xff",),
+    ".jpe": (b"\xff\xd8\xff",),
+    ".jfif": (b"\xff\xd8\xff",),
     ".png": (b"\x89PNG\r\n",),
+    ".apng": (b"\x89PNG\r\n",),
     ".webp": (b"RIFF",),
     ".bmp": (b"BM",),
     ".gif": (b"GIF8",),

@@ -18,6 +18,8 @@ from sept.errors import DataError
 MEND = "correct the file or fetch it again"
 UNSEEN = "Cf"
 """Category of signs without a mark of their own: zero-width ones, soft hyphens, byte order marks."""
+ALSO_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Those of other categories that Unicode has ignored where they are not known: variation selectors, fillers."""
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^\s*$")
 
 
@@ -30,7 +32,8 @@ def likeness(name: str) -> str:
     """Equal for names that a person takes for one, whatever their case, blanks, Unicode form and unseen signs."""
     if name.isascii():
         return " ".join(name.split()).casefold()
-    seen = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != UNSEEN)
+    drawn = ALSO_UNSEEN.sub("", unicodedata.normalize("NFKC", ALSO_UNSEEN.sub("", name)))
+    seen = "".join(sign for sign in drawn if unicodedata.category(sign) != UNSEEN)
     return unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
 
 
