@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 
 from sept import distributed
-from sept.errors import SeptError
+from sept.errors import Interrupted, SeptError
 from sept.gpu import failing
 from sept.gpu.card import Card
 from sept.gpu.cases import BATCH, IMAGES, Case, case, packed
@@ -41,7 +41,7 @@ def ends(card: Card, name: str, work: Callable[[Path, Machine], None], said: str
         with stopping(LONGEST):
             distributed.run(partial(work, folder), two)
         told = "nothing was raised"
-    except SeptError as error:
+    except (SeptError, Interrupted) as error:
         told = str(error)
     seconds = failing.seconds_since(folder)
     good = said in told and seconds <= TOGETHER
