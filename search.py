@@ -19,7 +19,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, command, compose, config, console, oom, paths, shared_memory
-from sept.errors import Interrupted, SeptError
+from sept.errors import Interrupted
 from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.store import Store
@@ -72,14 +72,11 @@ def main() -> None:
         return
     if not compose.COMPLETION & {*sys.argv}:
         sys.argv[1:] = rewritten(sys.argv[1:])
-    try:
-        compose.check_overrides(sys.argv[1:])
-        compose.register()
-        compose.check_hydra(sys.argv[1:])
-        with compose.one_line():
-            cell()
-    except (SeptError, Interrupted) as error:
-        sys.exit(command.told(error))
+    compose.check_overrides(sys.argv[1:])
+    compose.register()
+    compose.check_hydra(sys.argv[1:])
+    with compose.one_line():
+        cell()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Lightning's own mid-epoch resume loses and repeats samples; here a checkpoint is
 and the number of the next step, and everything else is a function of that number.
 """
 
-import hashlib
 import logging
 import os
 import time
@@ -31,7 +30,7 @@ from sept.models.chunks import Chunk
 from sept.progress import progress
 from sept.signals import Flag, remembered
 from sept.store import CHECKPOINTS
-from sept.store.disk import sync
+from sept.store.disk import sha256, sync
 from sept.surroundings import forgotten
 
 LOG_EVERY_STEPS = 10
@@ -56,7 +55,8 @@ def fit(
     """
     machine.configure_torch()
     first_rank = machine.rank == 0
-    rank_zero_only.rank = machine.rank  # type: ignore[attr-defined]  # Lightning's loggers obey this; it took it from a scheduler's variables
+    # Lightning's loggers obey this, which it took from a scheduler's variables; its types do not name it.
+    rank_zero_only.rank = machine.rank  # type: ignore[attr-defined]
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
     if state is not None:
@@ -221,7 +221,7 @@ class Checkpoint:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            path = self.folder / f"step-{learner.step:09d}-{_sha256(aside)}.pt"
+            path = self.folder / f"step-{learner.step:09d}-{sha256(aside)}.pt"
             os.replace(aside, path)
             sync(self.folder)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
@@ -235,7 +235,7 @@ class Checkpoint:
         path = max(self._files(), default=None)
         if path is None:
             return None
-        if not path.stem.endswith(_sha256(path)):
+        if not path.stem.endswith(sha256(path)):
             raise DataError(f"{path} is damaged; delete its folder {self.folder} to train from the start")
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -256,11 +256,6 @@ def require_finite(learner: torch.nn.Module) -> None:
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _quiet() -> None:

@@ -28,9 +28,10 @@ from sept.data.segmentation import masks
 from sept.data.shots import draw
 from sept.errors import ConfigError, DataError
 from sept.machine import Machine
-from sept.models.files import resolve, sha256
+from sept.models.files import resolve
 from sept.paper import published
 from sept.store import Artefact, Step
+from sept.store.disk import sha256
 
 # Large files whose readers check every part that they read; of all others the whole is checked before a stage begins.
 BY_PART = {

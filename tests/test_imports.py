@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    ["errors", "paths", "ranges", "signals", "config", "compose", "store", "results", "paper", "command"],
+    ["errors", "paths", "ranges", "signals", "lifeline", "config", "compose", "store", "results", "paper", "command"],
     [
         "models",
         "losses",
@@ -17,7 +17,6 @@ ORDER = [
         "machine",
         "oom",
         "shared_memory",
-        "lifeline",
         "forked",
         "surroundings",
         "progress",

@@ -1,6 +1,5 @@
 """Where a `weights` setting points, and whether that can hold weights at all; without torch, for plans."""
 
-import hashlib
 import re
 import stat
 from collections.abc import Callable
@@ -52,11 +51,6 @@ def head_of(path: Path) -> bytes:
     if wrong is not None:
         raise ConfigError(f"{path} {wrong}")
     return head
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -20,9 +20,9 @@ from sept.retrieval.shards import (
     publish_json,
     read_shard,
     residual,
-    sha256,
 )
 from sept.retrieval.sums import crc32_of
+from sept.store.disk import sha256
 
 ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
 UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11

@@ -4,7 +4,6 @@ A shard is `shard-NNNNNN.npy` plus a `.json` of the same name that is written la
 and the images it had to skip travel together.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from sept.errors import DataError, StorageError
 from sept.retrieval.sums import CHECKED_ROWS, crc32_of
 from sept.signals import look
 from sept.store.artefact import checksum
+from sept.store.disk import sha256
 
 REPAIR = "`python -m sept.store repair`, and the next run embeds what is missing"
 ROWS_AT_ONCE = 8192  # of a shard, in float32
@@ -79,11 +79,6 @@ def data_path(folder: Path, index: int) -> Path:
 
 def mark_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:06d}.json"
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def residual(half: npt.NDArray[np.float16]) -> float:

@@ -6,9 +6,9 @@ from typing import Any
 
 from sept.errors import ConfigError
 from sept.models.backbones import build as build_model
-from sept.models.files import sha256
 from sept.models.weights import load_backbone, save_backbone
 from sept.store import Artefact
+from sept.store.disk import sha256
 
 BACKBONE = "backbone"  # of every artefact that holds weights
 

@@ -151,9 +151,13 @@ def permit(path: Path, like: Path) -> None:
 
 def fingerprint(path: Path) -> dict[str, Any]:
     """{size in bytes, sha256} of a file."""
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def sha256(path: Path) -> str:
+    """64 hexadecimal digits, of a file."""
     with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"size": os.fstat(file.fileno()).st_size, "sha256": sha256}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folders(folder: Path) -> None:

@@ -28,10 +28,8 @@ def try_lock(root: Path, key: str) -> FileLock | None:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        except NotImplementedError:
-            pass
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
+        except (NotImplementedError, OSError) as error:  # the first is filelock's word for a file system without locks
+            if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
                 raise
     return lock
 

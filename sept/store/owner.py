@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sept.lifeline import STARTED, STATE, stat_field
 from sept.store.disk import listing
 
 MARK = "@"  # between the name of an unfinished folder and its owner: host, process, and when that started
@@ -96,11 +97,8 @@ def _host() -> str:
 
 def _started(pid: int) -> str | None:
     """When a process of this host started, in the kernel's ticks; None when there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
+    if Path("/proc/self/stat").exists():
+        return None if stat_field(pid, STATE) in (None, "Z") else stat_field(pid, STARTED)
     try:  # without /proc a number that is used again passes for the process that had it
         os.kill(pid, 0)
     except ProcessLookupError:
