@@ -3,6 +3,7 @@
 `python -m` modules, `train.py` and `search.py` hand their `main` to `run`.
 """
 
+import io
 import logging
 import os
 import select
@@ -25,11 +26,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main() or 0
     except SystemExit as leaving:
-        code = leaving.code  # type: ignore[assignment]
-        if isinstance(code, str):
-            _say(code)
-            code = 1
-        code = code or 0
+        if isinstance(leaving.code, str):
+            _say(leaving.code)
+        code = 1 if isinstance(leaving.code, str) else leaving.code or 0
     except KeyboardInterrupt:
         _say("error: stopped by Ctrl-C")
         code = STOPPED
@@ -43,8 +42,8 @@ def begin() -> None:
     without a traceback: neither ends the program. What else is printed there tells."""
     logging.raiseExceptions = False
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # there is none, or a test's own
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # else there is none, or a test's own
+            stream.reconfigure(errors="replace")
 
 
 def told(error: BaseException) -> int:

@@ -118,20 +118,20 @@ def whole(default: int | str | None, *, least: int = 0, most: int = 10**9, words
     return field(default=default, metadata={RULE: Number(whole=True, least=least, most=most, words=words)})
 
 
-def real(default: float | None, **bounds: float) -> Any:
+def real(default: float | None, **bounds: Any) -> Any:
     """A finite number, between bounds named as in `Number`."""
-    return field(default=default, metadata={RULE: Number(**bounds)})  # type: ignore[arg-type]
+    return field(default=default, metadata={RULE: Number(**bounds)})
 
 
-def share(default: float | None, **bounds: float) -> Any:
+def share(default: float | None, **bounds: Any) -> Any:
     """A number from 0 to 1, or within bounds that are closer."""
     return field(default=default, metadata={RULE: _share(bounds)})
 
 
-def _share(bounds: dict[str, float]) -> Number:
-    low = {} if "above" in bounds else {"least": 0}
-    high = {} if "below" in bounds else {"most": 1}
-    return Number(is_share=True, **{**low, **high, **bounds})  # type: ignore[arg-type]
+def _share(bounds: dict[str, Any]) -> Number:
+    low: dict[str, Any] = {} if "above" in bounds else {"least": 0}
+    high: dict[str, Any] = {} if "below" in bounds else {"most": 1}
+    return Number(is_share=True, **{**low, **high, **bounds})
 
 
 def seed() -> Any:
@@ -186,9 +186,9 @@ def text(default: str | None, *, form: str = "", example: str = "") -> Any:
     return field(default=default, metadata={RULE: Text(form=form, example=example)})
 
 
-def pair(low: float, high: float, *, ordered: bool = True, **bounds: float) -> Any:
+def pair(low: float, high: float, *, ordered: bool = True, **bounds: Any) -> Any:
     """Two numbers within the bounds, the first not above the second; or, not ordered, one for each of two views."""
-    rule = Several(Number(**bounds), count=2, ascending=ordered)  # type: ignore[arg-type]
+    rule = Several(Number(**bounds), count=2, ascending=ordered)
     return field(default_factory=lambda: [low, high], metadata={RULE: rule})
 
 

@@ -52,14 +52,14 @@ class Beginning:
 class Crewed(DataLoader):
     """A DataLoader whose workers are watched. Raises WorkerLost for one that was killed or stopped."""
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own private iterator
         if not self.num_workers:
             return super().__iter__()
         try:
-            batches = super().__iter__()
+            batches: Any = super().__iter__()  # torch does not type what it gives
         except OSError as error:  # of locks, which lie there too
             raise WorkerLost(f"data workers could not start: {error.strerror or error}; {SHARED_MEMORY}") from error
-        return _read(batches, Crew(batches._workers))  # type: ignore[attr-defined]
+        return _read(batches, Crew(batches._workers))
 
 
 def _read(batches: Iterator[Any], crew: "Crew") -> Iterator[Any]:

@@ -74,15 +74,15 @@ def _moby(model: Model, sides: Sequence[int], drop_path_rate: float) -> None:
         features = encoder(images)
         if not isinstance(features, Tensor) or features.shape != (IMAGES, width(encoder)):
             raise _refuse(model, "it gives no single vector an image")
-        encoder.forward_head(encoder.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        encoder.forward_head(encoder.forward_features(images), pre_logits=True)
 
 
 def _classify(model: Model, sides: Sequence[int], drop_path_rate: float, batch: int) -> None:
     """sides: of the images, and of those it was pre-trained on."""
     for network, images in _each_size(model, sides, drop_path_rate=drop_path_rate):
         layer_ids(network)
-        network.reset_classifier(CLASSES)  # type: ignore[operator]
-        head: Any = network.get_classifier()  # type: ignore[operator]
+        network.reset_classifier(CLASSES)
+        head: Any = network.get_classifier()
         if not isinstance(head, nn.Linear) or head.bias is None or network(images).shape != (IMAGES, CLASSES):
             raise _refuse(model, "finetune=classify needs a linear classifier at its end")
         if batch < IMAGES and any(isinstance(module, _BatchNorm) for module in network.modules()):
@@ -107,7 +107,7 @@ def _trunk(model: Model, sides: Sequence[int], least: int, most: int) -> None:
     )
 
 
-def _each_size(model: Model, sides: Sequence[int], **how: Any) -> list[tuple[nn.Module, Tensor]]:
+def _each_size(model: Model, sides: Sequence[int], **how: Any) -> list[tuple[Any, Tensor]]:
     """The network for each side, and images for it; weights fit all of them, or it is refused."""
     networks = [build(model.name, model.args, side=side, **how).eval() for side in sides]
     _require_same_weights(model, networks)
