@@ -5,7 +5,7 @@
 
 import os
 
-from sept import signals
+from sept.runtime import signals
 
 if __name__ == "__main__":  # not where a data worker imports this file
     signals.end_program()
@@ -18,10 +18,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sept import capability, command, compose, config, console, oom, paths, shared_memory
+from sept import capability, compose, config, paths
+from sept.app import command, console
 from sept.errors import Interrupted
-from sept.machine import resolve
 from sept.pipeline import Pipeline
+from sept.runtime import out_of_memory, shared_memory
+from sept.runtime.hardware import resolve
 from sept.store import Store
 
 
@@ -41,13 +43,13 @@ def search(e: config.Experiment) -> None:
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
         for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
-            console.tell_plan(step, store)
-            shared_memory.require(e, pipeline.machine, store.missing(step))
+            console.print_plan(step, store)
+            shared_memory.require(e, pipeline.runtime, store.missing(step))
             store.make(step)
-        from sept import show  # brings torch
+        from sept.app import search_report  # brings torch
 
-        tell = show.show_selection if e.query.path is None else show.show_matches
-        with oom.translated("search", oom.remedy("selection", e)):
+        tell = search_report.show_selection if e.query.path is None else search_report.show_matches
+        with out_of_memory.translated("search", out_of_memory.remedy("selection", e)):
             print(tell(e, pipeline, store, Path("outputs")))
 
 

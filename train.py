@@ -4,7 +4,7 @@
 
 import os
 
-from sept import signals
+from sept.runtime import signals
 
 if __name__ == "__main__":  # not where a data worker imports this file
     signals.end_program()
@@ -21,15 +21,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import capability, command, compose, config, console, shared_memory, tables
+from sept import capability, compose, config, tables
+from sept.app import command, console
+from sept.app.plan import plan
+from sept.app.sweep import require_store, share_scans
 from sept.errors import Interrupted
-from sept.lifeline import tie_to_parent
-from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.plan import plan
 from sept.results import row
+from sept.runtime import shared_memory
+from sept.runtime.hardware import resolve
+from sept.runtime.lifeline import tie_to_parent
 from sept.store import Store
-from sept.sweep import require_store, share_scans
 from sept.tracking import conclude, follow
 
 STARTED = "SEPT_STARTED"  # when, in seconds since the epoch: the jobs of a launcher inherit it
@@ -64,13 +66,13 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
     pipeline = Pipeline(e, resolve(e.hardware, follow(e)), ready=ready)
     since = float(os.environ.get(STARTED, time.time()))
     step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
-    console.tell_plan(step, store)
-    shared_memory.require(e, pipeline.machine, store.missing(step))
+    console.print_plan(step, store)
+    shared_memory.require(e, pipeline.runtime, store.missing(step))
     store.make(step)
     done = row(e, step, store)
     assert done is not None
     conclude(done)
-    console.tell_row(e, done, step, store)
+    console.print_row(e, done, step, store)
     return done
 
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sept.config import IBotRecipe, Pretrain
-from sept.data.views import MultiCrop, TwoViews, Views
+from sept.methods.views import MultiCrop, TwoViews, Views
 
 ON_CPU = 16  # images a round
 COPIES = {"aten::_to_copy", "aten::copy_"}

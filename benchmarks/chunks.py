@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import torch
 
 from sept.config import Model, Pretrain
-from sept.learners.moby import MoBy
-from sept.models.chunks import Chunk
+from sept.methods.moby.learner import MoBy
+from sept.training.chunks import Chunk
 
 KEPT = {"whole": None, "7 of 8 kept": 7 / 8, "1 of 8 kept": 1 / 8}
 

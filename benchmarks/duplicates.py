@@ -21,13 +21,13 @@ from PIL import Image
 from scipy.fft import dctn
 
 import sept
+from sept.backbones.networks import build, retrieval_features
+from sept.backbones.weights import load_backbone
 from sept.data.images import Pixels, decode
 from sept.data.patterns import TARGETS, classes, draw
 from sept.data.transforms import embed_view, normalise
-from sept.models.backbones import build, retrieval_features
-from sept.models.weights import load_backbone
 from sept.retrieval import duplicates
-from sept.retrieval.prints import CARD, Cards, area_means, cards
+from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, thumbnails
 
 SETTINGS = ((0.005, 0.0025), (0.01, 0.0045), (0.014, 0.0065), (0.02, 0.009), (0.03, 0.013), (0.05, 0.02))
 SIDE, PER_CLASS, SCENE_SIDE, SCENE_TESTS = 32, 50, 256, 600
@@ -97,19 +97,19 @@ def scene(number: int) -> Pixels:
     return encoded((picture + rng.normal(0, 2, picture.shape)).clip(0, 255).astype(np.uint8), 90)
 
 
-def grey(of: Cards) -> np.ndarray:
+def grey(of: Thumbnails) -> np.ndarray:
     return of.grey.astype(np.float32)
 
 
-def dct_bits(of: Cards) -> np.ndarray:
+def dct_bits(of: Thumbnails) -> np.ndarray:
     """(n, 63) signs about the median of the 8 x 8 lowest frequencies but the mean."""
     low = dctn(grey(of), axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(of), -1)[:, 1:]
     return low > np.median(low, axis=1, keepdims=True)
 
 
-def difference_bits(of: Cards) -> np.ndarray:
+def difference_bits(of: Thumbnails) -> np.ndarray:
     """(n, 128) signs of differences to the right and down, at 9 x 8 and 8 x 9."""
-    eight, nine = area_means(CARD, 0, CARD, 8), area_means(CARD, 0, CARD, 9)
+    eight, nine = area_means(THUMBNAIL, 0, THUMBNAIL, 8), area_means(THUMBNAIL, 0, THUMBNAIL, 9)
     across, down = eight @ grey(of) @ nine.T, nine @ grey(of) @ eight.T
     return np.concatenate(
         [(np.diff(across, axis=2) > 0).reshape(len(of), -1), (np.diff(down, axis=1) > 0).reshape(len(of), -1)], 1
@@ -129,11 +129,11 @@ def hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (left.shape[1] - signs[0] @ signs[1].T) / 2
 
 
-def found(copies: Cards, tests: Cards) -> float:
+def found(copies: Thumbnails, tests: Thumbnails) -> float:
     return 100 * len(duplicates.copies(copies, tests).nearest()) / len(copies)
 
 
-def curve(tests: Cards, clean: Cards, planted: dict[str, Cards]) -> None:
+def curve(tests: Thumbnails, clean: Thumbnails, planted: dict[str, Thumbnails]) -> None:
     chosen = duplicates.WHOLE, duplicates.WINDOW
     for setting in SETTINGS:
         duplicates.WHOLE, duplicates.WINDOW = setting
@@ -152,8 +152,8 @@ def baseline(name: str, nearest: Callable[[str], np.ndarray], kinds: Sequence[st
 def report(name: str, tests: list[Pixels], clean: list[Pixels], with_features: bool) -> None:
     rng = np.random.default_rng(1)
     planted = {kind: [make(image, rng) for image in tests] for kind, make in COPIES.items()}
-    kept = {kind: cards(images) for kind, images in {"clean": clean, **planted}.items()}
-    references = cards(tests)
+    kept = {kind: thumbnails(images) for kind, images in {"clean": clean, **planted}.items()}
+    references = thumbnails(tests)
     print(f"\n{name}: {len(tests)} test images, {len(clean)} clean ones; % flagged, % found")
     print(f"{'whole':>6} {'window':>6} {'clean':>9}" + "".join(f"{kind:>11}" for kind in COPIES))
     curve(references, kept["clean"], {kind: kept[kind] for kind in COPIES})

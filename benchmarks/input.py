@@ -32,8 +32,8 @@ from sept.data.loading import collate, loader
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
 from sept.data.transforms import FinetuneTransform, embed_view
-from sept.data.views import CROP_RATIO, CroppedSubset, TwoViews
-from sept.retrieval.encoder import EncodedViews
+from sept.methods.views import CROP_RATIO, CroppedSubset, TwoViews
+from sept.retrievers.encoder import EncodedViews
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 92  # some 105 KB, as ImageNet's
 HUGE = (2880, 3840)

@@ -15,7 +15,7 @@ import torch
 from torch._inductor.utils import run_and_get_code
 
 from sept.gpu.memory import build_learner, counting, recipe, step_memory, without_data
-from sept.learners.moby import VIEWS, MoBy, pooled
+from sept.methods.moby.learner import VIEWS, MoBy, pooled
 
 IMAGES = 2
 AUTOCAST = torch.autocast("cpu", torch.bfloat16)

@@ -16,10 +16,10 @@ from hydra import compose, initialize_config_dir
 from sept.compose import CONF, load, register
 from sept.config import Experiment
 from sept.data.patterns import DOMAINS
-from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.retrieval.features import Features
 from sept.retrieval.select import load_selection
+from sept.runtime.hardware import resolve
 from sept.stages.pool import IMAGES, open_pool
 from sept.stages.selection import SELECTION
 from sept.store import Store
@@ -69,7 +69,7 @@ def probe(overrides: list[str]) -> None:
     """Linear classifier on the features of half of the pool, tested on the other half."""
     e = experiment(overrides)
     store, pipeline = Store(e.store.root), Pipeline(e, resolve(e.hardware))
-    pool = open_pool({"pool0": store.make(pipeline.pools()[0])}, pipeline.pool_places())
+    pool = open_pool({"pool0": store.make(pipeline.pools()[0])}, pipeline.pool_locations())
     features = Features.open(store.make(pipeline.features()[0]).path)
     domain_of = domains(store.make(pipeline.pools()[0]).path)
     labels = torch.tensor([DOMAINS.index(domain_of[pool.key(row)]) for row in range(len(pool))])

@@ -13,13 +13,24 @@ from typing import Any
 
 from safetensors import safe_open
 
-from sept.config import DRAWN, DRAWN_POOLS, SIMILAR, Classify, Detect, Experiment, Model, Pool, Segment, require_one_of
+from sept.backbones.files import resolve
+from sept.config import (
+    SIMILAR,
+    SYNTHETIC_POOLS,
+    SYNTHETIC_TASKS,
+    Classify,
+    Detect,
+    Experiment,
+    Model,
+    Pool,
+    Segment,
+    require_one_of,
+)
 from sept.cost import KNOWN, is_plain
 from sept.data import locate
 from sept.data.patterns import MIXTURES, check_pool, check_target, classes, pool_items
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
-from sept.models.files import resolve
 
 PYRAMID = 5  # levels of the detector's, at most as many maps
 SEGMENTED = 2  # maps that a segmenter needs at least
@@ -72,7 +83,7 @@ def require_packages(e: Experiment, selection_only: bool = False) -> None:
 
 def _require_task(e: Experiment) -> None:
     t = e.task
-    if t.kind not in DRAWN:
+    if t.kind not in SYNTHETIC_TASKS:
         return
     assert t.domain is not None
     assert t.train_per_class is not None
@@ -86,7 +97,7 @@ def _require_task(e: Experiment) -> None:
 
 def _require_pool(e: Experiment) -> None:
     p, init = e.pool, e.init
-    if p.kind in DRAWN_POOLS:
+    if p.kind in SYNTHETIC_POOLS:
         assert p.images is not None
         assert p.side is not None
         check_pool(p.kind, p.images, p.side)
@@ -94,13 +105,13 @@ def _require_pool(e: Experiment) -> None:
     for key, name in (("init.source", init.source), ("pool.curated", p.curated if trains else None)):
         if name is not None:
             _require_source(key, name, p)
-    if init.source is not None and p.kind in DRAWN_POOLS:
+    if init.source is not None and p.kind in SYNTHETIC_POOLS:
         _require_share(e)
 
 
 def _require_source(key: str, name: str, pool: Pool) -> None:
     """Names of archives are looked at only where no other is meant; what is missing is told by who lists it."""
-    if pool.kind in DRAWN_POOLS:
+    if pool.kind in SYNTHETIC_POOLS:
         require_one_of(key, name, ["curated", "wild"] if MIXTURES[pool.kind].curated else ["wild"])
         return
     parts = pool.kept() if pool.kind == "union" else {pool.kind: pool}
@@ -171,7 +182,7 @@ def _try(group: str, role: str, model: Model, sides: list[int], **how: Any) -> N
 
 @cache  # a sweep asks for it with every cell
 def _tried(group: str, role: str, name: str, args: str, sides: tuple[int, ...], **how: Any) -> None:
-    from sept.models import trial
+    from sept.backbones import trial
 
     trial.attempt(group, role, Model(name, json.loads(args)), sides, **how)
 

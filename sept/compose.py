@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sept import paths
-from sept.config import BOXED, MASKED, RECIPES, SIMILAR, Experiment
+from sept.config import DETECTION_TASKS, RECIPES, SEGMENTATION_TASKS, SIMILAR, Experiment
 from sept.errors import ConfigError, StorageError
 from sept.ranges import check_ranges
 
@@ -90,15 +90,15 @@ def check(e: Experiment) -> None:
         raise ConfigError(
             f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
         )
-    if e.query.name == "instance" and e.task.kind not in BOXED:
+    if e.query.name == "instance" and e.task.kind not in DETECTION_TASKS:
         raise ConfigError(
-            f"query=instance needs annotated boxes, and task.kind={e.task.kind} has none: {', '.join(BOXED)}"
+            f"query=instance needs annotated boxes, and task.kind={e.task.kind} has none: {', '.join(DETECTION_TASKS)}"
         )
-    if e.logger.knn_every is not None and e.task.kind in (*BOXED, *MASKED):
+    if e.logger.knn_every is not None and e.task.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
         raise ConfigError(
             f"logger.knn_every={e.logger.knn_every} needs a task of classes, and task={e.task.name} has none"
         )
-    if e.task.kind in MASKED and e.task.images == 1:
+    if e.task.kind in SEGMENTATION_TASKS and e.task.images == 1:
         raise ConfigError(f"task.images=1: the batch norm of finetune={e.finetune.name} needs at least 2 images")
     training = {"pretrain.batch_size": e.pretrain.batch_size}
     if e.retriever.weights is None:

@@ -23,12 +23,12 @@ class Model:
 
 
 POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
-CLASSIFIED = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
+CLASSIFICATION_TASKS = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
 SIMILAR = ("sept", "union_topk", "classifier", "cluster")  # inits whose images are chosen by likeness to the task
-BOXED = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
-MASKED = ("voc_masks", "ade20k", "patterns_masks")  # tasks with a class for every pixel
-DRAWN_POOLS = ("patterns", "patterns_scenes", "patterns_wild")  # of the embedded world
-DRAWN = ("patterns", "patterns_boxes", "patterns_masks")  # its tasks
+DETECTION_TASKS = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
+SEGMENTATION_TASKS = ("voc_masks", "ade20k", "patterns_masks")  # tasks with a class for every pixel
+SYNTHETIC_POOLS = ("patterns", "patterns_scenes", "patterns_wild")  # of the embedded world
+SYNTHETIC_TASKS = ("patterns", "patterns_boxes", "patterns_masks")  # its tasks
 LEAST_DRAWN_SIDE = 24  # pixels that show a motif
 PUBLISHED = ("in1k_sup", "in1k_ssl")  # inits that start from a published checkpoint
 STAGES = (  # whose artefacts the store keeps; sept.pipeline has their versions
@@ -60,10 +60,10 @@ class Source:
 
 @dataclass
 class Pool:
-    """The unlabelled images that are searched. kind: one of DRAWN_POOLS, one of POOL_KINDS (on disk), or union."""
+    """The unlabelled images that are searched. kind: one of SYNTHETIC_POOLS, one of POOL_KINDS (on disk), or union."""
 
     name: str = ranges.text("")
-    kind: str = ranges.choice("folder", (*DRAWN_POOLS, "union", *POOL_KINDS))
+    kind: str = ranges.choice("folder", (*SYNTHETIC_POOLS, "union", *POOL_KINDS))
     path: str | None = ranges.text(None)  # of a folder or an archive; of several shards with braces and globs
     sources: dict[str, Any] = field(default_factory=dict)  # union: Source by name, in the order of their rows
     without: list[str] = ranges.several([], ranges.Text())  # union: sources to do without
@@ -83,7 +83,7 @@ class Pool:
                 self.sources[name] = Source(**source)
 
     def check(self) -> None:
-        if self.kind in DRAWN_POOLS:
+        if self.kind in SYNTHETIC_POOLS:
             _require("pool", self, ("images", "side"))
         elif self.kind == "union":
             self._check_union()
@@ -91,7 +91,7 @@ class Pool:
             _require("pool", self, ("path",))
 
     def check_unused(self) -> None:
-        if self.kind in DRAWN_POOLS:
+        if self.kind in SYNTHETIC_POOLS:
             require_unset(self, "pool", ("path", "sources", "without"), f"pool.kind={self.kind} draws its images")
         elif self.kind == "union":
             require_unset(self, "pool", ("path",), "the sources of pool.kind=union have paths of their own")
@@ -437,10 +437,12 @@ class Shot:
 
 @dataclass
 class Task:
-    """The labelled task. kind: one of DRAWN, or on disk one of CLASSIFIED, BOXED or MASKED."""
+    """The labelled task. kind: synthetic, or on disk with classes, boxes or masks."""
 
     name: str = ranges.text("")
-    kind: str = ranges.choice("imagefolder", dict.fromkeys((*DRAWN, *CLASSIFIED, *BOXED, *MASKED)))
+    kind: str = ranges.choice(
+        "imagefolder", dict.fromkeys((*SYNTHETIC_TASKS, *CLASSIFICATION_TASKS, *DETECTION_TASKS, *SEGMENTATION_TASKS))
+    )
     path: str | None = ranges.text(None)  # the data set's folder or the one that holds it; csv: the file
     domain: str | None = ranges.text(None)  # patterns
     train_per_class: int | None = ranges.whole(None, least=1)  # patterns
@@ -453,27 +455,27 @@ class Task:
         None, ("plantae", "insecta", "all13")
     )  # inat2017: plantae, insecta or all13, whose species are drawn from
     class_list: str | None = ranges.text(None)  # inat2017: a file of species instead of the draw, one a line
-    images: int | None = ranges.whole(None, least=1)  # BOXED and MASKED: training images that are drawn
+    images: int | None = ranges.whole(None, least=1)  # boxes and masks: training images that are drawn
     seed: int = ranges.seed()  # of the drawing, of the split or of the draw of classes
 
     def check(self) -> None:
-        if self.kind in DRAWN:
+        if self.kind in SYNTHETIC_TASKS:
             _require("task", self, ("domain", "train_per_class", "test_per_class", "side"))
         else:
             _require("task", self, ("path",))
         if self.kind == "inat2017" and self.class_list is None:
             _require("task", self, ("subset",))
-        if self.kind in (*BOXED, *MASKED):
+        if self.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
             _require("task", self, ("images",))
 
     def check_unused(self) -> None:
-        if self.kind in DRAWN:
+        if self.kind in SYNTHETIC_TASKS:
             require_unset(self, "task", ("path",), f"task.kind={self.kind} draws its images")
         else:
             require_unset(self, "task", ("domain",), f"task.kind={self.kind} lies on disk")
         if self.kind != "inat2017":
             require_unset(self, "task", ("subset", "class_list"), "species are drawn by task.kind=inat2017 alone")
-        if self.kind not in (*BOXED, *MASKED):
+        if self.kind not in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
             require_unset(self, "task", ("images",), "a task of classes takes shot=5shot, 10shot, half or full")
 
 

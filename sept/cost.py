@@ -186,7 +186,7 @@ def _mlp(tokens: int, dim: int) -> int:
 def _built(model: Model, side: int | None = None) -> Any:
     import torch
 
-    from sept.models.backbones import build
+    from sept.backbones.networks import build
 
     with torch.device("meta"):
         return build(model.name, model.args, side=side)

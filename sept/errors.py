@@ -52,7 +52,7 @@ class NonFiniteError(SeptError, ArithmeticError):
 class Interrupted(BaseException):
     """Stopped by a signal; what was done is saved and the same command goes on from there.
 
-    No Exception: what it stops must not take it for a failure of its own and go on (`sept.signals`).
+    No Exception: what it stops must not take it for a failure of its own and go on (`sept.runtime.signals`).
     """
 
     exit_code = 75

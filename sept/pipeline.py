@@ -16,8 +16,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sept import cost, oom
-from sept.config import BOXED, DRAWN, DRAWN_POOLS, EXACT, MASKED, RECIPES, STAGES, Experiment
+from sept import cost
+from sept.backbones.files import resolve
+from sept.config import (
+    DETECTION_TASKS,
+    EXACT,
+    RECIPES,
+    SEGMENTATION_TASKS,
+    STAGES,
+    SYNTHETIC_POOLS,
+    SYNTHETIC_TASKS,
+    Experiment,
+)
 from sept.data import locate, tasks
 from sept.data.about import about_source, about_task
 from sept.data.annotated import draw_images
@@ -27,9 +37,9 @@ from sept.data.read import OPTIONS, read
 from sept.data.segmentation import masks
 from sept.data.shots import draw
 from sept.errors import ConfigError, DataError
-from sept.machine import Machine
-from sept.models.files import resolve
 from sept.paper import published
+from sept.runtime import out_of_memory
+from sept.runtime.hardware import Runtime
 from sept.store import Artefact, Step
 from sept.store.disk import sha256
 
@@ -69,18 +79,24 @@ class Pipeline:
     def __init__(
         self,
         experiment: Experiment,
-        machine: Machine,
+        runtime: Runtime,
         absent: dict[str, str] | None = None,
         ready: Mapping[tuple[str, ...], Any] | None = None,
     ) -> None:
         """absent: of a plan, which goes on with published sizes where data or weights are not on this machine, and
         notes here what and why; without it they are refused. ready: ranked lists that `sweep.share_scans` found."""
-        self.e, self.machine, self.absent, self.ready = experiment, machine, absent, ready
+        self.e, self.runtime, self.absent, self.ready = experiment, runtime, absent, ready
 
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
         e = self.e
-        wanted = "detect" if e.task.kind in BOXED else "segment" if e.task.kind in MASKED else "classify"
+        wanted = (
+            "detect"
+            if e.task.kind in DETECTION_TASKS
+            else "segment"
+            if e.task.kind in SEGMENTATION_TASKS
+            else "classify"
+        )
         if not isinstance(e.finetune, RECIPES[wanted]):
             raise ConfigError(f"finetune={e.finetune.name} does not fit task={e.task.name}: finetune={wanted} does")
         return self.finetune("finetune" if wanted == "classify" else wanted)
@@ -102,7 +118,7 @@ class Pipeline:
                 "recipe": _without(asdict(e.finetune), "name"),
                 "model": asdict(e.pretrain.model),
                 "shot_seed": e.seed,
-                "precision": self.machine.precision,
+                "precision": self.runtime.precision,
             }
             | labelled,
             inputs={"task": task} | ({"backbone": weights} if weights else {}),
@@ -111,8 +127,8 @@ class Pipeline:
                 "images": images,
                 "flops": cost.finetune_flops(e.finetune, e.pretrain.model, classes, images),
             },
-            machine=self.machine,
-            place=self.task_place(),
+            runtime=self.runtime,
+            place=self.task_location(),
         )
 
     def initial_weights(self) -> Step | None:
@@ -141,7 +157,7 @@ class Pipeline:
                 "recipe": _without(asdict(recipe), "name", "store_side"),
                 "epochs": epochs,
                 "seed": e.seed,
-                "precision": self.machine.precision,
+                "precision": self.runtime.precision,
             }
             | self._compiled(),
             inputs={"subset": self.subset(selection, recipe.store_side)},
@@ -151,10 +167,10 @@ class Pipeline:
                 "flops": cost.moby_flops(recipe, epochs * (images // recipe.batch_size)),
             },
             aids={"task": self.task()} if e.logger.knn_every else {},
-            machine=self.machine,
+            runtime=self.runtime,
             knn={
                 "every": e.logger.knn_every,
-                "place": self.task_place(),
+                "place": self.task_location(),
                 "shot": asdict(e.shot),
                 "seed": e.seed,
             },
@@ -176,7 +192,7 @@ class Pipeline:
                 "images": selection.estimate["images"],
                 "bytes": selection.estimate["images"] * 3 * side**2 * SHAPE,
             },
-            places=self.pool_places(),
+            places=self.pool_locations(),
         )
 
     # Selection
@@ -197,12 +213,12 @@ class Pipeline:
             slug=f"{e.pool.name}-{e.init.name}-{e.task.name}-{budget}",
             estimate={"images": budget, "flops": cost.search_flops(int(rows), int(n), dim)},
             aids={"retriever": self.retriever()} | ({"compact": self.index()} if e.index.name == "int8" else {}),
-            machine=self.machine,
+            runtime=self.runtime,
             batch_size=e.retriever.batch_size,
-            places=self.pool_places(),
+            places=self.pool_locations(),
             max_unreadable=self.e.pool.max_unreadable,
             uri=e.index.uri,
-            task_place=self.task_place(),
+            task_location=self.task_location(),
             ready=self.ready,
         )
 
@@ -216,23 +232,23 @@ class Pipeline:
             inputs=self._numbered("pool", self.pools()),
             slug=f"{self.e.pool.name}-random-{budget}",
             estimate={"images": budget},
-            machine=self.machine,
-            places=self.pool_places(),
+            runtime=self.runtime,
+            places=self.pool_locations(),
             max_unreadable=self.e.pool.max_unreadable,
         )
 
     def curated(self) -> Step:
         """The images the retriever is trained on: one source of the pool, or all of it."""
         pools, source, kind = self.pools(), self.e.pool.curated, self.e.pool.kind
-        share = MIXTURES[kind].curated if kind in DRAWN_POOLS and source else 1  # otherwise the pool bounds it
+        share = MIXTURES[kind].curated if kind in SYNTHETIC_POOLS and source else 1  # otherwise the pool bounds it
         return self._step(
             "selection",
             spec={"method": "source", "source": source},
             inputs=self._numbered("pool", pools),
             slug=f"{self.e.pool.name}-{source or 'whole'}",
             estimate={"images": int(share * sum(each.estimate["images"] for each in pools))},
-            machine=self.machine,
-            places=self.pool_places(),
+            runtime=self.runtime,
+            places=self.pool_locations(),
             max_unreadable=self.e.pool.max_unreadable,
         )
 
@@ -240,13 +256,13 @@ class Pipeline:
 
     def features(self) -> list[Step]:
         """The pool, embedded: one vector a row. Each source by itself, so that a pool can grow."""
-        return [self._features(pool, place) for pool, place in zip(self.pools(), self.pool_places(), strict=True)]
+        return [self._features(pool, place) for pool, place in zip(self.pools(), self.pool_locations(), strict=True)]
 
     def _features(self, pool: Step, place: dict[str, Any]) -> Step:
         r = self.e.retriever
         return self._step(
             "features",
-            spec={"preprocess": asdict(r.preprocess), "precision": self.machine.precision},
+            spec={"preprocess": asdict(r.preprocess), "precision": self.runtime.precision},
             inputs={"retriever": self.retriever(), "pool": pool},  # a file that is wrong is told before a scan
             slug=f"{pool.slug}-{r.name}",
             estimate={
@@ -254,7 +270,7 @@ class Pipeline:
                 "flops": pool.estimate["images"] * cost.forward_flops(r.model, r.preprocess.crop),
                 "bytes": pool.estimate["images"] * 2 * 2 * cost.width(r.model),
             },
-            machine=self.machine,
+            runtime=self.runtime,
             place=place,
             batch_size=r.batch_size,
             max_unreadable=self.e.pool.max_unreadable,
@@ -271,7 +287,7 @@ class Pipeline:
             inputs=self._numbered("features", features),
             slug=f"{e.pool.name}-{e.retriever.name}-{e.index.name}",
             estimate={"images": sum(each.estimate["images"] for each in features)},
-            machine=self.machine,
+            runtime=self.runtime,
             uri=e.index.uri,
         )
 
@@ -283,20 +299,20 @@ class Pipeline:
             "queries",
             spec={
                 "preprocess": asdict(e.retriever.preprocess),
-                "precision": self.machine.precision,
+                "precision": self.runtime.precision,
                 "query": e.query.name,
                 "shot": asdict(e.shot),
                 "shot_seed": e.seed,
             }
-            | ({"images": e.task.images} if e.task.kind in (*BOXED, *MASKED) else {}),
+            | ({"images": e.task.images} if e.task.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS) else {}),
             inputs={"retriever": self.retriever(), "task": task},
             slug=f"{e.task.name}-{e.retriever.name}-seed{e.seed}",
             estimate={
                 "images": images,
                 "flops": images * cost.forward_flops(e.retriever.model, e.retriever.preprocess.crop),
             },
-            machine=self.machine,
-            place=self.task_place(),
+            runtime=self.runtime,
+            place=self.task_location(),
             batch_size=e.retriever.batch_size,
         )
 
@@ -314,24 +330,24 @@ class Pipeline:
                 "recipe": asdict(r.train),
                 "model": asdict(r.model),
                 "seed": r.seed,
-                "precision": self.machine.precision,
+                "precision": self.runtime.precision,
             }
             | self._compiled(),
             inputs={"subset": self.subset(curated, r.preprocess.resize)},
             slug=r.name,
             estimate={"images": images * r.train.epochs, "flops": cost.ibot_flops(r.train, r.model, steps)},
-            machine=self.machine,
+            runtime=self.runtime,
         )
 
     # Data
 
     def pools(self) -> list[Step]:
         """The tables of the pool's images, one a source; for `patterns`, the images too."""
-        return [self._pool(place) for place in self.pool_places()]
+        return [self._pool(place) for place in self.pool_locations()]
 
     def _pool(self, place: dict[str, Any]) -> Step:
         p = self.e.pool
-        if place["kind"] in DRAWN_POOLS:
+        if place["kind"] in SYNTHETIC_POOLS:
             spec: dict[str, Any] = {"kind": p.kind, "images": p.images, "side": p.side, "seed": p.seed}
             images = p.images or 0
             about = f"{images:,} images of {p.side} px, drawn"
@@ -349,14 +365,14 @@ class Pipeline:
             slug=slug,
             estimate={"images": images},
             about=about and f"pool {slug}: {about}",
-            machine=self.machine,
+            runtime=self.runtime,
             place=place,
         )
 
     def task(self) -> Step:
         """The labelled images: classes, training and test examples; for `patterns`, the images too."""
-        t, place = self.e.task, self.task_place()
-        if t.kind in DRAWN:
+        t, place = self.e.task, self.task_location()
+        if t.kind in SYNTHETIC_TASKS:
             assert t.domain is not None
             assert t.train_per_class is not None
             names = ("domain", "train_per_class", "test_per_class", "side", "seed")
@@ -373,7 +389,7 @@ class Pipeline:
             slug=t.name,
             estimate=estimate,
             about=about and f"task {t.name}: {about}",
-            machine=self.machine,
+            runtime=self.runtime,
             place=place,
         )
 
@@ -402,15 +418,15 @@ class Pipeline:
     @property
     def _task_listing(self) -> tasks.Task | boxes.DetectionTask | masks.SegmentationTask:
         """Classes and examples of a task on disk."""
-        return read(**self.task_place())
+        return read(**self.task_location())
 
-    def task_place(self) -> dict[str, Any]:
+    def task_location(self) -> dict[str, Any]:
         """Where the task's images lie and how they are read; its content is in the key, not this."""
         t = self.e.task
         options = tuple((name, getattr(t, name)) for name in OPTIONS.get(t.kind, ()))
         return {"kind": t.kind, "path": t.path, "options": options}
 
-    def pool_places(self) -> list[dict[str, Any]]:
+    def pool_locations(self) -> list[dict[str, Any]]:
         """Where the images of each source lie, in the order of their rows; never part of a key."""
         p = self.e.pool
         sources = p.kept() if p.kind == "union" else {p.kind: p}
@@ -431,7 +447,7 @@ class Pipeline:
     def _shots(self, task: Step) -> int:
         """Training images that are used; a class with too few is refused here, before any work."""
         e, shot = self.e, self.e.shot
-        if e.task.kind in DRAWN or "listing" not in task.spec:
+        if e.task.kind in SYNTHETIC_TASKS or "listing" not in task.spec:
             return self._expected_shots(task)
         listed = self._task_listing
         if isinstance(listed, tasks.Task):
@@ -450,7 +466,7 @@ class Pipeline:
 
     def _compiled(self) -> dict[str, bool]:
         """What a compiled network has in its spec: it rounds differently."""
-        return {"compiled": True} if self.machine.compile else {}
+        return {"compiled": True} if self.runtime.compile else {}
 
     def _weights_step(
         self, stage: str, option: str, weights: str, model: dict, slug: str, branch: str = "teacher"
@@ -477,10 +493,10 @@ class Pipeline:
         def build(folder: Path, artefacts: Mapping[str, Artefact]) -> Mapping[str, Any]:
             stages = import_module(f"sept.stages.{stage}")
             try:
-                with oom.translated(stage, oom.remedy(stage, self.e)):
+                with out_of_memory.translated(stage, out_of_memory.remedy(stage, self.e)):
                     return stages.build(folder, artefacts, spec, **given)
             finally:
-                self.machine.release()
+                self.runtime.release()
 
         return Step(
             stage,

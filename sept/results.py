@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sept.config import BOXED, MASKED, SIMILAR, Experiment
+from sept.config import DETECTION_TASKS, SEGMENTATION_TASKS, SIMILAR, Experiment
 from sept.store import Artefact, Step, Store
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
@@ -42,7 +42,7 @@ def family(init: str) -> str:
 
 def _shot(e: Experiment) -> int | str:
     """Labelled images: a number a class, a share of each class (`50%`), `full`, or images in all (`n1000`)."""
-    if e.task.kind in (*BOXED, *MASKED):
+    if e.task.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
         return f"n{e.task.images}"
     if e.shot.share is not None:
         return f"{100 * e.shot.share:g}%"

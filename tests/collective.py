@@ -6,17 +6,17 @@ import signal
 import torch
 import torch.distributed as dist
 
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
 
 STEPS, AT = 10, 5
 
 
-def alone(how: str, machine: Machine) -> None:
+def alone(how: str, runtime: Runtime) -> None:
     """The second process fails before a sum of all that the first waits in. how: bug, memory or kill."""
-    dist.init_process_group("gloo", rank=machine.rank, world_size=machine.devices)
+    dist.init_process_group("gloo", rank=runtime.rank, world_size=runtime.devices)
     numbers = torch.ones(1000)
     for step in range(STEPS):
-        if machine.rank == 1 and step == AT:
+        if runtime.rank == 1 and step == AT:
             _fail(how)
         dist.all_reduce(numbers)
 

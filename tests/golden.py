@@ -27,8 +27,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from sept.compose import experiment
-from sept.machine import resolve
 from sept.pipeline import Pipeline
+from sept.runtime.hardware import resolve
 from sept.store import Artefact, Step, Store
 
 GOLDEN = Path(__file__).with_name("golden.json")

@@ -3,19 +3,19 @@
 import csv
 from pathlib import Path
 
-from sept.fit import fit
 from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, finetune, ibot, images, labelled, moby, subset
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
+from sept.training.loop import train
 
 __all__ = ["MACHINE", "SIDE", "SWIN", "VIT", "Labelled", "cropped", "curve", "finetune", "ibot", "images", "labelled"]
 __all__ += ["moby", "recorded", "run", "subset"]
 
-MACHINE = Machine(threads=1)
+MACHINE = Runtime(threads=1)
 
 
-def run(learner, batches, folder: Path, machine: Machine = MACHINE):
+def run(learner, batches, folder: Path, runtime: Runtime = MACHINE):
     """Train to the last step."""
-    fit(learner, batches, folder, machine, what="test")
+    train(learner, batches, folder, runtime, what="test")
     return learner
 
 

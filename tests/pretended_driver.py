@@ -1,4 +1,4 @@
-"""A tiny libcuda, compiled here: it answers what sept.driver asks, from variables of the environment."""
+"""A tiny libcuda, compiled here: it answers what sept.runtime.driver asks, from variables of the environment."""
 
 import shutil
 import subprocess

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sept import engines
 from sept.errors import SeptError
-from sept.machine import Machine
+from sept.runtime import engines
+from sept.runtime.hardware import Runtime
 
 SHARDS, ROWS_PER_SHARD, DIM = 120, 3, 16
 PAUSE_S = 0.01  # of the work on a shard, so that kills meet it
-TWO = Machine(threads=2, devices=2)
+TWO = Runtime(threads=2, devices=2)
 
 
 def vectors(first: int, last: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def dying(folder: Path, shards: dict[int, int], device: str):
     return dies
 
 
-def stillborn(device: str):
+def failed_starts(device: str):
     os._exit(3)
 
 

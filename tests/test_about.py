@@ -8,11 +8,11 @@ from test_pipeline import experiment
 from test_tasks import make_classes
 
 from benchmarks import plan_own_images
+from sept.app.plan import plan
 from sept.config import Experiment
 from sept.errors import DataError
-from sept.machine import resolve
 from sept.pipeline import Pipeline
-from sept.plan import plan
+from sept.runtime.hardware import resolve
 
 
 def own(folder: Path, *overrides: str) -> Experiment:

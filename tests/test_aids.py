@@ -7,8 +7,8 @@ import pytest
 from conftest import TINY, Tiny
 
 from sept.compose import experiment
-from sept.machine import resolve
 from sept.pipeline import Pipeline
+from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 
 READ = {"pretrain": ["backbone/model.safetensors", "backbone/config.json"], "selection": ["selection.parquet"]}

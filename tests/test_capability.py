@@ -7,12 +7,12 @@ import pytest
 from conftest import TINY
 
 from sept import capability
+from sept.backbones import trial
 from sept.compose import check_hydra, experiment
 from sept.config import Model
 from sept.cost import KNOWN
 from sept.errors import ConfigError, StorageError
 from sept.gpu.micro import SWIN, VIT
-from sept.models import trial
 
 VITS, SWINS = VIT.name, SWIN.name
 HOW = {

@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sept.backbones.files import resolve
+from sept.backbones.formats import read_state
+from sept.backbones.networks import build
+from sept.backbones.weights import load_backbone
+from sept.backbones.wrappers import INNER, PLAIN, TEACHER
 from sept.compose import CONF, load, register
 from sept.errors import ConfigError
-from sept.machine import resolve as machine_of
-from sept.models.backbones import build
-from sept.models.files import resolve
-from sept.models.formats import read_state
-from sept.models.weights import load_backbone
-from sept.models.wrappers import INNER, PLAIN, TEACHER
 from sept.pipeline import Pipeline
+from sept.runtime.hardware import resolve as machine_of
 from sept.store import Store
 
 OWN = build(VIT.name, VIT.args).state_dict()

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd.graph import saved_tensors_hooks
 
+from sept.backbones.networks import build
 from sept.errors import ConfigError
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
-from sept.models.backbones import build
-from sept.models.chunks import Chunk, fitting, in_chunks, kept_bytes
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.runtime.hardware import Runtime
+from sept.training.chunks import Chunk, fitting, in_chunks, kept_bytes
 
 STEPS, BATCH = 3, 8
 
@@ -66,7 +66,7 @@ def test_the_setting_reaches_the_encoder(tmp_path):
     sizes, learner = [], moby()
     packed = micro.subset(tmp_path / "images", 24)
     learner.online["encoder"].register_forward_pre_hook(lambda module, images: sizes.append(len(images[0])))
-    micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path, Machine(threads=1, chunk=3))
+    micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path, Runtime(threads=1, chunk=3))
     assert max(sizes) <= 2 * 3
     assert sum(sizes) == STEPS * (2 * BATCH + 2 * (BATCH - 3))  # all but the last chunk twice
 

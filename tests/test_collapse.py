@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sept.learners.collapse import NEIGHBOURS, TEMPERATURE, effective_rank, feature_std, knn_accuracy
+from sept.methods.health import NEIGHBOURS, TEMPERATURE, effective_rank, feature_std, knn_accuracy
 
 
 def random(*shape, seed=0):

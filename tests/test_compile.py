@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow  # a compiler of C++ at work
 def trained(make, folder, chunk, compiled):
     packed = micro.subset(folder / "images", 24)
     learner = make()
-    machine = replace(micro.MACHINE, compile=compiled, chunk=chunk)
-    micro.run(learner, micro.cropped(learner, packed, BATCH), folder / f"{chunk}-{compiled}", machine)
+    runtime = replace(micro.MACHINE, compile=compiled, chunk=chunk)
+    micro.run(learner, micro.cropped(learner, packed, BATCH), folder / f"{chunk}-{compiled}", runtime)
     return learner.state_dict()
 
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from sept.app.plan import plan
 from sept.compose import CONF, check_overrides, expand, known_names, load, register, usage
 from sept.config import Experiment
 from sept.errors import ConfigError
-from sept.plan import plan
 
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 NAMED = {"experiment", "table"}

@@ -9,12 +9,12 @@ from micro import SWIN, VIT, cropped, finetune, ibot, labelled, moby, run, subse
 from torch.utils.flop_counter import FlopCounterMode
 
 from sept import cost
+from sept.backbones.networks import build
 from sept.config import Compute, Model, Pretrain
 from sept.errors import ConfigError
-from sept.learners.classifier import Classifier
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.models.backbones import build
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.transfer.classify import Classifier
 
 SWIN_TINY, VIT_SMALL = Model("swin_tiny_patch4_window7_224"), Model("vit_small_patch16_224")
 

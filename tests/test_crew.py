@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 from sept.data import crew
 from sept.data.loading import loader
 from sept.errors import WorkerLost
-from sept.lifeline import STATE, Program, stat_field
+from sept.runtime.lifeline import STATE, Program, stat_field
 
-PARENT, SESSION = 1, 3  # fields as in sept.lifeline
+PARENT, SESSION = 1, 3  # fields as in sept.runtime.lifeline
 KILLS, LONGEST_S = 100, 15.0
 GONE_S = 10.0  # after which nothing of a killed program may be left
 
@@ -146,7 +146,7 @@ def test_a_killed_program_leaves_no_process_behind_even_where_workers_are_stoppe
 
 
 def test_a_process_that_was_tied_to_a_program_of_the_past_ends():
-    code = f"from sept.lifeline import Program; Program({os.getpid()}, 'long ago').tie(); print('here')"
+    code = f"from sept.runtime.lifeline import Program; Program({os.getpid()}, 'long ago').tie(); print('here')"
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -175,7 +175,7 @@ def test_a_hundred_kills_of_a_run_with_workers_leave_no_process_behind(tmp_path)
 
 
 def test_a_process_of_a_launcher_ends_with_the_program_that_started_it():
-    tied = "import os, sys, time; from sept.lifeline import tie_to_parent; tie_to_parent(int(sys.argv[1])); "
+    tied = "import os, sys, time; from sept.runtime.lifeline import tie_to_parent; tie_to_parent(int(sys.argv[1])); "
     tied += "print(os.getpid(), flush=True); time.sleep(60)"
     start = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {tied!r}, str(os.getpid())])"
     with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True) as program:

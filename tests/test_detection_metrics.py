@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.data.rng import numpy_rng
-from sept.learners.detection_metrics import ABSENT, DetectionMetrics, headline, voc_precisions
+from sept.transfer.detection_metrics import ABSENT, DetectionMetrics, headline, voc_precisions
 
 CLASSES = 4
 

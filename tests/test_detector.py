@@ -13,6 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from sept.backbones.networks import build
+from sept.backbones.swin import build_trunk
+from sept.backbones.weights import save_backbone
 from sept.config import Detect, Model
 from sept.data.detection.boxes import Boxed
 from sept.data.detection.targets import DetectionImages, FlippedImages, as_lists, mirrored
@@ -20,14 +23,11 @@ from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader
 from sept.data.rng import generator, numpy_rng
 from sept.errors import ConfigError
-from sept.fit import Checkpoint, fit
-from sept.learners.detector import Detector, stepped
-from sept.models.backbones import build
-from sept.models.detector import build_detector
-from sept.models.swin_trunk import build_trunk
-from sept.models.weights import save_backbone
 from sept.store import CHECKPOINTS
-from sept.watch import Accuracy
+from sept.training.callbacks import TestEvery
+from sept.training.loop import Checkpoint, train
+from sept.transfer.detect import Detector, stepped
+from sept.transfer.faster_rcnn import build_detector
 
 SWIN_T = "swin_tiny_patch4_window7_224"
 SHIFTED = SWIN.args | {"depths": [2, 2]}
@@ -304,7 +304,7 @@ def test_eight_images_are_learnt_and_their_boxes_found_again(tmp_path):
     spec = recipe(epochs=60, batch_size=8, milestones=[45], warmup_steps=5)
     tests = loader(DetectionImages(images, training=False), in_order(8, 3), 0, as_lists)
     detector = learner(images, spec)
-    fit(detector, batches(images, 8), tmp_path, MACHINE, what="test", watchers=[Accuracy(tests, 60)])
+    train(detector, batches(images, 8), tmp_path, MACHINE, what="test", watchers=[TestEvery(tests, 60)])
     assert detector.ap50 > 95
     assert detector.voc_ap50 > 95
     assert 0 < detector.ap <= detector.ap50

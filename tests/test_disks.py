@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sept import command
+from sept.app import command
 from sept.errors import ConfigError, StorageError
 from sept.store import Artefact, Step, Store
 from sept.store.disk import refusal, refusals

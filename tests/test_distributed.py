@@ -13,17 +13,17 @@ import micro
 import pytest
 import torch
 
-from sept import distributed
 from sept.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory, ProcessError
-from sept.fit import Checkpoint
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.runtime.hardware import Runtime
 from sept.stages.selfsupervised import ViewTraining
 from sept.store import CHECKPOINTS
+from sept.training import distributed
+from sept.training.loop import Checkpoint
 
 IMAGES, BATCH, STEPS = 24, 8, 6
-ONE, TWO = Machine(threads=1, checkpoint_every_s=0), Machine(threads=2, devices=2, checkpoint_every_s=0)
+ONE, TWO = Runtime(threads=1, checkpoint_every_s=0), Runtime(threads=2, devices=2, checkpoint_every_s=0)
 SMALL_RATE = 1e-4  # float32 sums differ in their last digits, which AdamW's first steps blow up to the rate
 
 
@@ -73,7 +73,7 @@ def trained(tmp_path_factory):
     done = {}
     for name, make in (("moby", moby()), ("ibot", ibot())):
         folder = tmp_path_factory.mktemp(name)
-        ends = [training(make, folder / places).run(machine).state_dict() for places, machine in MACHINES]
+        ends = [training(make, folder / places).run(runtime).state_dict() for places, runtime in MACHINES]
         done[name] = (folder, *ends)
     return done
 
@@ -92,20 +92,20 @@ def test_two_processes_equal_one(name, trained):
     assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=2e-3)] == []
 
 
-def fail_on_second(machine: Machine) -> None:
-    if machine.rank == 1:
+def fail_on_second(runtime: Runtime) -> None:
+    if runtime.rank == 1:
         raise NonFiniteError("the second one failed")
     time.sleep(600)
 
 
-def die_on_second(machine: Machine) -> None:
-    if machine.rank == 1:
+def die_on_second(runtime: Runtime) -> None:
+    if runtime.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
 
 
-def interrupt_parent(machine: Machine) -> None:
-    if machine.rank == 1:
+def interrupt_parent(runtime: Runtime) -> None:
+    if runtime.rank == 1:
         os.kill(os.getppid(), signal.SIGUSR1)
     time.sleep(600)
 

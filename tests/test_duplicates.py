@@ -13,9 +13,9 @@ from sept.data.images import decode
 from sept.data.patterns import classes, draw
 from sept.errors import ConfigError
 from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
+from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, global_hash, thumbnails, window_hashes
 from sept.retrieval.index import Ranked
-from sept.retrieval.leaks import ClosedUp, find_leaks, without
-from sept.retrieval.prints import CARD, Cards, area_means, cards, whole, windowed
+from sept.retrieval.leaks import FilteredLists, find_leaks, without
 from sept.retrieval.select import select
 
 SIDE, TESTS, CLEAN = 32, 128, 1000
@@ -51,25 +51,25 @@ def world() -> tuple[list[np.ndarray], list[np.ndarray]]:
 @pytest.mark.parametrize("kind", COPIES)
 def test_planted_copies_are_found(world: tuple[list, list], kind: str) -> None:
     tests, _ = world
-    pairs = copies(cards(COPIES[kind](image) for image in tests), cards(tests)).nearest()
+    pairs = copies(thumbnails(COPIES[kind](image) for image in tests), thumbnails(tests)).nearest()
     assert len(pairs) >= 0.95 * TESTS
     assert (pairs.candidate == pairs.reference).mean() > 0.95
 
 
 def test_clean_images_of_the_same_classes_are_left_alone(world: tuple[list, list]) -> None:
     tests, clean = world
-    assert len(copies(cards(clean), cards(tests)).nearest()) <= 0.001 * CLEAN
+    assert len(copies(thumbnails(clean), thumbnails(tests)).nearest()) <= 0.001 * CLEAN
 
 
 def test_copies_are_found_whatever_the_sizes_of_the_products(
     world: tuple[list, list], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tests, clean = world
-    candidates = cards([*(COPIES["cropped"](image) for image in tests), *clean[:300]])
-    expected = copies(candidates, cards(tests))
+    candidates = thumbnails([*(COPIES["cropped"](image) for image in tests), *clean[:300]])
+    expected = copies(candidates, thumbnails(tests))
     for name, value in (("CANDIDATES", 7), ("REFERENCES", 13), ("PAIRS", 5)):
         monkeypatch.setattr(f"sept.retrieval.duplicates.{name}", value)
-    found = copies(candidates, cards(tests))
+    found = copies(candidates, thumbnails(tests))
     assert found.candidate.tolist() == expected.candidate.tolist()
     assert found.reference.tolist() == expected.reference.tolist()
     np.testing.assert_allclose(found.distance, expected.distance, atol=1e-6)
@@ -78,25 +78,25 @@ def test_copies_are_found_whatever_the_sizes_of_the_products(
 def test_another_exposure_or_colour_is_another_image(world: tuple[list, list]) -> None:
     tests, _ = world
     for gain in (0.8, (1.0, 0.9, 0.5)):
-        changed = cards((image * np.array(gain)).astype(np.uint8) for image in tests)
-        assert len(copies(changed, cards(tests)).nearest()) < 0.05 * TESTS
+        changed = thumbnails((image * np.array(gain)).astype(np.uint8) for image in tests)
+        assert len(copies(changed, thumbnails(tests)).nearest()) < 0.05 * TESTS
 
 
 def test_flat_images_are_copies_of_none() -> None:
-    flat = cards(np.full((40, 60, 3), level, np.uint8) for level in (0, 127, 128, 255))
+    flat = thumbnails(np.full((40, 60, 3), level, np.uint8) for level in (0, 127, 128, 255))
     assert not len(copies(flat, flat))
 
 
 def test_nothing_is_compared_with_nothing(world: tuple[list, list]) -> None:
-    some = cards(world[0][:3])
-    assert not len(copies(cards([]), some))
-    assert not len(copies(some, cards([])))
-    assert groups(copies_within(cards([])), 0).tolist() == []
+    some = thumbnails(world[0][:3])
+    assert not len(copies(thumbnails([]), some))
+    assert not len(copies(some, thumbnails([])))
+    assert groups(copies_within(thumbnails([])), 0).tolist() == []
 
 
 def test_copies_within_a_set_are_paired_once_and_grouped(world: tuple[list, list]) -> None:
     a, b, c = world[0][:3]
-    found = copies_within(cards([a, jpeg(b, 50), c, jpeg(a[:, ::-1], 50), b, jpeg(a, 40)]))
+    found = copies_within(thumbnails([a, jpeg(b, 50), c, jpeg(a[:, ::-1], 50), b, jpeg(a, 40)]))
     assert list(zip(found.candidate.tolist(), found.reference.tolist(), strict=True)) == sorted(
         zip(found.candidate.tolist(), found.reference.tolist(), strict=True), key=lambda pair: pair[0]
     )
@@ -126,19 +126,19 @@ def test_area_means_weigh_every_pixel_by_its_share(length: int, cells: int) -> N
 def test_the_first_window_is_the_whole_image_and_the_others_its_crops(world: tuple[list, list]) -> None:
     rng = np.random.default_rng(0)
     smooth = np.asarray(Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)).resize((400, 400), 2))
-    some = cards([smooth])
-    all_windows = windowed(some)
-    assert all_windows.unit[0, 0].tolist() == whole(some).unit[0].tolist()
-    corner = whole(cards([smooth[24:, 24:]]))  # the last window, 0.94 at the lower right
+    some = thumbnails([smooth])
+    all_windows = window_hashes(some)
+    assert all_windows.unit[0, 0].tolist() == global_hash(some).unit[0].tolist()
+    corner = global_hash(thumbnails([smooth[24:, 24:]]))  # the last window, 0.94 at the lower right
     assert corner.unit[0] @ all_windows.unit[0, -1] > 0.999
     assert corner.unit[0] @ all_windows.unit[0, -1] > max(corner.unit[0] @ all_windows.unit[0, :-1].T)
-    assert some.grey.shape == (1, CARD, CARD)
+    assert some.grey.shape == (1, THUMBNAIL, THUMBNAIL)
 
 
 def test_cards_of_narrow_and_tiny_images_exist() -> None:
-    odd = cards([np.zeros((1, 1, 3), np.uint8), np.full((3, 150, 3), 9, np.uint8)])
-    assert isinstance(odd, Cards)
-    assert odd.grey[1].tolist() == np.full((CARD, CARD), 9).tolist()
+    odd = thumbnails([np.zeros((1, 1, 3), np.uint8), np.full((3, 150, 3), 9, np.uint8)])
+    assert isinstance(odd, Thumbnails)
+    assert odd.grey[1].tolist() == np.full((THUMBNAIL, THUMBNAIL), 9).tolist()
 
 
 def top_of(lists: Ranked) -> Callable[[int], Ranked]:
@@ -163,7 +163,7 @@ def test_a_selection_without_leaks_is_that_of_a_clean_pool(pool: tuple[Ranked, s
     queries, rows = lists.rows.shape
     clean = without(lists, np.array(sorted(leaks), dtype=np.int64))
     expected = select(top_of(clean), queries, budget, rows - len(leaks))
-    closed = ClosedUp(top_of(lists), rows)
+    closed = FilteredLists(top_of(lists), rows)
     asked: list[int] = []
 
     def choose(removed: np.ndarray) -> np.ndarray:
@@ -190,7 +190,7 @@ def test_one_search_serves_a_few_leaks() -> None:
         depths.append(depth)
         return Ranked(lists[:, :depth], np.zeros((10, depth)))
 
-    closed = ClosedUp(search, 1000)
+    closed = FilteredLists(search, 1000)
 
     def choose(removed: np.ndarray) -> np.ndarray:
         closed.removed = removed
@@ -204,7 +204,7 @@ def test_one_search_serves_a_few_leaks() -> None:
 
 def test_a_pool_of_leaks_cannot_meet_the_budget() -> None:
     lists = Ranked(np.arange(6)[None], np.zeros((1, 6)))
-    closed = ClosedUp(top_of(lists), 6)
+    closed = FilteredLists(top_of(lists), 6)
 
     def choose(removed: np.ndarray) -> np.ndarray:
         closed.removed = removed

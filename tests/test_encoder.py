@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sept.backbones.networks import build, tokens
+from sept.backbones.weights import save_backbone
 from sept.config import Preprocess
 from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
-from sept.models.backbones import build, tokens
-from sept.models.weights import save_backbone
-from sept.retrieval.encoder import Encoder
-from sept.stages.similar import _require_same_encoder
+from sept.retrievers.encoder import Encoder
+from sept.stages.task_selection import _require_same_encoder
 
 IMAGES, BATCH = 10, 4
 
@@ -72,7 +72,7 @@ def test_bfloat16_is_the_networks_and_means_and_lengths_are_float32(retriever):
 
 def test_the_machine_does_not_decide_what_vectors_are_made_of(retriever):
     made = encoder(retriever)
-    made.machine = micro.MACHINE.__class__(threads=1, precision="bf16-mixed")
+    made.runtime = micro.MACHINE.__class__(threads=1, precision="bf16-mixed")
     assert np.array_equal(vectors(made), expected(made, mixed=False))
 
 

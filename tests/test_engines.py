@@ -20,6 +20,7 @@ from sharded import (
     TWO,
     dying,
     embedder,
+    failed_starts,
     failing,
     files,
     leaving,
@@ -27,16 +28,15 @@ from sharded import (
     missing,
     once_started,
     refusing,
-    stillborn,
 )
 
-from sept import engines
-from sept.engines.dispatch import TRIES, Report, dispatch
 from sept.errors import ConfigError, DataError, Interrupted, NonFiniteError
-from sept.machine import Machine
-from sept.signals import Flag
+from sept.runtime import engines
+from sept.runtime.engines.dispatch import TRIES, Report, dispatch
+from sept.runtime.hardware import Runtime
+from sept.runtime.signals import Flag
 
-ONE = Machine(threads=2)
+ONE = Runtime(threads=2)
 PROGRAM = "import sys, sharded; sharded.program(sys.argv[1])"
 
 
@@ -82,15 +82,15 @@ def test_nothing_missing_starts_nothing(tmp_path):
 
 
 def test_workers_share_the_cores():
-    assert engines.share(Machine(accelerator="cuda", devices=2, threads=9), "cuda:1") == Machine("cuda:1", threads=4)
+    assert engines.share(Runtime(accelerator="cuda", devices=2, threads=9), "cuda:1") == Runtime("cuda:1", threads=4)
     assert engines.share(TWO, "cpu").threads == 1
 
 
-@pytest.mark.parametrize("machine", [ONE, TWO], ids=["one", "two"])
+@pytest.mark.parametrize("runtime", [ONE, TWO], ids=["one", "two"])
 @pytest.mark.parametrize("make", [failing, refusing])
-def test_what_a_shard_or_a_start_raises_ends_all_and_is_raised(make, machine, tmp_path):
+def test_what_a_shard_or_a_start_raises_ends_all_and_is_raised(make, runtime, tmp_path):
     with pytest.raises(NonFiniteError, match="row 7 is not finite"):
-        engines.run("local", partial(make, NonFiniteError("row 7 is not finite")), range(9), machine, tmp_path)
+        engines.run("local", partial(make, NonFiniteError("row 7 is not finite")), range(9), runtime, tmp_path)
     assert children(os.getpid()) == []
 
 
@@ -126,21 +126,21 @@ def test_a_shard_that_kills_every_worker_is_named_when_all_others_are_done(tmp_p
 
 def test_workers_that_cannot_start_are_not_started_for_ever(tmp_path):
     with pytest.raises(ConfigError, match=f"{TRIES * 2} workers in a row died while starting, the last by exit code 3"):
-        engines.run("local", stillborn, range(9), TWO, tmp_path)
+        engines.run("local", failed_starts, range(9), TWO, tmp_path)
 
 
-@pytest.mark.parametrize("machine", [ONE, TWO], ids=["one", "two"])
-def test_a_signal_ends_all_and_the_same_call_goes_on(machine, tmp_path, expected):
+@pytest.mark.parametrize("runtime", [ONE, TWO], ids=["one", "two"])
+def test_a_signal_ends_all_and_the_same_call_goes_on(runtime, tmp_path, expected):
     def signal_once(shard: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        engines.run("local", partial(embedder, tmp_path), range(SHARDS), machine, tmp_path, signal_once)
+        engines.run("local", partial(embedder, tmp_path), range(SHARDS), runtime, tmp_path, signal_once)
     assert signal.getsignal(signal.SIGTERM) is before
     assert children(os.getpid()) == []
     assert len(missing(tmp_path)) >= SHARDS - 3
-    engines.run("local", partial(embedder, tmp_path), missing(tmp_path), machine, tmp_path)
+    engines.run("local", partial(embedder, tmp_path), missing(tmp_path), runtime, tmp_path)
     assert files(tmp_path) == expected
 
 
@@ -236,7 +236,7 @@ class DrawnCrew:
     reporting: set[int] = field(default_factory=set)
     done: list[int] = field(default_factory=list)
 
-    def hire(self, place: int) -> None:
+    def spawn(self, place: int) -> None:
         assert place not in self.alive
         assert 0 <= place < self.size
         self.alive[place] = None

@@ -19,17 +19,17 @@ from torch.utils.data import Dataset
 
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.subset import Subset
-from sept.data.views import CroppedSubset
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
-from sept.fit import Checkpoint, fit
-from sept.learners.base import Learner
-from sept.learners.classifier import Classifier
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
-from sept.signals import raising
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.methods.views import CroppedSubset
+from sept.runtime.hardware import Runtime
+from sept.runtime.signals import raising
 from sept.store import CHECKPOINTS, Step, Store
-from sept.watch import Accuracy
+from sept.training.callbacks import TestEvery
+from sept.training.learner import Learner
+from sept.training.loop import Checkpoint, train
+from sept.transfer.classify import Classifier
 
 IMAGES, BATCH, EPOCHS, CLASSES = 24, 8, 2, 3
 PER_EPOCH = steps_per_epoch(IMAGES, BATCH)
@@ -67,9 +67,9 @@ class Labelled(Dataset):
         return {"images": torch.from_numpy(pixels), "labels": sample % CLASSES}
 
 
-def train(
+def train_learner(
     folder: Path,
-    machine: Machine,
+    runtime: Runtime,
     make: Callable[[], Learner],
     accident: Callable[[Learner], None] | None = None,
     images: Path | None = None,
@@ -82,16 +82,16 @@ def train(
     labelled = isinstance(learner, Classifier)
     subset = Subset.open(images or next(each for each in folder.parents if (each / "pixels.bin").exists()))
     dataset = Labelled(folder) if labelled else CroppedSubset(subset, learner.views)
-    tests = loader(Labelled(folder), [list(range(BATCH))], machine.workers) if labelled else None
-    watchers = [Accuracy(tests, test_every)] if tests is not None else []
-    fit(learner, Batches(dataset, IMAGES, BATCH, 3), folder, machine, what="train", watchers=watchers)
+    tests = loader(Labelled(folder), [list(range(BATCH))], runtime.workers) if labelled else None
+    watchers = [TestEvery(tests, test_every)] if tests is not None else []
+    train(learner, Batches(dataset, IMAGES, BATCH, 3), folder, runtime, what="train", watchers=watchers)
     return learner
 
 
-def train_and_keep(folder: Path, machine: Machine, make: Callable[[], Learner], accident: Any) -> None:
+def train_and_keep(folder: Path, runtime: Runtime, make: Callable[[], Learner], accident: Any) -> None:
     """The whole of a process: exits as `train.py` would."""
     try:
-        torch.save(train(folder, machine, make, accident).state_dict(), folder / "result.pt")
+        torch.save(train_learner(folder, runtime, make, accident).state_dict(), folder / "result.pt")
     except SeptError as error:
         sys.exit(error.exit_code)
 
@@ -139,15 +139,17 @@ def spoil_queue(learner: Learner) -> None:
     learner.queue.keys[0, 0] = float("inf")
 
 
-def machine(**settings: Any) -> Machine:
-    return Machine(**{"checkpoint_every_s": 0.0, **settings})
+def runtime(**settings: Any) -> Runtime:
+    return Runtime(**{"checkpoint_every_s": 0.0, **settings})
 
 
 @pytest.fixture(scope="module")
 def processes():
     """Processes that begin with torch and lightning already imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning", "timm", "sept.fit", "sept.learners.ibot", "sept.learners.moby"])
+    context.set_forkserver_preload(
+        ["lightning", "timm", "sept.training.loop", "sept.methods.ibot.learner", "sept.methods.moby.learner"]
+    )
     return context
 
 
@@ -168,11 +170,11 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-def run_each(accidents: list[Any], folder: Path, machine: Machine, make: Callable[[], Learner], processes: Any) -> list:
+def run_each(accidents: list[Any], folder: Path, runtime: Runtime, make: Callable[[], Learner], processes: Any) -> list:
     """Exit codes of the same command run once for each accident, one after the other."""
     exits = []
     for accident in accidents:
-        process = processes.Process(target=train_and_keep, args=(folder, machine, make, accident))
+        process = processes.Process(target=train_and_keep, args=(folder, runtime, make, accident))
         process.start()
         process.join()
         exits.append(process.exitcode)
@@ -181,7 +183,7 @@ def run_each(accidents: list[Any], folder: Path, machine: Machine, make: Callabl
 
 @pytest.mark.parametrize("make", [moby, ibot, classifier])
 def test_killed_and_resumed_equals_never_killed(make, folder, processes):
-    expected = train(folder / "whole", machine(), make).state_dict()
+    expected = train_learner(folder / "whole", runtime(), make).state_dict()
     die = partial(kill, signal.SIGKILL)
     accidents = [
         partial(before, "training_step", 0, die),
@@ -190,27 +192,27 @@ def test_killed_and_resumed_equals_never_killed(make, folder, processes):
         partial(before, "on_train_batch_end", STEPS, die),
         None,
     ]
-    assert run_each(accidents, folder, machine(), make, processes) == [-signal.SIGKILL] * 4 + [0]
+    assert run_each(accidents, folder, runtime(), make, processes) == [-signal.SIGKILL] * 4 + [0]
     assert_same(result(folder), expected)
 
 
 @pytest.mark.parametrize(("call", "count"), [("replace", 1), ("replace", 2), ("fsync", 3), ("fsync", 4), ("unlink", 1)])
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing(call, count, folder, processes):
-    expected = train(folder / "whole", machine(), moby).state_dict()
+    expected = train_learner(folder / "whole", runtime(), moby).state_dict()
     accident = partial(before_call, call, count, partial(kill, signal.SIGKILL))
-    assert run_each([accident, None], folder, machine(), moby, processes) == [-signal.SIGKILL, 0]
+    assert run_each([accident, None], folder, runtime(), moby, processes) == [-signal.SIGKILL, 0]
     assert_same(result(folder), expected)
 
 
 def test_workers_change_nothing_even_when_a_signal_ends_them(folder, processes):
-    expected = train(folder / "whole", machine(), classifier).state_dict()
-    seldom = machine(workers=2, checkpoint_every_s=1e9)
+    expected = train_learner(folder / "whole", runtime(), classifier).state_dict()
+    seldom = runtime(workers=2, checkpoint_every_s=1e9)
     (folder / "stop").touch()
     with pytest.raises(Interrupted, match="saved"):
-        train(folder, seldom, classifier)
+        train_learner(folder, seldom, classifier)
     (folder / "stop").unlink()
     assert 0 < Checkpoint(folder / CHECKPOINTS).load()["step"] <= PER_EPOCH
-    assert_same(train(folder, seldom, classifier).state_dict(), expected)
+    assert_same(train_learner(folder, seldom, classifier).state_dict(), expected)
 
 
 class Group(Dataset):
@@ -227,10 +229,15 @@ def test_workers_are_not_in_the_group_that_ctrl_c_signals(processes):
 def test_a_signal_saves_and_interrupts_after_the_running_step(number, folder):
     handler = signal.getsignal(number)
     with pytest.raises(Interrupted, match=rf"{number.name} after step 3 of {STEPS}, saved"):
-        train(folder, machine(checkpoint_every_s=1e9), moby, partial(before, "training_step", 2, partial(kill, number)))
+        train_learner(
+            folder, runtime(checkpoint_every_s=1e9), moby, partial(before, "training_step", 2, partial(kill, number))
+        )
     assert signal.getsignal(number) == handler
     assert Checkpoint(folder / CHECKPOINTS).load()["step"] == 3
-    assert_same(train(folder, machine(), moby).state_dict(), train(folder / "whole", machine(), moby).state_dict())
+    assert_same(
+        train_learner(folder, runtime(), moby).state_dict(),
+        train_learner(folder / "whole", runtime(), moby).state_dict(),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -243,18 +250,18 @@ def test_outside_a_training_a_signal_interrupts_at_once(number):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:999] + b"\0" + data[1000:]])
 def test_a_torn_or_altered_checkpoint_is_refused(damage, folder):
-    train(folder, machine(), classifier)
+    train_learner(folder, runtime(), classifier)
     [path] = (folder / CHECKPOINTS).iterdir()
     data = path.read_bytes()
     assert damage(data) != data
     path.write_bytes(damage(data))
     with pytest.raises(DataError, match=f"{path} is damaged; delete its folder"):
-        train(folder, machine(), classifier)
+        train_learner(folder, runtime(), classifier)
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(folder, processes):
     accident = partial(before, "training_step", 2, fill_disk)
-    assert run_each([accident], folder, machine(), moby, processes) == [StorageError.exit_code]
+    assert run_each([accident], folder, runtime(), moby, processes) == [StorageError.exit_code]
     assert Checkpoint(folder / CHECKPOINTS).load()["step"] == 2
     assert [path.suffix for path in (folder / CHECKPOINTS).iterdir()] == [".pt"]
 
@@ -266,7 +273,7 @@ def test_what_is_not_finite_stops_the_run_and_publishes_nothing(spoil, message, 
     hook = "training_step" if spoil is spoil_weight else "on_before_optimizer_step"
 
     def build(folder: Path, inputs: Any) -> dict[str, Any]:
-        train(folder, machine(), moby, partial(before, hook, 2, spoil), images=tmp_path)
+        train_learner(folder, runtime(), moby, partial(before, hook, 2, spoil), images=tmp_path)
         return {}
 
     store, step = Store(tmp_path / "store"), Step("pretrain", 1, {}, {}, build)
@@ -280,8 +287,8 @@ def test_what_is_not_finite_stops_the_run_and_publishes_nothing(spoil, message, 
 
 def test_curves_number_the_steps_of_the_whole_training_and_hold_every_test(folder):
     with pytest.raises(Interrupted):
-        train(folder, machine(), classifier, partial(before, "training_step", 3, partial(kill, signal.SIGTERM)))
-    learner = train(folder, machine(), classifier)
+        train_learner(folder, runtime(), classifier, partial(before, "training_step", 3, partial(kill, signal.SIGTERM)))
+    learner = train_learner(folder, runtime(), classifier)
     first, second = (
         list(csv.DictReader((folder / "curves" / name / "metrics.csv").read_text().splitlines()))
         for name in ("attempt-0", "attempt-1")

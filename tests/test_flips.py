@@ -13,8 +13,8 @@ from conftest import TINY, Tiny
 
 from sept import compose
 from sept.errors import DataError
-from sept.machine import resolve
 from sept.pipeline import Pipeline
+from sept.runtime.hardware import resolve
 from sept.store import Step, Store, content
 from sept.store.artefact import MANIFEST
 

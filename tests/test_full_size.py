@@ -10,9 +10,9 @@ from micro import cropped, recorded, run
 
 from sept import compose
 from sept.data.subset import Subset, write_subset
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.runtime.hardware import Runtime
 
 BATCH = 4
 
@@ -35,7 +35,7 @@ def photographs(tmp_path) -> Subset:
 def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path):
     recipe = experiment("pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}").pretrain
     learner = recorded(MoBy)(recipe, seed=0, epochs=1, steps_per_epoch=1)
-    run(learner, cropped(learner, photographs, BATCH), tmp_path, Machine(threads=2))
+    run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == 33_835_898
     assert learner.batches[0]["crops"][0].shape == (BATCH, 3, 224, 224)
     assert learner.health()["loss_over_chance"] == pytest.approx(1, abs=0.1)
@@ -45,7 +45,7 @@ def test_a_full_size_ibot_step_runs_from_the_default_yaml(photographs, tmp_path)
     retriever = experiment("retriever=ibot_vit_s16", f"retriever.train.batch_size={BATCH}").retriever
     recipe = replace(retriever.train, epochs=1)
     learner = recorded(IBot)(recipe, retriever.model, seed=0, steps_per_epoch=1)
-    run(learner, cropped(learner, photographs, BATCH), tmp_path, Machine(threads=2))
+    run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     sides = [crop.shape[-1] for crop in learner.batches[0]["crops"]]
     assert sides == [224] * 2 + [96] * 10
     assert learner.health()["loss_over_chance"] == pytest.approx(1, abs=0.1)

@@ -19,7 +19,7 @@ from sept.gpu.checks import Trained
 from sept.gpu.peaks import peak
 from sept.gpu.report import Report, Result, Skip
 from sept.gpu.runner import OutOfTime, stopping
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
 
 ABSENT = ("hydra", "omegaconf", "faiss", "wandb", "faster_coco_eval", "pycocotools")
 BLOCK = """
@@ -209,7 +209,7 @@ def test_a_peak_is_known_by_the_whole_name_of_a_card():
 
 def test_a_detector_is_trained_without_the_package_that_tests_it(card, monkeypatch):
     monkeypatch.setattr(cases, "find_spec", lambda name: None)
-    monkeypatch.setattr("sept.learners.detection_metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("sept.transfer.detection_metrics.find_spec", lambda name: None)
     assert cases.case("Detector", card).make().steps == cases.STEPS
     monkeypatch.setattr(stages, "find_spec", lambda name: None)
     with pytest.raises(Skip, match="pip install 'sept\\[detect\\]'"):
@@ -264,7 +264,7 @@ def test_the_whole_command_passes_on_a_pretended_device(tmp_path):
 @pytest.mark.slow
 def test_two_processes_equal_one_and_their_rate_is_measured(card):
     """What needs two cards, by two processes on the CPU."""
-    one = Machine(threads=1)
+    one = Runtime(threads=1)
     results = two.equality(card, one, replace(one, devices=2, threads=2))
     assert [each.passed for each in results] == [True, True]
     assert two.rate(card, replace(one, devices=2, threads=2), 16) > 0

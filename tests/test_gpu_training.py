@@ -8,14 +8,14 @@ import torch
 from test_chunks import BATCH, ibot, moby
 
 from sept.errors import NonFiniteError
-from sept.fit import Checkpoint
 from sept.gpu.pretended import pretended
 from sept.gpu.waits import waits
-from sept.learners.moby import MoBy
-from sept.machine import Machine
+from sept.methods.moby.learner import MoBy
+from sept.runtime.hardware import Runtime
 from sept.store import CHECKPOINTS
+from sept.training.loop import Checkpoint
 
-CARD = Machine("cuda", threads=1, precision="32-true", chunk="auto")
+CARD = Runtime("cuda", threads=1, precision="32-true", chunk="auto")
 LARGE = 64
 
 
@@ -24,12 +24,12 @@ def large_moby():
     return MoBy(recipe, seed=3, epochs=2, steps_per_epoch=1)
 
 
-def losses(folder, machine):
+def losses(folder, runtime):
     learner, seen = large_moby(), []
     step = learner.training_step
     learner.training_step = lambda *args: seen.append(step(*args)) or seen[-1]
     packed = micro.subset(folder / "images", LARGE)
-    micro.run(learner, micro.cropped(learner, packed, LARGE), folder / str(machine.chunk), machine)
+    micro.run(learner, micro.cropped(learner, packed, LARGE), folder / str(runtime.chunk), runtime)
     return [loss.item() for loss in seen], learner.chunk
 
 
@@ -58,9 +58,9 @@ def test_a_loss_that_is_not_finite_is_found_before_anything_is_saved(make, tmp_p
 
     learner.training_step = spoilt
     packed = micro.subset(tmp_path / "images", 24)
-    machine = replace(CARD, checkpoint_every_s=0)
+    runtime = replace(CARD, checkpoint_every_s=0)
     with pretended(), pytest.raises(NonFiniteError, match="the loss of step 3 is nan; lower the learning rate"):
-        micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path, machine)
+        micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path, runtime)
     state = Checkpoint(tmp_path / CHECKPOINTS).load()
     assert state["step"] == 3
     assert all(value.isfinite().all() for value in state["learner"].values() if value.is_floating_point())

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from sept.app.hub import FILES, push
 from sept.errors import ConfigError
-from sept.hub import FILES, push
 
 TOKEN = "hf_token_of_the_test"
 
@@ -142,7 +142,7 @@ def run(folder, *arguments, endpoint, token=TOKEN, home):
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     return subprocess.run(
-        [sys.executable, "-m", "sept.hub", str(folder), *arguments],
+        [sys.executable, "-m", "sept.app.hub", str(folder), *arguments],
         env=environment | ({"HF_TOKEN": token} if token else {}),
         capture_output=True,
         text=True,

@@ -24,17 +24,17 @@ from micro import (
 from timm.layers import DropPath
 from torch import nn
 
+from sept.backbones.networks import build
+from sept.backbones.weights import save_backbone
 from sept.data.loading import collate
 from sept.data.rng import generator
 from sept.data.transforms import normalise
 from sept.errors import NonFiniteError
-from sept.learners.base import clip_each, seeded_weights
-from sept.learners.classifier import Classifier, nearest_class_mean
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.losses.ibot import cls_loss, patch_loss
-from sept.models.backbones import build
-from sept.models.weights import save_backbone
+from sept.methods.ibot.learner import IBot
+from sept.methods.ibot.loss import cls_loss, patch_loss
+from sept.methods.moby.learner import MoBy
+from sept.training.learner import clip_each, seeded_weights
+from sept.transfer.classify import Classifier, nearest_class_mean
 
 
 def part(state, prefix):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from sept.data.rng import generator
-from sept.losses.contrastive import info_nce
-from sept.losses.ibot import cls_loss, patch_loss, sharpen
+from sept.methods.ibot.loss import cls_loss, patch_loss, sharpen
+from sept.methods.moby.loss import info_nce
 
 
 def randn(*shape, seed=0):

@@ -12,16 +12,16 @@ import pretended_driver
 import pytest
 import torch
 
-from sept import driver, machine
 from sept.config import Hardware
-from sept.driver import Card
-from sept.engines.worker import Worker
 from sept.errors import ConfigError
-from sept.machine import Machine, resolve
 from sept.ranges import check_ranges
 from sept.retrieval.scan import full_float32
+from sept.runtime import driver, hardware
+from sept.runtime.driver import Card
+from sept.runtime.engines.worker import Worker
+from sept.runtime.hardware import Runtime, resolve
 
-CORES = machine._cores()
+CORES = hardware._cores()
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def gpus(library, monkeypatch):
 
     monkeypatch.setattr(driver, "LIBRARY", str(library))
     monkeypatch.delenv(driver.VISIBLE, raising=False)
-    machine._tell.cache_clear()
+    hardware._tell.cache_clear()
     say(cuda=1000 * (torch.version.cuda is None or int(torch.version.cuda.split(".")[0])))
     return say
 
@@ -85,9 +85,9 @@ def test_the_cpu_asks_no_driver(gpus):
 
 @pytest.mark.parametrize(("cores", "devices", "expected"), [(64, 8, 8), (64, 1, 16), (2, 4, 1), (12, 2, 6)])
 def test_workers_are_the_cores_of_each_device_and_no_more_than_it_needs(cores, devices, expected):
-    assert machine._workers(Hardware(devices=devices), "cuda", cores) == expected
-    assert machine._workers(Hardware(devices=devices, workers=3), "cuda", cores) == 3
-    assert machine._workers(Hardware(devices=devices), "cpu", cores) == 0
+    assert hardware._workers(Hardware(devices=devices), "cuda", cores) == expected
+    assert hardware._workers(Hardware(devices=devices, workers=3), "cuda", cores) == 3
+    assert hardware._workers(Hardware(devices=devices), "cpu", cores) == 0
 
 
 @pytest.mark.parametrize("workers", [-1, "many", 1.5, True, None])
@@ -174,7 +174,7 @@ def test_a_torch_that_cannot_use_the_driver_is_refused_before_it_is_imported(
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('nothing may import it')")
     (tmp_path / "torch" / "version.py").write_text(TORCHES[build])
     program = (
-        "import sys; from sept.config import Hardware; from sept.machine import resolve\n"
+        "import sys; from sept.config import Hardware; from sept.runtime.hardware import resolve\n"
         "try: print(resolve(Hardware(accelerator=sys.argv[1])).accelerator)\n"
         "except ValueError as error: print(error)"
     )
@@ -200,7 +200,7 @@ def test_float32_is_float32_in_products_and_convolutions_alike():
     parts = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
     for part in parts:
         part.fp32_precision = "tf32"
-    Machine(threads=1).configure_torch()
+    Runtime(threads=1).configure_torch()
     with full_float32():
         pass
     assert [part.fp32_precision for part in parts] == ["ieee"] * 3
@@ -219,7 +219,7 @@ def selected(monkeypatch) -> list[object]:
 
 
 def test_a_process_computes_on_the_device_that_is_its_own(selected):
-    for each in (Machine("cuda"), Machine("cuda:3"), Machine("cuda", devices=4, rank=2), Machine("cpu", rank=1)):
+    for each in (Runtime("cuda"), Runtime("cuda:3"), Runtime("cuda", devices=4, rank=2), Runtime("cpu", rank=1)):
         each.configure_torch()
     assert selected == [0, 3, 2]
 

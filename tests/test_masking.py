@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sept.data.masking import ATTEMPTS, block_mask, mask_ratio
 from sept.data.rng import numpy_rng
+from sept.methods.ibot.masking import ATTEMPTS, block_mask, mask_ratio
 
 RATIOS, VARIANCES = [0.0, 0.3], [0.0, 0.2]  # ViT-S/16 released recipe
 

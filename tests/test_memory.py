@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 from sept.config import Detect, Segment
 from sept.gpu.live import Live, cuda_operators
 from sept.gpu.memory import GIB, VIT, StepMemory, build_learner, chunk_within, heading, recipe, row, step_memory
-from sept.models.chunks import Chunk
+from sept.training.chunks import Chunk
 
 SIDES = (64, 96)
 LIMITS = (1_900_000, 2_800_000)  # bytes, for twelve images

@@ -13,12 +13,12 @@ from micro import SIDE, SWIN, VIT
 from timm.models import group_parameters
 from torch import nn
 
+from sept.backbones.networks import build, layer_ids, retrieval_features, swin_layer_id, tokens
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.models.backbones import build, layer_ids, retrieval_features, swin_layer_id, tokens
-from sept.models.heads import IBotHead, moby_mlp
-from sept.models.momentum import ema_update, momentum_copy
-from sept.models.queue import KeyQueue
+from sept.methods.heads import IBotHead, moby_mlp
+from sept.methods.moby.queue import KeyQueue
+from sept.methods.momentum import ema_update, momentum_copy
 
 PRECISION = pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
 

@@ -12,9 +12,9 @@ from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from sept.models.backbones import build, layer_ids
-from sept.models.heads import moby_mlp
-from sept.optim import (
+from sept.backbones.networks import build, layer_ids
+from sept.methods.heads import moby_mlp
+from sept.training.optim import (
     cosine,
     decay_groups,
     ibot_lr,

@@ -8,14 +8,14 @@ import pytest
 from mutations import WORLDS, mutations
 
 from sept import capability
+from sept.app.plan import plan
 from sept.compose import check_hydra, check_overrides, experiment
 from sept.config import Experiment
 from sept.errors import SeptError
-from sept.learners.base import Learner
-from sept.machine import Machine, resolve
 from sept.pipeline import Pipeline
-from sept.plan import plan
+from sept.runtime.hardware import Runtime, resolve
 from sept.store import Store
+from sept.training.learner import Learner
 
 PLAIN = {"workers": 0, "devices": 1, "threads": 1, "compile": False, "accelerator": "cpu", "chunk": None}
 
@@ -77,8 +77,8 @@ def work(e: Experiment, store: Path) -> None:
     """Every stage, on one CPU core of this process, whatever the machine was said to be."""
     e.engine.name = "local"
     precision = resolve(e.hardware).precision
-    machine = Machine(**PLAIN, precision=precision, search_bytes=e.hardware.search_mib * 2**20)
-    Store(store).make(Pipeline(e, machine).run())
+    runtime = Runtime(**PLAIN, precision=precision, search_bytes=e.hardware.search_mib * 2**20)
+    Store(store).make(Pipeline(e, runtime).run())
 
 
 def test_what_is_accepted_takes_a_step_and_what_is_not_is_told_in_a_line(one_step, tmp_path, monkeypatch):

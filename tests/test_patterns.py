@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sept.config import DRAWN_POOLS
+from sept.config import SYNTHETIC_POOLS
 from sept.data.patterns import DOMAINS, MIXTURES, TARGETS, classes, draw, draw_pool, draw_task
 from sept.errors import ConfigError
 
@@ -101,7 +101,7 @@ def test_a_wild_pool_is_half_junk_and_has_no_curated_part(tmp_path):
 
 
 def test_every_kind_of_drawn_pool_has_a_mixture():
-    assert set(DRAWN_POOLS) == set(MIXTURES)
+    assert set(SYNTHETIC_POOLS) == set(MIXTURES)
 
 
 def test_shards_hold_readable_jpegs_in_a_shuffled_order(pool):

@@ -15,8 +15,8 @@ from sept.config import Classify, Experiment, Pool, Source, Task
 from sept.data import locate
 from sept.data.read import read
 from sept.errors import ConfigError, DataError
-from sept.machine import Machine, resolve
 from sept.pipeline import Pipeline
+from sept.runtime.hardware import Runtime, resolve
 from sept.stages.selection import SELECTION
 from sept.store import Artefact, Step, Store
 
@@ -208,7 +208,7 @@ def test_golden_keys():
     e = Experiment(task=task, finetune=Classify())
     e.pool = Pool(kind="patterns", images=400, side=32)
     e.init.name, e.pretrain.model.name = "rand_init", "swin_tiny_patch4_window7_224"
-    pipeline = Pipeline(e, Machine())
+    pipeline = Pipeline(e, Runtime())
     assert {step.stage: step.key[:16] for step in (pipeline.task(), *pipeline.pools(), pipeline.run())} == GOLDEN
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import Tiny, run
 
+from sept.app.plan import plan
 from sept.compose import CONF, expand
-from sept.plan import plan
 
 CELLS = {  # launched and distinct, of SEPT
     "table2": (70, 70),

@@ -12,8 +12,8 @@ from torch import nn
 from benchmarks.augmentation import Moved
 from sept.data.loading import loader
 from sept.data.prefetch import Prefetch
-from sept.models.device import fetch, move, packed, send, tensors_in, unpacked
-from sept.retrieval.encoder import _one_behind
+from sept.retrievers.encoder import _one_behind
+from sept.runtime.device import fetch, move, packed, send, tensors_in, unpacked
 
 
 class Read:

@@ -18,6 +18,8 @@ import test_index
 import test_segmentation
 import torch
 
+from sept.backbones.networks import build
+from sept.backbones.weights import save_backbone
 from sept.compose import experiment
 from sept.config import Preprocess
 from sept.data.images import ImageError
@@ -25,24 +27,22 @@ from sept.data.loading import Batches, loader
 from sept.gpu.checks import Trained, differing, resumed, trained
 from sept.gpu.pretended import BYTES, FROM_DEVICE, OPERATORS, TO_DEVICE, WAITS, pretended
 from sept.gpu.waits import waits
-from sept.learners.base import Learner
-from sept.learners.classifier import Classifier
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
-from sept.models.backbones import build
-from sept.models.weights import save_backbone
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
 from sept.retrieval import compact, index
 from sept.retrieval.cluster import centroids, nearest
-from sept.retrieval.encoder import Encoder
 from sept.retrieval.index import search, search_many
-from sept.watch import Accuracy, Neighbours
+from sept.retrievers.encoder import Encoder
+from sept.runtime.hardware import Runtime
+from sept.training.callbacks import KNNProbe, TestEvery
+from sept.training.learner import Learner
+from sept.transfer.classify import Classifier
 
 STEPS = 4
 CLOSE = 5e-3  # of weights and buffers after that many steps at rates of 1e-4
-CPU = Machine(threads=1)
-CUDA = Machine("cuda", threads=1)
-BF16 = Machine("cuda", precision="bf16-mixed", threads=1)
+CPU = Runtime(threads=1)
+CUDA = Runtime("cuda", threads=1)
+BF16 = Runtime("cuda", precision="bf16-mixed", threads=1)
 
 
 # The device itself
@@ -146,7 +146,7 @@ class Case:
 
 def neighbours() -> list[L.Callback]:
     examples = loader(micro.Labelled(12, 3), [[(0, i) for i in range(first, first + 6)] for first in (0, 6)], 0)
-    return [Neighbours(examples, 2)]
+    return [KNNProbe(examples, 2)]
 
 
 def moby(folder: Path) -> Case:
@@ -168,7 +168,7 @@ def classifier(folder: Path) -> Case:
     return Case(
         partial(Classifier, recipe, micro.SWIN, 4, None, seed=0, steps_per_epoch=1),
         partial(micro.labelled, count=8, classes=4, batch_size=8),
-        lambda: [Accuracy(tests, 2)],
+        lambda: [TestEvery(tests, 2)],
     )
 
 
@@ -177,7 +177,7 @@ def detector(folder: Path) -> Case:
     seen = test_detector.DetectionImages(images, training=False)
     tests = loader(seen, test_detector.in_order(8, 4), 0, test_detector.as_lists)
     make = partial(test_detector.learner, images, test_detector.recipe(epochs=STEPS // 2))
-    return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [Accuracy(tests, STEPS)])
+    return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [TestEvery(tests, STEPS)])
 
 
 def segmenter(folder: Path) -> Case:
@@ -185,7 +185,7 @@ def segmenter(folder: Path) -> Case:
     whole = test_segmentation.WholeImages(images, test_segmentation.CLASSES)
     tests = loader(whole, test_segmentation.in_order(8, 4), 0, test_segmentation.as_lists)
     make = partial(test_segmentation.learner, images, test_segmentation.recipe(epochs=STEPS // 2))
-    return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [Accuracy(tests, STEPS)])
+    return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [TestEvery(tests, STEPS)])
 
 
 CASES = {"moby": moby, "ibot": ibot, "classifier": classifier, "detector": detector, "segmenter": segmenter}
@@ -197,9 +197,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return CASES[request.param](tmp_path / "images")
 
 
-def run(case: Case, folder: Path, machine: Machine) -> Trained:
+def run(case: Case, folder: Path, runtime: Runtime) -> Trained:
     learner = case.make()
-    return trained(learner, case.batches(learner), folder, machine, case.looks())
+    return trained(learner, case.batches(learner), folder, runtime, case.looks())
 
 
 def test_a_learner_on_the_device_ends_as_on_the_cpu_and_bfloat16_stays_close(case: Case, tmp_path: Path) -> None:
@@ -280,8 +280,8 @@ def test_vectors_are_those_of_the_cpu(tmp_path: Path) -> None:
             raise ImageError("lost")
         return drawn[i]
 
-    def vectors(machine: Machine) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        return Encoder(tmp_path, micro.VIT, Preprocess(32, 32, True), machine, 6)(read, range(20))
+    def vectors(runtime: Runtime) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        return Encoder(tmp_path, micro.VIT, Preprocess(32, 32, True), runtime, 6)(read, range(20))
 
     with pretended():
         found, lost = vectors(CUDA)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(conftest.ROOT))
 pytestmark = pytest.mark.slow
 
 DEVICE = ["hardware.accelerator=cuda", "hardware.threads=1", "hardware.workers=0"]
-CLASSIFIED = [setting for setting in conftest.TINY if not setting.startswith("hardware.")]
+CLASSIFICATION_TASKS = [setting for setting in conftest.TINY if not setting.startswith("hardware.")]
 SCENES = [
     *("retriever=ibot_micro", "pool=patterns_scenes", "pool.images=400", "budget.images=32", "compute.epochs=2"),
     *("pretrain.batch_size=16", "pretrain.queue=32", "pretrain.warmup_epochs=1", "pretrain.hidden_dim=32"),
@@ -26,9 +26,9 @@ SCENES = [
     *("finetune.epochs=1", "finetune.batch_size=8", "finetune.test_every=1"),
 ]
 RUNS = {
-    "classify_from_a_selection": CLASSIFIED,
-    "classify_from_nothing": [*CLASSIFIED, "init=rand_init"],
-    "classify_from_clusters": [*CLASSIFIED, "init=cluster", "index=int8", "leak=remove"],
+    "classify_from_a_selection": CLASSIFICATION_TASKS,
+    "classify_from_nothing": [*CLASSIFICATION_TASKS, "init=rand_init"],
+    "classify_from_clusters": [*CLASSIFICATION_TASKS, "init=cluster", "index=int8", "leak=remove"],
     "detect": [
         *SCENES,
         *("task=patterns_boxes", "finetune=detect_micro", "finetune.milestones=[1]", "query=instance"),
@@ -62,7 +62,7 @@ def test_search_draws_its_gallery_and_looks_a_photo_up(
     monkeypatch.chdir(tmp_path)
     photo = tmp_path / "photo.png"
     Image.fromarray(micro.images(1)[0]).save(photo)
-    on_device(tmp_path / "store", CLASSIFIED, search.search)
-    on_device(tmp_path / "store", [*CLASSIFIED, f"query.path={photo}", "query.top=3"], search.search)
+    on_device(tmp_path / "store", CLASSIFICATION_TASKS, search.search)
+    on_device(tmp_path / "store", [*CLASSIFICATION_TASKS, f"query.path={photo}", "query.top=3"], search.search)
     assert capsys.readouterr().out
     assert list((tmp_path / "outputs").rglob("*.png"))

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from sharded import SHARDS, dying, embedder, failing, files, logged, missing, once_started, vectors
 
-from sept import engines
-from sept.engines.dispatch import TRIES
-from sept.engines.room import Needs, Node, pool_size
 from sept.errors import ConfigError, DataError, Interrupted, NonFiniteError
-from sept.machine import Machine
+from sept.runtime import engines
+from sept.runtime.engines.capacity import Needs, Node, pool_size
+from sept.runtime.engines.dispatch import TRIES
+from sept.runtime.hardware import Runtime
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'sept[ray]'")
 
-MACHINE = Machine(threads=1)
+MACHINE = Runtime(threads=1)
 KILLS = 8
 SMALL = {"num_cpus": 2, "object_store_memory": 80_000_000, "include_dashboard": False}
 FAST = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}  # a dead node is noticed in seconds
@@ -162,7 +162,7 @@ def test_a_signal_ends_all_and_the_same_call_goes_on(cluster, tmp_path, expected
 
 def test_a_node_that_does_not_see_the_folder_is_named(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sept.engines.ray.SEEN_WITHIN_S", 1)
+    monkeypatch.setattr("sept.runtime.engines.ray.SEEN_WITHIN_S", 1)
     elsewhere = Path("/proc/self/cwd/store")  # another folder in each process
     with pytest.raises(ConfigError, match=r"engine=ray: node .* \(\d+\..* does not see /proc/self/cwd/store"):
         run(cluster, partial(embedder, elsewhere), range(9), elsewhere)
@@ -192,19 +192,19 @@ def node(cpus: int, gpus: int = 0) -> Node:
 @pytest.mark.parametrize(
     ("nodes", "machine", "cpus", "size"),
     [
-        ([node(2), node(2)], Machine(threads=1), 1, 3),
-        ([node(1)], Machine(threads=1), 1, 1),
-        ([node(0), node(16), node(7)], Machine(threads=8, devices=2), 4, 5),
-        ([node(64), node(32, gpus=8)], Machine("cuda", threads=64, workers=3), 4, 8),
-        ([node(6, gpus=8)], Machine(threads=64), 1, 5),
+        ([node(2), node(2)], Runtime(threads=1), 1, 3),
+        ([node(1)], Runtime(threads=1), 1, 1),
+        ([node(0), node(16), node(7)], Runtime(threads=8, devices=2), 4, 5),
+        ([node(64), node(32, gpus=8)], Runtime("cuda", threads=64, workers=3), 4, 8),
+        ([node(6, gpus=8)], Runtime(threads=64), 1, 5),
     ],
 )
-def test_there_are_as_many_workers_as_fit_and_fewer_than_cores(nodes, machine, cpus, size):
-    needs = Needs.of(nodes, machine)
+def test_there_are_as_many_workers_as_fit_and_fewer_than_cores(nodes, runtime, cpus, size):
+    needs = Needs.of(nodes, runtime)
     assert needs == Needs(cpus, int(any(node.gpus for node in nodes)))
     assert pool_size(nodes, needs) == size
 
 
 def test_a_worker_that_fits_on_no_node_is_refused():
     with pytest.raises(ConfigError, match=r"needs 5 cores and 0 GPUs, which no node .* set hardware.threads"):
-        pool_size([node(4), node(4)], Needs.of([node(4)], Machine(threads=5)))
+        pool_size([node(4), node(4)], Needs.of([node(4)], Runtime(threads=5)))

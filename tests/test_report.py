@@ -17,7 +17,7 @@ from sept.compose import expand
 from sept.tables import main, rows
 from sept.tables.charts import charts
 from sept.tables.figures import COLOURS, draw
-from sept.tables.page import grid, page
+from sept.tables.html import grid, page
 from sept.tables.pictures import CHOSEN, QUERIES, strips
 from sept.tables.report import report
 

@@ -44,16 +44,16 @@ from sept.data.segmentation import (
 )
 from sept.data.segmentation.views import GROUND, Crop, CroppedImages, WholeImages, as_lists, fitted
 from sept.errors import ConfigError, DataError
-from sept.fit import fit
-from sept.learners.segmenter import ABSENT, Segmenter, class_ious, linear
-from sept.losses.segmentation import pixel_loss
-from sept.models.segmenter import build_segmenter
 from sept.ranges import check_ranges
 from sept.stages import segment
+from sept.stages.finetuning import PREDICTIONS
 from sept.stages.segment import painted, palette
-from sept.stages.transfer import PREDICTIONS
 from sept.store import Artefact
-from sept.watch import Accuracy
+from sept.training.callbacks import TestEvery
+from sept.training.loop import train
+from sept.transfer.segment import ABSENT, Segmenter, class_ious, linear
+from sept.transfer.segmentation_loss import pixel_loss
+from sept.transfer.upernet import build_segmenter
 
 SIDE = 48
 CLASSES = 4
@@ -447,7 +447,7 @@ def test_four_images_are_learnt_and_their_masks_found_again(tmp_path):
     spec = recipe(epochs=80, lr=1e-2, warmup_steps=5)
     tests = loader(WholeImages(images, CLASSES), in_order(4, 3), 0, as_lists)
     segmenter = learner(images, spec)
-    fit(segmenter, batches(images, 4), tmp_path / "run", MACHINE, what="test", watchers=[Accuracy(tests, 80)])
+    train(segmenter, batches(images, 4), tmp_path / "run", MACHINE, what="test", watchers=[TestEvery(tests, 80)])
     assert segmenter.miou > 90
     assert segmenter.pixel_accuracy > 95
     sample = WholeImages(images, CLASSES)[0]
@@ -497,7 +497,7 @@ def test_the_stage_leaves_a_network_pictures_and_the_score(tmp_path):
     place = {"kind": "voc_masks", "path": str(tmp_path / "data"), "options": ()}
     folder = tmp_path / "run"
     folder.mkdir()
-    facts = segment.build(folder, {"task": task}, spec, machine=MACHINE, place=place)
+    facts = segment.build(folder, {"task": task}, spec, runtime=MACHINE, place=place)
     assert (facts["metric"], facts["score"]) == ("miou", facts["miou"])
     assert (facts["images"], facts["tests"], facts["images_seen"]) == (3, 2, 2)
     assert list(facts["class_iou"])[:2] == ["background", "aeroplane"]
@@ -520,7 +520,7 @@ def test_the_stage_tells_of_a_damaged_test_mask_before_it_trains(tmp_path):
     place = {"kind": "voc_masks", "path": str(tmp_path / "data"), "options": ()}
     task = Artefact("key", "task", tmp_path / "task", {})
     with pytest.raises(DataError, match=f"^{re.escape(str(mask))}: "):
-        segment.build(tmp_path, {"task": task}, spec, machine=MACHINE, place=place)
+        segment.build(tmp_path, {"task": task}, spec, runtime=MACHINE, place=place)
 
 
 # The embedded world

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from sept.errors import ConfigError
 from sept.retrieval import cluster as cluster_module
-from sept.retrieval import selectors as module
 from sept.retrieval.cluster import by_mass, centroids, nearest, quotas
 from sept.retrieval.domain import separate
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.selectors import SELECTORS, Choice, choose
 from sept.retrieval.shards import Skip
+from sept.selectors import others as module
+from sept.selectors.others import SELECTORS, SelectionContext, choose
 
 ROWS, DIM, PER_SHARD = 600, 8, 250
 SKIPPED = (3, 250, 599)
@@ -48,10 +48,12 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Features:
     return Features.open(folder)
 
 
-def choice(features: Features, budget: int, queries: int = 6, seed: int = 0, removed: tuple[int, ...] = ()) -> Choice:
+def choice(
+    features: Features, budget: int, queries: int = 6, seed: int = 0, removed: tuple[int, ...] = ()
+) -> SelectionContext:
     looked_up = unit(np.random.default_rng(seed + 1).normal(0, 0.2, (queries, DIM)) + TARGET)
     lists = partial(search, looked_up, features)
-    return Choice(features, looked_up, budget, seed, lists, np.array(sorted(removed), dtype=np.int64))
+    return SelectionContext(features, looked_up, budget, seed, lists, np.array(sorted(removed), dtype=np.int64))
 
 
 @pytest.mark.parametrize("name", SELECTORS)
@@ -109,7 +111,7 @@ def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     vectors = np.tile(np.eye(4, dtype=np.float32)[:2], (50, 1))
     embed(tmp_path, 100, lambda first, last: (vectors[first:last], []), 0.0, 30)
     held, query = Features.open(tmp_path), np.eye(4, dtype=np.float32)[:1]
-    given_ = Choice(held, query, 60, 0, lambda depth: search(query, held, depth))
+    given_ = SelectionContext(held, query, 60, 0, lambda depth: search(query, held, depth))
     expected = [*range(0, 100, 2), *range(1, 20, 2)]
     assert choose("union_topk", given_).tolist() == choose("classifier", given_).tolist() == expected
 

@@ -10,21 +10,21 @@ import micro
 import pytest
 import torch
 
-from sept import shared_memory
 from sept.compose import experiment
 from sept.config import Preprocess
 from sept.data.labelled import TEST_BATCH
 from sept.data.loading import loader
 from sept.errors import ConfigError
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
-from sept.retrieval.encoder import EncodedViews
-from sept.shared_memory import GIB, batch_bytes, free_bytes, needed_bytes, require
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.retrievers.encoder import EncodedViews
+from sept.runtime import shared_memory
+from sept.runtime.hardware import Runtime
+from sept.runtime.shared_memory import GIB, batch_bytes, free_bytes, needed_bytes, require
 from sept.store import Step
 
 PAPER = ["retriever=ibot_vit_s16", "pretrain=moby_swin_t", "finetune=classify", "compute=300epochs", "budget=100k"]
-EIGHT = Machine("cuda", workers=8)
+EIGHT = Runtime("cuda", workers=8)
 MIB = 2**20
 
 
@@ -78,7 +78,7 @@ def test_the_size_of_an_embedded_batch_is_what_the_workers_make():
     drawn = micro.images(10)
     [batch] = loader(EncodedViews(drawn.__getitem__, e.retriever.preprocess), [list(range(10))], 0)
     assert batch_bytes(e, EIGHT, "features") == batch_bytes(e, EIGHT, "queries") == bytes_of(batch)
-    assert batch_bytes(e, Machine("cuda", devices=3, workers=2), "features") == 3 * bytes_of(batch)
+    assert batch_bytes(e, Runtime("cuda", devices=3, workers=2), "features") == 3 * bytes_of(batch)
     e.engine.name = "ray"
     assert batch_bytes(e, EIGHT, "features") == 0  # on other machines
 
@@ -121,16 +121,16 @@ def test_detectors_and_segmenters_are_checked(choices):
 def test_the_number_of_workers_that_it_names_fits(paper):
     free = partial(int, GIB)
     with pytest.raises(ConfigError, match=r"hardware.workers=(\d+)$") as told:
-        require(paper, Machine("cuda", workers=16), missing("pretrain"), free)
+        require(paper, Runtime("cuda", workers=16), missing("pretrain"), free)
     fitting = int(str(told.value).rpartition("=")[2])
     assert 0 < fitting < 16
-    require(paper, Machine("cuda", workers=fitting), missing("pretrain"), free)
+    require(paper, Runtime("cuda", workers=fitting), missing("pretrain"), free)
     with pytest.raises(ConfigError):
-        require(paper, Machine("cuda", workers=fitting + 1), missing("pretrain"), free)
+        require(paper, Runtime("cuda", workers=fitting + 1), missing("pretrain"), free)
 
 
 def test_reading_in_the_process_needs_none_of_it(paper):
-    require(paper, Machine("cuda"), missing("pretrain"), free=lambda: pytest.fail("asked"))
+    require(paper, Runtime("cuda"), missing("pretrain"), free=lambda: pytest.fail("asked"))
 
 
 def test_free_space_is_that_of_the_file_system(paper, tmp_path):

@@ -16,10 +16,10 @@ from conftest import Tiny, command, environment, results, run
 from PIL import Image
 from test_store import step
 
-from sept import signals
 from sept.data.images import decode
 from sept.errors import Interrupted
-from sept.progress import progress
+from sept.runtime import signals
+from sept.runtime.progress import progress
 from sept.store import Store
 
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -11,16 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sept.data.sources import (
-    Entry,
-    Reader,
-    digest_listing,
-    expand_braces,
-    find_tars,
-    index_tar,
-    list_folder,
-    list_tars,
-)
+from sept.data.sources import Entry, Reader, digest_listing, expand_braces, find_tars, index_tar, list_folder, list_tars
 from sept.data.sources import reader as sources
 from sept.errors import ConfigError, DataError
 

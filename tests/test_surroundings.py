@@ -10,10 +10,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import Dataset
 
 from sept.data.loading import Batches
-from sept.fit import CURVES, fit
-from sept.learners.classifier import Classifier
-from sept.machine import Machine
-from sept.surroundings import forget, forgotten
+from sept.runtime.environment import forget, forgotten
+from sept.runtime.hardware import Runtime
+from sept.training.loop import CURVES, train
+from sept.transfer.classify import Classifier
 
 VARIABLES = dict.fromkeys(("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK"), "1") | {
     "WORLD_SIZE": "4",
@@ -36,7 +36,7 @@ def curves(folder: Path) -> str:
     """Trains, and gives what was written as it went."""
     recipe = micro.finetune(epochs=1, batch_size=4, warmup_epochs=0)
     learner = Classifier(recipe, micro.SWIN, 2, None, seed=3, steps_per_epoch=2)
-    fit(learner, Batches(Labelled(), 8, 4, 3), folder, Machine(checkpoint_every_s=1e9), what="train")
+    train(learner, Batches(Labelled(), 8, 4, 3), folder, Runtime(checkpoint_every_s=1e9), what="train")
     [path] = (folder / CURVES).rglob("metrics.csv")
     return path.read_text()
 

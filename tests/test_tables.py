@@ -13,15 +13,15 @@ from lines import line, table
 
 from sept.compose import expand
 from sept.config import Budget, Classify, Detect, Experiment, Init, Pool, Shot, Task
-from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
+from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 from sept.tables import COLUMNS, cells_of, main, rows
 from sept.tables.latex import as_latex, escape
 from sept.tables.paper import PAPER, printed
 from sept.tables.runs import command, leaves
-from sept.tables.text import as_csv, as_markdown, as_terminal, harmless
+from sept.tables.text import as_csv, as_markdown, as_terminal, never_raise
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ def scores() -> list[dict]:
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@sum", "\t=1"])
 def test_text_in_csv_is_never_a_formula_of_a_spreadsheet(text):
-    assert harmless(text) == f"'{text}"
-    assert [harmless(number) for number in ("-1.50", "+2", "-1e-05", "80.1", "a=b")] == [
+    assert never_raise(text) == f"'{text}"
+    assert [never_raise(number) for number in ("-1.50", "+2", "-1e-05", "80.1", "a=b")] == [
         *("-1.50", "+2", "-1e-05", "80.1", "a=b")
     ]
 

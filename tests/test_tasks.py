@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sept.data.tasks import Example, Task, digest, lot, read_imagefolder
+from sept.data.tasks import Example, Task, digest, random_key, read_imagefolder
 from sept.errors import ConfigError, DataError
 
 
@@ -75,7 +75,7 @@ def test_a_split_takes_the_smallest_lots_of_its_seed(tmp_path):
     for seed in (0, 1):
         task = read_imagefolder(tmp_path, 0.2, seed)
         chosen = [example.id for example in task.test if example.label == 0]
-        assert chosen == sorted(sorted(ids, key=lambda name: lot(seed, "a", name))[:6])
+        assert chosen == sorted(sorted(ids, key=lambda name: random_key(seed, "a", name))[:6])
         splits.append(chosen)
     assert splits[0] != splits[1]
 
@@ -95,8 +95,8 @@ GOLDEN_LOTS = ("2d9018c79689b8a4a62bce9fc35d7e8c", "6696aa95dd9c4910a23918ca2eac
 
 def test_lots_are_golden():
     """Other lots would change every few-shot split there is."""
-    assert lot(0, "a", "a/1.jpg").hex() == GOLDEN_LOTS[0]
-    assert lot(1, "é", "train/é/日本.jpg").hex() == GOLDEN_LOTS[1]
+    assert random_key(0, "a", "a/1.jpg").hex() == GOLDEN_LOTS[0]
+    assert random_key(1, "é", "train/é/日本.jpg").hex() == GOLDEN_LOTS[1]
 
 
 def refused(root: Path, *parts: str) -> None:

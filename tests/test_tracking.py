@@ -18,7 +18,7 @@ from wandb_server import KEY, Server, serving
 
 from sept import compose
 from sept.config import Logger
-from sept.machine import no_loggers
+from sept.runtime.hardware import no_loggers
 from sept.tables import COLUMNS
 from sept.tracking import GALLERY, STEP, TABLE, follow, log_table
 from sept.tracking import run as wandb_run

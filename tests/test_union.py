@@ -13,12 +13,12 @@ from PIL import Image
 
 from sept.compose import CONF, check_overrides, load, register
 from sept.data import locate
-from sept.data.pool import Pool, Union, write_manifest
+from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.sources import scan
 from sept.errors import ConfigError
-from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.retrieval.features import Features
+from sept.runtime.hardware import resolve
 from sept.stages.selection import SELECTION
 from sept.store import Store
 
@@ -40,9 +40,9 @@ def pool(root: Path, artefact: Path) -> Pool:
 
 
 @pytest.fixture
-def union(tmp_path) -> Union:
+def union(tmp_path) -> ConcatPool:
     parts = {name: pool(images(tmp_path / name, count, count), tmp_path / f"{name}-table") for name, count in PARTS}
-    return Union(parts)
+    return ConcatPool(parts)
 
 
 PARTS = [("b", 3), ("a", 2), ("c", 4)]
@@ -70,7 +70,7 @@ def test_rows_of_a_part_or_of_a_source_within_parts(union):
 def test_a_union_can_be_sent_to_data_workers(union):
     again = pickle.loads(pickle.dumps(union))
     assert np.array_equal(again.image(4), union.image(4))
-    alone = Union({"only": union.parts["a"]})
+    alone = ConcatPool({"only": union.parts["a"]})
     assert alone.key(1) == "001.png"
 
 

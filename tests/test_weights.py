@@ -24,13 +24,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import swin_transformer, vision_transformer
 
+from sept.backbones.formats import INERT, read_state
+from sept.backbones.networks import build, sized_args
+from sept.backbones.saved import facts_of, header_of
+from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.models.backbones import build, sized_args
-from sept.models.formats import INERT, read_state
-from sept.models.heads import IBotHead, moby_mlp
-from sept.models.saved import facts_of, header_of
-from sept.models.weights import load_backbone, save_backbone
+from sept.methods.heads import IBotHead, moby_mlp
 
 SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 

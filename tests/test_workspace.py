@@ -14,16 +14,16 @@ from test_tracking import experiment
 from wandb_server import KEY, serving
 
 from sept.data.loading import loader
-from sept.fit import fit
-from sept.learners.detection_metrics import HEADLINE, SCALARS
-from sept.learners.moby import MoBy
-from sept.learners.segmenter import Segmenter
+from sept.methods.moby.learner import MoBy
 from sept.results import choices
+from sept.stages.finetuning import PREDICTIONS
 from sept.stages.selfsupervised import VIEWS
-from sept.stages.transfer import PREDICTIONS
 from sept.tracking import GALLERY, STEP, TABLE, TOTALS
 from sept.tracking.workspace import PICTURES, SELF_SUPERVISED, SUPERVISED, main, workspace
-from sept.watch import Neighbours
+from sept.training.callbacks import KNNProbe
+from sept.training.loop import train
+from sept.transfer.detection_metrics import HEADLINE, SCALARS
+from sept.transfer.segment import Segmenter
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the package itself, which is written for an older pydantic
@@ -78,8 +78,8 @@ def columns(folder) -> set[str]:
 def test_its_curves_are_logged_by_trainings(tiny: Tiny, tmp_path):
     packed = subset(tmp_path / "subset", 16)
     learner = MoBy(moby(), seed=0, epochs=1, steps_per_epoch=1)
-    look = Neighbours(loader(Labelled(4, 2), [[(0, 0), (0, 1), (0, 2), (0, 3)]], 0), 1)
-    fit(learner, cropped(learner, packed, 16), tmp_path, MACHINE, what="test", watchers=[look])
+    look = KNNProbe(loader(Labelled(4, 2), [[(0, 0), (0, 1), (0, 2), (0, 3)]], 0), 1)
+    train(learner, cropped(learner, packed, 16), tmp_path, MACHINE, what="test", watchers=[look])
     trained = columns(tmp_path) | columns(tiny.folder("retriever"))
     assert set(SELF_SUPERVISED) <= trained
     tested = columns(tiny.folder("finetune", "patterns_a-sept")) | {*SCALARS, HEADLINE} | set(Segmenter.__annotations__)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from sept.data.tasks import lot
+from sept.data.tasks import random_key
 from sept.errors import DataError
 
 PURPOSE = "detection"  # stands where a class name does in the lots of classification
@@ -33,4 +33,4 @@ def draw_images(train: Sequence[Image], count: int, seed: int) -> list[Image]:
     """
     if not 0 < count <= len(train):
         raise DataError(f"{count} training images asked for, of {len(train)} there are; ask for fewer, at least 1")
-    return sorted(train, key=lambda image: lot(seed, PURPOSE, image.id))[:count]
+    return sorted(train, key=lambda image: random_key(seed, PURPOSE, image.id))[:count]

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from sept.data.colour import EAGER, Operations, blur_kernels, on_cpu
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Interpolation, boxes_from_uniforms, normalise_
-from sept.models.device import send
+from sept.runtime.device import send
 
 BLUR_REFERENCE_SIDE = 224  # the published blur radii are pixels of 224-pixel views
 _BLUR_SIGMAS = 3  # the kernel is cut there; what is lost is under 0.3 %

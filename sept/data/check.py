@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sept import command
+from sept.app import command
 from sept.data.tasks import LAYOUTS, Task, read_task
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import path
@@ -24,7 +24,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "inat_m1k": ("inat2017", {"subset": "all13", "seed": 0}),
 }
 """Name in Table 1 -> kind of layout and its options."""
-DRAWN = "inat2017"
+SYNTHETIC_TASKS = "inat2017"
 TEST_TOLERANCE = 0.12
 """Share by which the test images of drawn species may differ from Table 1, whose species are not published.
 
@@ -112,7 +112,7 @@ def counts(name: str, task: Task) -> list[Count]:
     for column, shot in SHOTS.items():
         images = sum(min(of_class[label], shot) for label in range(len(task.classes)))
         found.append(Count(f"{shot}-shot images", int(row[column]), images))
-    tolerance = TEST_TOLERANCE if TASKS[name][0] == DRAWN else 0.0
+    tolerance = TEST_TOLERANCE if TASKS[name][0] == SYNTHETIC_TASKS else 0.0
     return [*found, Count("test images", int(row["test"]), len(task.test), tolerance)]
 
 

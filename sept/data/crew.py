@@ -18,7 +18,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from sept.errors import SeptError, WorkerLost
-from sept.lifeline import STATE, Program, die_with_parent, stat_field
+from sept.runtime.lifeline import STATE, Program, die_with_parent, stat_field
 
 LOOK_S = 1.0
 STOPPED_LOOKS = 20  # in a row: a program that is stopped and goes on with its workers does not look meanwhile

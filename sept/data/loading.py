@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from sept.data.crew import Beginning, Crewed
 from sept.data.rng import permutation
 from sept.errors import ConfigError
-from sept.lifeline import Program
+from sept.runtime.lifeline import Program
 
 Place = tuple[int, int]  # (epoch, sample)
 
@@ -93,7 +93,7 @@ def loader(
     workers = min(workers, len(batches)) if len(batches) > 1 else 0  # type: ignore[arg-type]
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
-        multiprocessing.set_forkserver_preload(["sept.forked", "__main__", __name__, type(dataset).__module__])
+        multiprocessing.set_forkserver_preload(["sept.runtime.forked", "__main__", __name__, type(dataset).__module__])
     return Crewed(
         dataset,
         batch_sampler=batches,

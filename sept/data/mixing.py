@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Box, candidate_boxes, first_fitting
-from sept.models.device import send
+from sept.runtime.device import send
 
 _WHOLE_BATCH_KEPT = 1.0
 _NOTHING: Box = (0, 0, 0, 0)

@@ -132,7 +132,7 @@ class Pool:
         return Pool, (self._manifest, self._roots)
 
 
-class Union:
+class ConcatPool:
     """Pools one after the other: its rows are those of the first, then those of the next. Picklable.
 
     With several, a key begins with the name of the pool it is in. A pool added at the end moves no row of the others.

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sept.models.device import move, tensors_in
+from sept.runtime.device import move, tensors_in
 
 
 class Batched(Iterable, Sized, Protocol):

@@ -9,10 +9,10 @@ from sept.data.detection.boxes import DetectionTask
 from sept.data.segmentation.masks import SegmentationTask
 from sept.data.tasks import Task, read_task
 
-DRAWN = ("test_fraction", "seed")
+SYNTHETIC_TASKS = ("test_fraction", "seed")
 OPTIONS = {
-    "imagefolder": DRAWN,
-    "csv": DRAWN,
+    "imagefolder": SYNTHETIC_TASKS,
+    "csv": SYNTHETIC_TASKS,
     "inat2017": ("subset", "seed", "class_list"),
     "logodet": ("seed",),
 }

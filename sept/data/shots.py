@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sept.data.tasks import Example, lot
+from sept.data.tasks import Example, random_key
 from sept.errors import DataError
 
 
@@ -23,6 +23,6 @@ def draw(
                 f"class {name!r} has {len(examples)} training images but shot.per_class={per_class}; "
                 "lower it, add images, or leave the class out"
             )
-        examples.sort(key=lambda example: lot(seed, name, example.id))
+        examples.sort(key=lambda example: random_key(seed, name, example.id))
     counts = (max(1, round(share * len(examples))) if per_class is None else per_class for examples in of_class)
     return [example for examples, count in zip(of_class, counts, strict=True) for example in examples[:count]]

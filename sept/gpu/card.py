@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from sept.gpu.pretended import pretended
-from sept.machine import Machine, cuda_devices
+from sept.runtime.hardware import Runtime, cuda_devices
 
 MOST_THREADS = 8  # of the CPU that a card is compared with
 NEVER = float("inf")
@@ -48,18 +48,18 @@ class Card:
     def name(self) -> str:
         return torch.cuda.get_device_name(0) if self.real else "pretended device"
 
-    def machine(self, precision: str = "32-true", **changes: Any) -> Machine:
+    def runtime(self, precision: str = "32-true", **changes: Any) -> Runtime:
         """The device as a training takes it."""
         return self._machine("cuda", precision, changes)
 
-    def cpu(self, **changes: Any) -> Machine:
+    def cpu(self, **changes: Any) -> Runtime:
         """What it is compared with, in float32."""
         return self._machine("cpu", "32-true", changes)
 
-    def _machine(self, accelerator: str, precision: str, changes: dict[str, Any]) -> Machine:
+    def _machine(self, accelerator: str, precision: str, changes: dict[str, Any]) -> Runtime:
         threads = min(MOST_THREADS, cores()) if self.real else 1
         given: dict[str, Any] = {"threads": threads, "precision": precision, "checkpoint_every_s": NEVER}
-        return Machine(accelerator, **{**given, **changes})
+        return Runtime(accelerator, **{**given, **changes})
 
     @property
     def fast(self) -> str:

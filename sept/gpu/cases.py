@@ -18,13 +18,13 @@ from sept.data.segmentation.views import Crop, CroppedImages
 from sept.data.subset import Subset
 from sept.gpu import micro
 from sept.gpu.card import Card
-from sept.learners.base import Learner
-from sept.learners.classifier import Classifier
-from sept.learners.detection_metrics import COUNTER, DetectionMetrics
-from sept.learners.detector import Detector
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.learners.segmenter import Segmenter
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.training.learner import Learner
+from sept.transfer.classify import Classifier
+from sept.transfer.detect import Detector
+from sept.transfer.detection_metrics import COUNTER, DetectionMetrics
+from sept.transfer.segment import Segmenter
 
 STEPS, BATCH, IMAGES, RATE, DROP_PATH = 20, 8, 24, 1e-4, 0.3
 TRANSFER_BATCH, CLASSES, SCENE_CLASSES = 4, 4, 16
@@ -116,7 +116,7 @@ def without_counter() -> Iterator[None]:
     if find_spec(COUNTER) is not None:
         yield
         return
-    with patch("sept.learners.detector.DetectionMetrics", _Uncounted):
+    with patch("sept.transfer.detect.DetectionMetrics", _Uncounted):
         yield
 
 

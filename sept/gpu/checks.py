@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sept.data.loading import Batches
 from sept.errors import Interrupted
-from sept.fit import fit
-from sept.learners.base import Learner
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
+from sept.training.learner import Learner
+from sept.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Trained:
 
 
 def trained(
-    learner: Learner, batches: Batches, folder: Path, machine: Machine, watchers: Sequence[L.Callback] = ()
+    learner: Learner, batches: Batches, folder: Path, runtime: Runtime, watchers: Sequence[L.Callback] = ()
 ) -> Trained:
     """The learner's whole training in `folder`, or the rest of it."""
     losses = _Losses()
-    fit(learner, batches, folder, machine, what="check", watchers=[losses, *watchers])
+    train(learner, batches, folder, runtime, what="check", watchers=[losses, *watchers])
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, losses.values)
 
 
 def resumed(
-    make: Callable[[], Learner], batches: Callable[[Learner], Batches], folder: Path, machine: Machine, after: int
+    make: Callable[[], Learner], batches: Callable[[Learner], Batches], folder: Path, runtime: Runtime, after: int
 ) -> Trained:
     """The same of a training that a signal stops when `after` steps are done, and that goes on with a new learner.
 
@@ -43,10 +43,10 @@ def resumed(
     """
     learner = make()
     try:
-        fit(learner, batches(learner), folder, machine, what="check", watchers=[_Stop(after)])
+        train(learner, batches(learner), folder, runtime, what="check", watchers=[_Stop(after)])
     except Interrupted:
         learner = make()
-        return trained(learner, batches(learner), folder, machine)
+        return trained(learner, batches(learner), folder, runtime)
     raise AssertionError(f"no signal stopped the training after step {after}")
 
 

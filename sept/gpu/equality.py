@@ -15,6 +15,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from sept.backbones.networks import build
+from sept.backbones.weights import save_backbone
 from sept.config import Model, Preprocess
 from sept.data.images import ImageError, Pixels
 from sept.gpu import micro
@@ -23,18 +25,16 @@ from sept.gpu.cases import BATCH, CASES, SEED, STEPS, Case, case
 from sept.gpu.checks import Trained, differing, resumed, trained
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
-from sept.learners.base import Learner
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
-from sept.models.backbones import build
-from sept.models.weights import save_backbone
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
 from sept.retrieval import compact, index
 from sept.retrieval.embedding import embed
-from sept.retrieval.encoder import Encoder
 from sept.retrieval.features import Features
 from sept.retrieval.index import Ranked, search
 from sept.retrieval.shards import Skip
+from sept.retrievers.encoder import Encoder
+from sept.runtime.hardware import Runtime
+from sept.training.learner import Learner
 
 VIEWED = ("MoBy", "iBOT")  # learn from coloured views
 CLOSE, SHARE_CLOSE = 1e-4, 99.9  # of normalised values of views; percent
@@ -79,12 +79,12 @@ def vectors(card: Card) -> Result:
             raise ImageError("lost")
         return drawn[i]
 
-    def made(machine: Machine) -> tuple[np.ndarray, Any]:
-        return Encoder(folder, model, Preprocess(side, side, True), machine, 6)(read, range(len(drawn)))
+    def made(runtime: Runtime) -> tuple[np.ndarray, Any]:
+        return Encoder(folder, model, Preprocess(side, side, True), runtime, 6)(read, range(len(drawn)))
 
     expected, lost = made(card.cpu())
     with card.on():
-        found, same = made(card.machine())
+        found, same = made(card.runtime())
     gap = float(np.abs(found - expected).max()) if lost == same else float("inf")
     return Result(
         f"vectors of {model.name}", gap <= VECTOR_CLOSE, f"{gap:.1e}", f"largest difference <= {VECTOR_CLOSE:g}"
@@ -147,7 +147,7 @@ def on_card(card: Card, made: Case, count: int, chunk: int | None = None) -> Tra
     learner = made.make()
     learner.steps = count
     with card.on():
-        return trained(learner, made.batches(learner), fresh(card), card.machine(chunk=chunk))
+        return trained(learner, made.batches(learner), fresh(card), card.runtime(chunk=chunk))
 
 
 def whole(card: Card, name: str, count: int) -> Trained:
@@ -223,7 +223,7 @@ def resume(card: Card, name: str) -> list[Result]:
 
     expected = whole(card, name, count)
     with card.on():
-        found = resumed(make, made.batches, fresh(card), card.machine(), after=count // 2)
+        found = resumed(make, made.batches, fresh(card), card.runtime(), after=count // 2)
     return compared(card, f"{name} stopped and resumed", made, found, expected)
 
 

@@ -12,25 +12,25 @@ import torch
 import torch.distributed as dist
 
 from sept.errors import NonFiniteError
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
 
 RAISED = "raised on purpose"
 WHEN = "failed"  # file with the time
 
 
-def raising(folder: Path, machine: Machine) -> None:
+def raising(folder: Path, runtime: Runtime) -> None:
     """The second process raises."""
-    there = _joined(machine)
-    if machine.rank == 1:
+    there = _joined(runtime)
+    if runtime.rank == 1:
         _note(folder)
         raise NonFiniteError(RAISED)
     _wait_for_others(there)
 
 
-def killed(folder: Path, machine: Machine) -> None:
+def killed(folder: Path, runtime: Runtime) -> None:
     """The second process is killed."""
-    there = _joined(machine)
-    if machine.rank == 1:
+    there = _joined(runtime)
+    if runtime.rank == 1:
         _note(folder)
         os.kill(os.getpid(), signal.SIGKILL)
     _wait_for_others(there)
@@ -45,10 +45,10 @@ def seconds_since(folder: Path) -> float:
     return time.time() - float((folder / WHEN).read_text())
 
 
-def _joined(machine: Machine) -> torch.device:
+def _joined(runtime: Runtime) -> torch.device:
     """The device of this process, once all are in a group."""
-    on_cards = machine.accelerator == "cuda"
-    there = torch.device("cuda", machine.rank) if on_cards else torch.device("cpu")
+    on_cards = runtime.accelerator == "cuda"
+    there = torch.device("cuda", runtime.rank) if on_cards else torch.device("cpu")
     if on_cards:
         torch.cuda.set_device(there)
     dist.init_process_group("nccl" if on_cards else "gloo")

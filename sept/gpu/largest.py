@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from sept.gpu.live import Live
-from sept.models.detector import DetectorModel
+from sept.transfer.faster_rcnn import DetectorModel
 
 OBJECTS = 20  # annotated in an image
 

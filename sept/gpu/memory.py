@@ -19,14 +19,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sept.config import Classify, Detect, IBotRecipe, Model, Pretrain, Segment
 from sept.gpu.largest import OBJECTS, largest_counts
 from sept.gpu.live import Live, cuda_operators
-from sept.learners.base import Learner
-from sept.learners.classifier import Classifier
-from sept.learners.detector import Detector
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.learners.segmenter import Segmenter
-from sept.learners.selfsupervised import ADAM, GRADIENTS, SelfSupervised
-from sept.models.chunks import Chunk, fitting
+from sept.methods.ibot.learner import IBot
+from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
+from sept.methods.moby.learner import MoBy
+from sept.training.chunks import Chunk, fitting
+from sept.training.learner import Learner
+from sept.transfer.classify import Classifier
+from sept.transfer.detect import Detector
+from sept.transfer.segment import Segmenter
 
 GIB = 2**30
 SWIN, VIT = Model("swin_tiny_patch4_window7_224"), Model("vit_small_patch16_224")

@@ -12,7 +12,7 @@ from sept.data.images import Pixels
 from sept.data.loading import Batches, Place
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
-from sept.data.views import CroppedSubset
+from sept.methods.views import CroppedSubset
 
 SIDE = 32
 SCENE = 64  # pixels of an image with boxes or masks

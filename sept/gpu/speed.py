@@ -19,14 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from sept import cost
+from sept.backbones.networks import build, retrieval_features
 from sept.config import IBotRecipe, Model, Preprocess, Pretrain
 from sept.data.images import Pixels, decode
 from sept.data.loading import Batches, loader
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
 from sept.data.transforms import normalise
-from sept.data.views import CroppedSubset
-from sept.fit import fit
 from sept.gpu import micro
 from sept.gpu.card import Card, cores
 from sept.gpu.fits import free_memory
@@ -36,11 +35,12 @@ from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, sent
 from sept.gpu.waits import waits
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.learners.selfsupervised import SelfSupervised
-from sept.models.backbones import build, retrieval_features
-from sept.retrieval.encoder import EncodedViews
+from sept.methods.ibot.learner import IBot
+from sept.methods.learner import SelfSupervised
+from sept.methods.moby.learner import MoBy
+from sept.methods.views import CroppedSubset
+from sept.retrievers.encoder import EncodedViews
+from sept.training.loop import train
 
 PHOTOS = 48  # different images; a file of 500 x 375 pixels as ImageNet's, stored at 256 pixels
 MOST_WORKERS = 16
@@ -229,8 +229,8 @@ def whole(card: Card, name: str) -> Result:
     batches = Batches(CroppedSubset(subset, learner.views), len(subset), made.recipe.batch_size, 0)
     clock, hands = Clock(steps), workers(card)
     with card.on():
-        machine = card.machine(card.fast, workers=hands, chunk=AUTO)
-        fit(learner, batches, Path(tempfile.mkdtemp(dir=card.folder)), machine, what="speed", watchers=[clock])
+        runtime = card.runtime(card.fast, workers=hands, chunk=AUTO)
+        train(learner, batches, Path(tempfile.mkdtemp(dir=card.folder)), runtime, what="speed", watchers=[clock])
         del learner
         free_memory()
     rate = Clock.timed(steps) * made.recipe.batch_size / clock.seconds
@@ -280,7 +280,7 @@ def _real_waits(card: Card, learner: Any, batches: Batches) -> tuple[float, str]
         torch.cuda.set_sync_debug_mode("warn")
         try:
             folder = Path(tempfile.mkdtemp(dir=card.folder))
-            fit(learner, batches, folder, card.machine(card.fast), what="waits", watchers=[seen])
+            train(learner, batches, folder, card.runtime(card.fast), what="waits", watchers=[seen])
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waited = [warning for warning in told[seen.first : seen.last] if WAIT in str(warning.message)]

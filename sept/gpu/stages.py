@@ -15,10 +15,10 @@ from sept.gpu.card import Card
 from sept.gpu.cases import DOMAIN, scenes
 from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check
-from sept.learners.detection_metrics import COUNTER
 from sept.stages import detect, finetune, segment
 from sept.stages.task import IMAGES
 from sept.store import Artefact
+from sept.transfer.detection_metrics import COUNTER
 
 EPOCHS, IMAGES_USED = 2, 16
 SHORT = {"epochs": EPOCHS, "batch_size": 8, "test_every": EPOCHS}
@@ -65,7 +65,7 @@ def whole(card: Card, name: str, build: Build, kind: str, task: Path, spec: dict
     folder = card.folder / name
     folder.mkdir()
     with card.on():
-        facts = run(folder, machine=card.machine(card.fast))
+        facts = run(folder, runtime=card.runtime(card.fast))
     weights = load_file(folder / left)
     finite = all(bool(value.isfinite().all()) for value in weights.values() if value.is_floating_point())
     good = finite and 0 <= facts["score"] <= 100

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
-from sept.learners.ibot import IBot
-from sept.learners.selfsupervised import SelfSupervised, chunk_that_fits
-from sept.models.chunks import Chunk
+from sept.methods.ibot.learner import IBot
+from sept.methods.learner import SelfSupervised, chunk_that_fits
+from sept.training.chunks import Chunk
 
 AUTO = "auto"
 

@@ -12,7 +12,7 @@ import torch
 from sept.gpu.card import Card, cores
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
-from sept.machine import cuda_devices
+from sept.runtime.hardware import cuda_devices
 from sept.store.provenance import commit, versions
 
 SHARED_MEMORY, LEAST_SHARED = Path("/dev/shm"), 2**30  # bytes: batches of MoBy in the hands of some workers

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 
-from sept import distributed
 from sept.errors import Interrupted, SeptError
 from sept.gpu import failing
 from sept.gpu.card import Card
@@ -23,9 +22,10 @@ from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check, stopping
 from sept.gpu.speed import RATE, Clock, job, workers
 from sept.gpu.speed import packed as packed_photos
-from sept.learners.moby import MoBy
-from sept.machine import Machine
+from sept.methods.moby.learner import MoBy
+from sept.runtime.hardware import Runtime
 from sept.stages.selfsupervised import ViewTraining
+from sept.training import distributed
 
 TOGETHER = 60.0  # seconds within which all have to end
 LONGEST = 90.0  # seconds after which a check that hangs is stopped
@@ -33,9 +33,9 @@ SAME_LOSS = 1e-3  # relative, of the last step
 EACH, STEPS = 256, 14  # images of a card in a step, and steps: of the scaling
 
 
-def ends(card: Card, name: str, work: Callable[[Path, Machine], None], said: str) -> Result:
+def ends(card: Card, name: str, work: Callable[[Path, Runtime], None], said: str) -> Result:
     """All processes end soon, and what is raised says why."""
-    two, where = (card.machine(devices=2), "NCCL") if card.count > 1 else (card.cpu(devices=2), "gloo, on the CPU")
+    two, where = (card.runtime(devices=2), "NCCL") if card.count > 1 else (card.cpu(devices=2), "gloo, on the CPU")
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     try:
         with stopping(LONGEST):
@@ -51,13 +51,13 @@ def ends(card: Card, name: str, work: Callable[[Path, Machine], None], said: str
 
 def equal(card: Card) -> list[Result]:
     _need_two(card)
-    return equality(card, card.machine(), card.machine(devices=2))
+    return equality(card, card.runtime(), card.runtime(devices=2))
 
 
-def equality(card: Card, one: Machine, two: Machine) -> list[Result]:
+def equality(card: Card, one: Runtime, two: Runtime) -> list[Result]:
     """MoBy's training by two machines: of one process and of two."""
     made = case("MoBy", card)
-    ends = [_trained(card, made, machine) for machine in (one, two)]
+    ends = [_trained(card, made, runtime) for runtime in (one, two)]
     losses = [float(end.state["loss_over_chance"]) for end in ends]
     gap, share = abs(losses[1] - losses[0]) / losses[0], moved(made, ends[1], ends[0])
     return [
@@ -66,17 +66,17 @@ def equality(card: Card, one: Machine, two: Machine) -> list[Result]:
     ]
 
 
-def _trained(card: Card, made: Case, machine: Machine) -> Trained:
+def _trained(card: Card, made: Case, runtime: Runtime) -> Trained:
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     images = packed(card.folder)
     training = ViewTraining(made.make, images, BATCH, {"seed": IMAGES}, folder, "check")  # type: ignore[arg-type]
-    learner = training.run(replace(machine, checkpoint_every_s=0))
+    learner = training.run(replace(runtime, checkpoint_every_s=0))
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, [])
 
 
 def scaling(card: Card) -> list[Result]:
     _need_two(card)
-    rates = [rate(card, card.machine(card.fast, devices=n, workers=workers(card) // n), EACH * n) for n in (1, 2)]
+    rates = [rate(card, card.runtime(card.fast, devices=n, workers=workers(card) // n), EACH * n) for n in (1, 2)]
     told = [
         Result(f"end to end, MoBy, {cards}", True, each, text=f"{EACH} a card, {card.fast}", unit=RATE)
         for cards, each in zip(("1 card", "2 cards"), rates, strict=True)
@@ -84,13 +84,13 @@ def scaling(card: Card) -> list[Result]:
     return [*told, Result("two cards over one", True, rates[1] / rates[0], unit="times the images/s")]
 
 
-def rate(card: Card, machine: Machine, batch: int) -> float:
+def rate(card: Card, runtime: Runtime, batch: int) -> float:
     """Images a second of a MoBy training on one or several devices."""
     recipe: Any = replace(job("MoBy", card).recipe, batch_size=batch)
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     make = partial(MoBy, recipe, seed=0, epochs=STEPS, steps_per_epoch=1)
     watchers = partial(clocks, folder)
-    ViewTraining(make, packed_photos(card, recipe), batch, {"seed": 0}, folder, "speed", watchers).run(machine)
+    ViewTraining(make, packed_photos(card, recipe), batch, {"seed": 0}, folder, "speed", watchers).run(runtime)
     return Clock.timed(STEPS) * batch / float((folder / CLOCK).read_text())
 
 

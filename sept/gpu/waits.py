@@ -10,10 +10,10 @@ from typing import Any
 import lightning as L
 
 from sept.data.loading import Batches
-from sept.fit import fit
 from sept.gpu.pretended import BYTES, OPERATORS, WAITS, pretended
-from sept.learners.base import Learner
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
+from sept.training.learner import Learner
+from sept.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def waits(learner: Learner, batches: Batches, steps: int = 11, precision: str = 
     learner.steps = steps + 1
     with pretended() as device, tempfile.TemporaryDirectory() as folder:
         seen.device = device
-        machine = Machine("cuda", threads=1, precision=precision, checkpoint_every_s=float("inf"))
-        fit(learner, batches, Path(folder), machine, what="count", watchers=[seen])
+        runtime = Runtime("cuda", threads=1, precision=precision, checkpoint_every_s=float("inf"))
+        train(learner, batches, Path(folder), runtime, what="count", watchers=[seen])
     first, last = seen.counts[0], seen.counts[-1]
     places = Counter({place: (last[1][place] - first[1][place]) / steps for place in last[1]})
     return Steps(

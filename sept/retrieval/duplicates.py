@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from sept.retrieval.features import IntArray
-from sept.retrieval.prints import Cards, Prints, whole, windowed
+from sept.retrieval.fingerprints import Fingerprints, Thumbnails, global_hash, window_hashes
 
 WHOLE, WINDOW = 0.014, 0.0065  # 1 - correlation of a copy's print with the whole image's, with the nearest window's
 NEAR = 0.5  # the same for pairs whose windows are looked at
@@ -49,7 +49,7 @@ class Pairs:
         return self.take(np.diff(self.candidate, prepend=-1) != 0)
 
 
-def copies(candidates: Cards, references: Cards, device: str | torch.device = "cpu") -> Pairs:
+def copies(candidates: Thumbnails, references: Thumbnails, device: str | torch.device = "cpu") -> Pairs:
     """The candidates that are copies of a reference, mirrored or not: re-encoded, resized, or cropped by up to 6 % of a
     side. Changes of exposure or colour make another image.
 
@@ -58,7 +58,7 @@ def copies(candidates: Cards, references: Cards, device: str | torch.device = "c
     """
     found = []
     for turned in (candidates, candidates.mirrored()):
-        prints = whole(turned)
+        prints = global_hash(turned)
         for candidate, reference in _near(prints, turned.colour, references, device):
             distance = _distance(prints, references, candidate, reference)
             same = np.isfinite(distance)
@@ -66,9 +66,9 @@ def copies(candidates: Cards, references: Cards, device: str | torch.device = "c
     return _merged(found)
 
 
-def copies_within(cards: Cards, device: str | torch.device = "cpu") -> Pairs:
+def copies_within(thumbnails: Thumbnails, device: str | torch.device = "cpu") -> Pairs:
     """The pairs of copies in one set: candidate and reference are numbers of it, each pair once, candidate first."""
-    pairs = copies(cards, cards, device)
+    pairs = copies(thumbnails, thumbnails, device)
     low, high = np.minimum(pairs.candidate, pairs.reference), np.maximum(pairs.candidate, pairs.reference)
     return _merged([Pairs(low, high, pairs.distance).take(low < high)])
 
@@ -90,12 +90,12 @@ def groups(pairs: Pairs, images: int) -> IntArray:
 
 
 def _near(
-    prints: Prints, colour: np.ndarray, references: Cards, device: str | torch.device
+    prints: Fingerprints, colour: np.ndarray, references: Thumbnails, device: str | torch.device
 ) -> Iterator[tuple[IntArray, IntArray]]:
     """Numbers of the pairs, (P,) each, whose whole images are near (NEAR, COLOUR). Multiplies only what is as light."""
     order, others = np.argsort(colour[:, 1], kind="stable"), np.argsort(references.colour[:, 1], kind="stable")
     greens = references.colour[others, 1]
-    units = torch.from_numpy(whole(references).unit[others]).to(device)
+    units = torch.from_numpy(global_hash(references).unit[others]).to(device)
     for start in range(0, len(order), CANDIDATES):
         here = order[start : start + CANDIDATES]
         first, last = np.searchsorted(greens, (colour[here[0], 1] - COLOUR, colour[here[-1], 1] + COLOUR))
@@ -108,14 +108,16 @@ def _near(
             yield candidate[alike], reference[alike]
 
 
-def _distance(prints: Prints, references: Cards, candidate: IntArray, reference: IntArray) -> npt.NDArray[np.float32]:
+def _distance(
+    prints: Fingerprints, references: Thumbnails, candidate: IntArray, reference: IntArray
+) -> npt.NDArray[np.float32]:
     """(P,) distance of each pair at its best window; infinite where none is a copy."""
     result = np.full(len(candidate), np.inf, dtype=np.float32)
     for start in range(0, len(candidate), PAIRS):
         here = slice(start, start + PAIRS)
         c = candidate[here]
         looked_at, r = np.unique(reference[here], return_inverse=True)
-        windows = windowed(references.take(looked_at))
+        windows = window_hashes(references.take(looked_at))
         distance = 1 - (windows.unit[r] @ prints.unit[c][..., None])[..., 0]  # (p, W)
         copy = distance <= WINDOW
         copy[:, 0] = distance[:, 0] <= WHOLE

@@ -10,17 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sept.errors import DataError, NonFiniteError
-from sept.retrieval.shards import (
-    REPAIR,
-    Shard,
-    Skip,
-    data_path,
-    mark_path,
-    publish,
-    publish_json,
-    read_shard,
-    residual,
-)
+from sept.retrieval.shards import REPAIR, Shard, Skip, data_path, mark_path, publish, publish_json, read_shard, residual
 from sept.retrieval.sums import crc32_of
 from sept.store.disk import sha256
 

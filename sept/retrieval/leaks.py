@@ -12,7 +12,7 @@ from sept.retrieval.features import IntArray
 from sept.retrieval.index import Ranked
 
 
-class ClosedUp:
+class FilteredLists:
     """Ranked lists without `removed` rows: what comes after moves up. Asks for the deepest lists once and keeps them.
 
     search(depth) gives the whole lists to that depth, complete ones where depth is `embedded`, all rows with a vector.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sept.errors import DataError, StorageError
 from sept.retrieval.sums import CHECKED_ROWS, crc32_of
-from sept.signals import look
+from sept.runtime.signals import look
 from sept.store.artefact import checksum
 from sept.store.disk import sha256
 

@@ -6,25 +6,25 @@ import numpy as np
 
 from sept.data.images import Pixels
 from sept.data.labelled import read_image
-from sept.data.pool import Union
+from sept.data.pool import ConcatPool
 from sept.data.tasks import Example
-from sept.machine import Machine
-from sept.progress import progress
 from sept.retrieval.duplicates import copies, copies_within, groups
-from sept.retrieval.prints import Cards, cards
+from sept.retrieval.fingerprints import Thumbnails, thumbnails
+from sept.runtime.hardware import Runtime
+from sept.runtime.progress import progress
 
 WITHIN_MOST = 200_000  # images that are compared with each other: the cost grows with their square
 
 
 class Copies:
-    """Cards of a task's test images, and of the pool rows that were asked for; each image is decoded once."""
+    """Thumbnails of a task's test images, and of the pool rows that were asked for; each image is decoded once."""
 
-    def __init__(self, pool: Union, tests: Sequence[Example], machine: Machine) -> None:
-        self.pool, self.tests, self.device = pool, tests, machine.accelerator
+    def __init__(self, pool: ConcatPool, tests: Sequence[Example], runtime: Runtime) -> None:
+        self.pool, self.tests, self.device = pool, tests, runtime.accelerator
         with progress("look at the test images", len(tests)) as advance:
-            self.references = cards(_each((read_image(test) for test in tests), advance))
+            self.references = thumbnails(_each((read_image(test) for test in tests), advance))
         self._place: dict[int, int] = {}  # of a row among the cards
-        self._parts: list[Cards] = []
+        self._parts: list[Thumbnails] = []
         self._test: dict[int, str] = {}
 
     def of_tests(self, rows: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ class Copies:
         new = np.array([row for row in rows.tolist() if row not in self._place], dtype=np.int64)
         if len(new):
             with progress("look for copies of test images", len(new)) as advance:
-                part = cards(_each((self.pool.image(row) for row in new.tolist()), advance))
+                part = thumbnails(_each((self.pool.image(row) for row in new.tolist()), advance))
             self._place |= {row: len(self._place) + i for i, row in enumerate(new.tolist())}
             self._parts.append(part)
             found = copies(part, self.references, self.device).nearest()
@@ -49,7 +49,7 @@ class Copies:
         if len(rows) > WITHIN_MOST:
             return None
         grey, colour = (np.concatenate([getattr(part, name) for part in self._parts]) for name in ("grey", "colour"))
-        chosen = Cards(grey, colour).take([self._place[row] for row in rows.tolist()])
+        chosen = Thumbnails(grey, colour).take([self._place[row] for row in rows.tolist()])
         return groups(copies_within(chosen, self.device), len(rows))
 
     def duplicates(self, group: np.ndarray | None) -> int | None:

@@ -16,13 +16,13 @@ from sept.data.detection.targets import Annotated, DetectionImages, FlippedImage
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.learners.detection_metrics import headline
-from sept.learners.detector import Detector
-from sept.machine import Machine
-from sept.stages import transfer
+from sept.runtime.hardware import Runtime
+from sept.stages import finetuning
 from sept.stages.task import open_boxed
 from sept.store import Artefact
-from sept.watch import Accuracy
+from sept.training.callbacks import TestEvery
+from sept.transfer.detect import Detector
+from sept.transfer.detection_metrics import headline
 
 DETECTOR = "detector.safetensors"
 LEAST_SCORE = 0.5  # of detections that are drawn
@@ -31,23 +31,23 @@ FOUND, THERE = (220, 60, 30), (40, 160, 60)  # colours of boxes
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
 ) -> dict[str, Any]:
     recipe, model = Detect(**spec["recipe"]), Model(**spec["model"])
     task = open_boxed(inputs["task"], place)
     train = draw_images(task.train, spec["images"], spec["shot_seed"])
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     seed = fold(spec["shot_seed"], "detect", recipe.seed)
-    start = transfer.backbone(inputs)
+    start = finetuning.backbone(inputs)
     learner = Detector(recipe, model, len(task.classes), start, seed=seed, steps_per_epoch=per_epoch)
     images = DetectionImages(task.test, training=False)
-    pin = machine.accelerator != "cpu"
-    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists, pin)
-    predictions = transfer.Predictions(learner, images, partial(_drawn, learner, task.classes))
+    pin = runtime.accelerator != "cpu"
+    tests = loader(images, in_order(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
+    predictions = finetuning.Predictions(learner, images, partial(_drawn, learner, task.classes))
 
     batches = Batches(FlippedImages(train, seed), len(train), recipe.batch_size, seed, as_lists)
-    watchers = [Accuracy(tests, recipe.test_every * per_epoch), predictions.watcher]
-    seen = transfer.train(learner, batches, folder, spec, machine, watchers, DETECTOR)
+    watchers = [TestEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
+    seen = finetuning.finetune(learner, batches, folder, spec, runtime, watchers, DETECTOR)
     predictions.save(folder)
     image = images[0][0].to(learner.device)
     return {

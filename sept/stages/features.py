@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sept import cost, engines
+from sept import cost
 from sept.config import Model, Preprocess
-from sept.data.pool import Union
-from sept.machine import Machine
-from sept.progress import progress
+from sept.data.pool import ConcatPool
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
-from sept.retrieval.encoder import Encoder
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
+from sept.retrievers.encoder import Encoder
+from sept.runtime import engines
+from sept.runtime.hardware import Runtime
+from sept.runtime.progress import progress
 from sept.stages.pool import open_pool
 from sept.store import Artefact
 
@@ -26,14 +27,14 @@ NAMED_SKIPS = 1_000  # in the manifest; all are in the shards' own files
 
 
 def open_encoder(
-    retriever: Artefact, preprocess: Preprocess, machine: Machine, batch_size: int, precision: str
+    retriever: Artefact, preprocess: Preprocess, runtime: Runtime, batch_size: int, precision: str
 ) -> tuple[Encoder, Model]:
     """The encoder of a retriever artefact, computing in the precision of the features that it makes or goes with."""
     model = Model(**retriever.manifest["spec"]["model"])
-    return Encoder(retriever.path, model, preprocess, machine, batch_size, precision=precision), model
+    return Encoder(retriever.path, model, preprocess, runtime, batch_size, precision=precision), model
 
 
-def skipped(pool: Union, row: int, reason: str) -> Skip:
+def skipped(pool: ConcatPool, row: int, reason: str) -> Skip:
     """reason: the message of an ImageError of the pool, which begins with the key."""
     key = pool.key(row)
     return Skip(row, key, reason.removeprefix(f"{key}: "))
@@ -49,7 +50,7 @@ def build(
     inputs: Mapping[str, Artefact],
     spec: Mapping[str, Any],
     *,
-    machine: Machine,
+    runtime: Runtime,
     place: Mapping[str, Any],
     batch_size: int,
     max_unreadable: float,
@@ -57,14 +58,14 @@ def build(
 ) -> dict[str, Any]:
     """engine: name, address and workers of what embeds."""
     job = Embedding(
-        folder.absolute(), inputs["pool"], inputs["retriever"], spec, machine, place, batch_size, max_unreadable
+        folder.absolute(), inputs["pool"], inputs["retriever"], spec, runtime, place, batch_size, max_unreadable
     )
     rows, per_shard = job.rows, job.rows_per_shard
     todo = missing(folder, rows, per_shard)
     with progress("embed the pool", rows) as advance:
         held = rows - sum(min(per_shard, rows - index * per_shard) for index in todo)
         advance(held)
-        alone = engine["name"] == "local" and machine.devices == 1
+        alone = engine["name"] == "local" and runtime.devices == 1
         make = partial(job.worker, advance=advance) if alone else job.worker  # a bar cannot be sent elsewhere
 
         def done(index: int) -> None:
@@ -72,7 +73,7 @@ def build(
                 advance(min(per_shard, rows - index * per_shard))
 
         options = {name: engine[name] for name in ("address", "workers")}
-        engines.run(engine["name"], make, todo, machine, folder.absolute(), done, **options)
+        engines.run(engine["name"], make, todo, runtime, folder.absolute(), done, **options)
     facts: dict[str, Any] = conclude(folder, rows, max_unreadable, per_shard)
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
     model = Model(**inputs["retriever"].manifest["spec"]["model"])
@@ -91,7 +92,7 @@ class Embedding:
     pool: Artefact
     retriever: Artefact
     spec: Mapping[str, Any]
-    machine: Machine
+    runtime: Runtime
     place: Mapping[str, Any]
     batch_size: int
     max_unreadable: float
@@ -108,8 +109,8 @@ class Embedding:
         """What embeds and commits one shard on this device."""
         pool = open_pool({"pool0": self.pool}, [self.place])
         preprocess = Preprocess(**self.spec["preprocess"])
-        machine = engines.share(self.machine, device)
-        encoder, _ = open_encoder(self.retriever, preprocess, machine, self.batch_size, self.spec["precision"])
+        runtime = engines.share(self.runtime, device)
+        encoder, _ = open_encoder(self.retriever, preprocess, runtime, self.batch_size, self.spec["precision"])
         read = partial(pool.image, side=preprocess.resize)
 
         def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:

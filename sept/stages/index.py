@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sept.machine import Machine
-from sept.progress import done, progress
 from sept.retrieval import compact
 from sept.retrieval.approximate import Index
 from sept.retrieval.features import Features
+from sept.runtime.hardware import Runtime
+from sept.runtime.progress import done, progress
 from sept.store import Artefact
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, uri: str | None
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, uri: str | None
 ) -> dict[str, Any]:
     features = joined(inputs)
     with progress("build the index", features.rows) as advance:
@@ -23,7 +23,7 @@ def build(
         if spec["name"] == "ivf_sq8":
             from sept.retrieval.approximate import ivf
 
-            device = machine.accelerator
+            device = runtime.accelerator
             return ivf.build(folder, features, spec["nlist"], spec["seed"], device, progress=done(advance))
         from sept.retrieval.approximate import milvus
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sept.config import DRAWN_POOLS
+from sept.config import SYNTHETIC_POOLS
 from sept.data import locate
-from sept.data.pool import Pool, Union, write_manifest
+from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.sources import root
-from sept.machine import Machine
-from sept.progress import progress
+from sept.runtime.hardware import Runtime
+from sept.runtime.progress import progress
 from sept.store import Artefact
 
 IMAGES = "images"
@@ -22,33 +22,33 @@ def build(
     inputs: Mapping[str, Artefact],
     spec: Mapping[str, Any],
     *,
-    machine: Machine,
+    runtime: Runtime,
     place: Mapping[str, Any],
 ) -> dict[str, Any]:
     """place: kind of the source, and path, where it lies now."""
     kind, path = place["kind"], place["path"]
-    if kind in DRAWN_POOLS:
+    if kind in SYNTHETIC_POOLS:
         from sept.data.patterns import draw_pool
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw_pool(folder / IMAGES, kind, spec["images"], spec["side"], spec["seed"], machine.threads)
+        draw_pool(folder / IMAGES, kind, spec["images"], spec["side"], spec["seed"], runtime.threads)
         kind, path = "webdataset", str(folder / IMAGES)
     assert path is not None
     absent: list[str] = []
     with progress("list the pool", None) as advance:
-        found = locate.entries(kind, path, machine.threads, folder, advance, absent.append)
+        found = locate.entries(kind, path, runtime.threads, folder, advance, absent.append)
         facts = write_manifest(folder, found)
     return facts | {"absent": len(absent), "named_absent": absent[:NAMED]}
 
 
-def open_pool(inputs: Mapping[str, Artefact], places: Sequence[Mapping[str, Any]]) -> Union:
+def open_pool(inputs: Mapping[str, Artefact], places: Sequence[Mapping[str, Any]]) -> ConcatPool:
     """The images behind the artefacts `pool0`, `pool1`, .. in this order; places: name, kind, path of each."""
-    return Union({place["name"]: _open(inputs[f"pool{i}"], place) for i, place in enumerate(places)})
+    return ConcatPool({place["name"]: _open(inputs[f"pool{i}"], place) for i, place in enumerate(places)})
 
 
 def _open(artefact: Artefact, place: Mapping[str, Any]) -> Pool:
     kind, path = place["kind"], place["path"]
-    if kind in DRAWN_POOLS:
+    if kind in SYNTHETIC_POOLS:
         kind, path = "webdataset", str(artefact.path / IMAGES)
     assert path is not None
     return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root(kind, path)))

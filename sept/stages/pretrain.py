@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from sept import cost
+from sept.backbones.networks import sized_args
+from sept.backbones.weights import save_backbone
 from sept.config import Model, Pretrain
 from sept.data.labelled import Tests, in_order
 from sept.data.loading import loader, steps_per_epoch
 from sept.data.subset import Subset
-from sept.learners.moby import MoBy
-from sept.machine import Machine
-from sept.models.backbones import sized_args
-from sept.models.weights import save_backbone
+from sept.methods.moby.learner import MoBy
+from sept.runtime.hardware import Runtime
 from sept.stages.selfsupervised import ViewTraining, card
 from sept.stages.task import few_shots
 from sept.stages.weights import BACKBONE
 from sept.store import Artefact
-from sept.watch import Neighbours
+from sept.training.callbacks import KNNProbe
 
 
 def build(
@@ -26,7 +26,7 @@ def build(
     inputs: Mapping[str, Artefact],
     spec: Mapping[str, Any],
     *,
-    machine: Machine,
+    runtime: Runtime,
     knn: Mapping[str, Any],
 ) -> dict[str, Any]:
     recipe = Pretrain(**{**spec["recipe"], "model": Model(**spec["recipe"]["model"])})
@@ -34,7 +34,7 @@ def build(
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
     make = partial(MoBy, recipe, seed=spec["seed"], epochs=spec["epochs"], steps_per_epoch=per_epoch)
     watchers = partial(_neighbours, inputs["task"], knn, recipe.side, per_epoch) if "task" in inputs else list
-    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "pre-train", watchers).run(machine)
+    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "pre-train", watchers).run(runtime)
     facts = {
         "images": len(subset),
         "images_seen": learner.steps * recipe.batch_size,
@@ -49,7 +49,7 @@ def build(
     return facts
 
 
-def _neighbours(task: Artefact, knn: Mapping[str, Any], side: int, per_epoch: int) -> list[Neighbours]:
+def _neighbours(task: Artefact, knn: Mapping[str, Any], side: int, per_epoch: int) -> list[KNNProbe]:
     """The k-NN test on the few shots of the task."""
     shots = few_shots(task, knn["place"], knn["shot"], knn["seed"])
-    return [Neighbours(loader(Tests(shots, side), in_order(len(shots)), 0), knn["every"] * per_epoch)]
+    return [KNNProbe(loader(Tests(shots, side), in_order(len(shots)), 0), knn["every"] * per_epoch)]

@@ -14,7 +14,7 @@ from sept.config import Preprocess
 from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
 from sept.data.labelled import InstanceReader, reader
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
 from sept.stages.features import open_encoder
 from sept.stages.task import drawn_examples, drawn_images, few_shots
 from sept.store import Artefact
@@ -27,12 +27,12 @@ def build(
     inputs: Mapping[str, Artefact],
     spec: Mapping[str, Any],
     *,
-    machine: Machine,
+    runtime: Runtime,
     place: Mapping[str, Any],
     batch_size: int,
 ) -> dict[str, Any]:
     ids, classes, read, preprocess = images(inputs["task"], place, spec)
-    encoder, model = open_encoder(inputs["retriever"], preprocess, machine, batch_size, spec["precision"])
+    encoder, model = open_encoder(inputs["retriever"], preprocess, runtime, batch_size, spec["precision"])
     vectors, failures = encoder(read, range(len(ids)))
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sept import cost
+from sept.backbones.networks import sized_args
+from sept.backbones.weights import save_backbone
 from sept.config import IBotRecipe, Model
 from sept.data.loading import steps_per_epoch
 from sept.data.subset import Subset
-from sept.learners.ibot import IBot
-from sept.machine import Machine
-from sept.models.backbones import sized_args
-from sept.models.weights import save_backbone
+from sept.methods.ibot.learner import IBot
+from sept.runtime.hardware import Runtime
 from sept.stages import weights
 from sept.stages.selfsupervised import ViewTraining, card
 from sept.store import Artefact
@@ -25,16 +25,16 @@ def build(
     *,
     file: Path | None = None,
     option: str = "",
-    machine: Machine | None = None,
+    runtime: Runtime | None = None,
 ) -> dict[str, Any]:
     if file is not None:
         return weights.build(folder, inputs, spec, file=file, option=option)
-    assert machine is not None
+    assert runtime is not None
     recipe, model = IBotRecipe(**spec["recipe"]), Model(**spec["model"])
     subset = Subset.open(inputs["subset"].path)
     per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
     make = partial(IBot, recipe, model, seed=spec["seed"], steps_per_epoch=per_epoch)
-    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "train the retriever").run(machine)
+    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "train the retriever").run(runtime)
     seen = learner.steps * min(recipe.batch_size, len(subset))
     facts = {
         "images_seen": seen,

@@ -17,12 +17,12 @@ from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
 from sept.data.segmentation.masks import IGNORE, check_masks
 from sept.data.segmentation.views import Crop, CroppedImages, WholeImages, as_lists
-from sept.learners.segmenter import Segmenter
-from sept.machine import Machine
-from sept.stages import transfer
+from sept.runtime.hardware import Runtime
+from sept.stages import finetuning
 from sept.stages.task import open_masked
 from sept.store import Artefact
-from sept.watch import Accuracy
+from sept.training.callbacks import TestEvery
+from sept.transfer.segment import Segmenter
 
 SEGMENTER = "segmenter.safetensors"
 LEAST_SIDE = 300  # pixels of a picture's shorter side
@@ -32,25 +32,25 @@ UInt8Array = NDArray[np.uint8]
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
 ) -> dict[str, Any]:
     recipe, model = Segment(**spec["recipe"]), Model(**spec["model"])
     task = open_masked(inputs["task"], place)
     classes = len(task.classes)
     train = draw_images(task.train, spec["images"], spec["shot_seed"])
-    check_masks([*train, *task.test], classes, machine.threads)
+    check_masks([*train, *task.test], classes, runtime.threads)
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     seed = fold(spec["shot_seed"], "segment", recipe.seed)
-    learner = Segmenter(recipe, model, classes, transfer.backbone(inputs), seed=seed, steps_per_epoch=per_epoch)
+    learner = Segmenter(recipe, model, classes, finetuning.backbone(inputs), seed=seed, steps_per_epoch=per_epoch)
     images = WholeImages(task.test, classes)
-    pin = machine.accelerator != "cpu"
-    tests = loader(images, in_order(len(images), recipe.batch_size), machine.workers, as_lists, pin)
+    pin = runtime.accelerator != "cpu"
+    tests = loader(images, in_order(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
     crop = Crop(recipe.side, recipe.long_side, (recipe.scale[0], recipe.scale[1]))
-    predictions = transfer.Predictions(learner, images, partial(_drawn, learner))
+    predictions = finetuning.Predictions(learner, images, partial(_drawn, learner))
 
     batches = Batches(CroppedImages(train, classes, crop, seed), len(train), recipe.batch_size, seed)
-    watchers = [Accuracy(tests, recipe.test_every * per_epoch), predictions.watcher]
-    seen = transfer.train(learner, batches, folder, spec, machine, watchers, SEGMENTER)
+    watchers = [TestEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
+    seen = finetuning.finetune(learner, batches, folder, spec, runtime, watchers, SEGMENTER)
     predictions.save(folder)
     view = torch.zeros(1, 3, recipe.side, recipe.side, device=learner.device)
     return {

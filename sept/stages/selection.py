@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from sept.data.images import ImageError
-from sept.data.pool import Union
+from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
-from sept.machine import Machine
-from sept.progress import progress
 from sept.retrieval.embedding import check_readable
 from sept.retrieval.index import Ranked
 from sept.retrieval.select import random_subset, save_selection
 from sept.retrieval.shards import Skip
-from sept.stages import similar
+from sept.runtime.hardware import Runtime
+from sept.runtime.progress import progress
+from sept.stages import task_selection
 from sept.stages.features import named, skipped
 from sept.stages.pool import open_pool
 from sept.store import Artefact
@@ -28,18 +28,20 @@ def build(
     inputs: Mapping[str, Artefact],
     spec: Mapping[str, Any],
     *,
-    machine: Machine,
+    runtime: Runtime,
     places: Sequence[Mapping[str, Any]],
     max_unreadable: float,
     batch_size: int = 0,
     uri: str | None = None,
-    task_place: Mapping[str, Any] | None = None,
+    task_location: Mapping[str, Any] | None = None,
     ready: Mapping[tuple[str, ...], Ranked] | None = None,
 ) -> dict[str, Any]:
     pool = open_pool(inputs, places)
     if "queries" in inputs:
-        assert task_place is not None
-        return similar.build(folder / SELECTION, inputs, spec, pool, machine, batch_size, uri, task_place, ready or {})
+        assert task_location is not None
+        return task_selection.build(
+            folder / SELECTION, inputs, spec, pool, runtime, batch_size, uri, task_location, ready or {}
+        )
     readable = Readable(pool, max_unreadable)
     if spec["method"] == "random":
         parts = _parts(pool, spec["budget"], spec.get("source"), spec.get("share"))
@@ -54,7 +56,7 @@ def build(
 class Readable:
     """Sorts out the images of a pool that cannot be decoded; `skips` are those met so far."""
 
-    def __init__(self, pool: Union, max_unreadable: float) -> None:
+    def __init__(self, pool: ConcatPool, max_unreadable: float) -> None:
         self.pool, self.max_unreadable = pool, max_unreadable
         self.skips: list[Skip] = []
 
@@ -73,7 +75,7 @@ class Readable:
         return rows[keep]
 
 
-def _parts(pool: Union, budget: int, source: str | None, share: float | None) -> list[tuple[np.ndarray, int]]:
+def _parts(pool: ConcatPool, budget: int, source: str | None, share: float | None) -> list[tuple[np.ndarray, int]]:
     """Rows to draw from, and how many: of all of the pool, or of one source and of all others."""
     everything = np.arange(len(pool))
     if source is None or share is None:

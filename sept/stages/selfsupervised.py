@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from sept import distributed
 from sept.data.loading import Batches
 from sept.data.subset import Subset
 from sept.data.transforms import normalise
-from sept.data.views import CroppedSubset, Views
-from sept.fit import Checkpoint, fit
-from sept.learners.ibot import IBot
-from sept.learners.moby import MoBy
-from sept.machine import Machine
+from sept.methods.ibot.learner import IBot
+from sept.methods.moby.learner import MoBy
+from sept.methods.views import CroppedSubset, Views
+from sept.runtime.hardware import Runtime
 from sept.store import CHECKPOINTS, Artefact
-from sept.watch import FirstPictures
+from sept.training import distributed
+from sept.training.callbacks import LogImagesAtStart
+from sept.training.loop import Checkpoint, train
 
 COLLAPSED_RANK, INDIFFERENT = 2.0, 0.98
 VIEWS = "views"
@@ -41,31 +41,31 @@ class ViewTraining:
     what: str
     watchers: Callable[[], Sequence] = list
 
-    def run(self, machine: Machine) -> MoBy | IBot:
+    def run(self, runtime: Runtime) -> MoBy | IBot:
         """The learner at its last step; warns when it learned nothing."""
-        if machine.devices == 1:
-            learner = self.fit(machine)
+        if runtime.devices == 1:
+            learner = self.fit(runtime)
         else:
-            distributed.run(self.fit, machine)
+            distributed.run(self.fit, runtime)
             learner, state = self.make(), Checkpoint(self.folder / CHECKPOINTS).load()
             assert state is not None, "the first process leaves the last state"
             learner.load_state_dict(state["learner"])
         _warn(self.what, learner.health())
         return learner
 
-    def fit(self, machine: Machine) -> MoBy | IBot:
+    def fit(self, runtime: Runtime) -> MoBy | IBot:
         """The part of one process."""
         learner = self.make()
         dataset = CroppedSubset(self.subset, learner.views)
         batches = Batches(dataset, len(self.subset), self.batch_size, self.spec["seed"])
-        fit(
+        train(
             learner,
             batches,
             self.folder,
-            machine,
+            runtime,
             what=self.what,
-            loggers=partial(machine.loggers, self.folder.name, self.spec),
-            watchers=[FirstPictures(VIEWS, partial(pictured, self.subset, learner.views)), *self.watchers()],
+            loggers=partial(runtime.loggers, self.folder.name, self.spec),
+            watchers=[LogImagesAtStart(VIEWS, partial(pictured, self.subset, learner.views)), *self.watchers()],
         )
         return learner
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sept.data.images import Pixels
 from sept.data.subset import write_subset
-from sept.progress import progress
 from sept.retrieval.select import load_selection
+from sept.runtime.progress import progress
 from sept.stages.pool import open_pool
 from sept.stages.selection import SELECTION
 from sept.store import Artefact

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sept.config import DRAWN
+from sept.config import SYNTHETIC_TASKS
 from sept.data.annotated import draw_images
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.patterns_boxes import read_patterns_boxes
@@ -14,17 +14,17 @@ from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.shots import draw as draw_shots
 from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
-from sept.machine import Machine
+from sept.runtime.hardware import Runtime
 from sept.store import Artefact
 
 IMAGES, CLASS_LIST = "images", "classes.txt"
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, machine: Machine, place: Mapping[str, Any]
+    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
 ) -> dict[str, Any]:
     """place: kind, path and options of the reader."""
-    if spec["kind"] in DRAWN:
+    if spec["kind"] in SYNTHETIC_TASKS:
         from sept.data.patterns import draw_boxed_task, draw_task
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
@@ -36,7 +36,7 @@ def build(
             spec["test_per_class"],
             spec["side"],
             spec["seed"],
-            machine.threads,
+            runtime.threads,
         )
     if spec["kind"] == "patterns_masks":
         write_masks(folder / IMAGES)

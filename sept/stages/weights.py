@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sept.backbones.networks import build as build_model
+from sept.backbones.weights import load_backbone, save_backbone
 from sept.errors import ConfigError
-from sept.models.backbones import build as build_model
-from sept.models.weights import load_backbone, save_backbone
 from sept.store import Artefact
 from sept.store.disk import sha256
 

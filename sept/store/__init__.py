@@ -7,8 +7,8 @@ ago. Every stage of the pipeline reads and writes through it; neither torch nor 
 from sept.store.artefact import Artefact
 from sept.store.build import CHECKPOINTS
 from sept.store.content import check
+from sept.store.maintenance import prune, repair, verify
 from sept.store.step import KEY_CHARS, Step
 from sept.store.store import Store
-from sept.store.upkeep import prune, repair, verify
 
 __all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "check", "prune", "repair", "verify"]

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept import command
+from sept.app import command
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import check_environment, path
 from sept.store.artefact import KEY_CHARS, load_artefact, parse_folder
+from sept.store.maintenance import prune, repair, verify
 from sept.store.store import FORMAT_FILE, Store
-from sept.store.upkeep import prune, repair, verify
 
 HEADER = ("stage", "key", "slug", "MB", "wall_s", "created")
 BYTES_PER_MB = 1e6

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sept import signals
 from sept.errors import ConfigError, DataError, NonFiniteError
+from sept.runtime import signals
 from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
 from sept.store.disk import (
     fingerprint,

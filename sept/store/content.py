@@ -5,8 +5,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sept import signals
 from sept.errors import DataError
+from sept.runtime import signals
 from sept.store.artefact import Artefact
 from sept.store.disk import fingerprint
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sept.lifeline import STARTED, STATE, stat_field
+from sept.runtime.lifeline import STARTED, STATE, stat_field
 from sept.store.disk import listing
 
 MARK = "@"  # between the name of an unfinished folder and its owner: host, process, and when that started

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
-from sept import signals
 from sept.errors import ConfigError, DataError, StorageError
+from sept.runtime import signals
 from sept.store import owner
 from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
 from sept.store.build import complete, read_work

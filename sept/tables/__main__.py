@@ -1,6 +1,6 @@
 """`python -m sept.tables`."""
 
-from sept import command
+from sept.app import command
 from sept.tables.cli import main
 
 command.run(main)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sept.tables import words
+from sept.tables import labels
 from sept.tables.rows import Line
 
 MAX_BARS = 8  # side by side; with more, the smallest budget stands for all
@@ -79,7 +79,7 @@ def _explained(chart: Chart) -> Chart:
 
 def _bars(lines: Sequence[Line]) -> Chart | None:
     """SEPT Fig. 1b: the ways to start side by side, a group for each task; a panel for each number of shots."""
-    names = [name for name in words.varying(lines) if name not in ("task", "shot")]
+    names = [name for name in labels.varying(lines) if name not in ("task", "shot")]
     told = ""
     if len(_ways(lines, names)) > MAX_BARS and "budget" in names:
         least = min(line["budget"] for line in lines if line["budget"] is not None)
@@ -94,11 +94,11 @@ def _bars(lines: Sequence[Line]) -> Chart | None:
         series = [
             Series(label, init, tuple(_point(line, tasks.index(line["task"])) for line in members))
             for (label, init) in ways
-            if (members := [line for line in group if (words.label(line, names), line["init"]) == (label, init)])
+            if (members := [line for line in group if (labels.label(line, names), line["init"]) == (label, init)])
         ]
-        panels.append(Panel(words.named("shot", *shot), tuple(series), tasks))
+        panels.append(Panel(labels.named("shot", *shot), tuple(series), tasks))
     caption = f"Counterpart of the paper's Fig. 1b (there: 100,000 images and ImageNet-1k).{told}"
-    return Chart("bars", "Ways to start, side by side", caption, "", words.metric(lines), "bars", tuple(panels))
+    return Chart("bars", "Ways to start, side by side", caption, "", labels.metric(lines), "bars", tuple(panels))
 
 
 def _over_budget(lines: Sequence[Line]) -> Chart | None:
@@ -157,18 +157,20 @@ def _lines(
     """
     panels = []
     for held, group in _by(lines, ("task", "shot")):
-        varying = [each for each in words.varying(group) if each in ("init", *POOLED, *apart, "variant")]
+        varying = [each for each in labels.varying(group) if each in ("init", *POOLED, *apart, "variant")]
         series = tuple(_series(group, column, varying, further))
         if len({point.x for each in series if not each.level for point in each.points}) > 1:
-            panels.append(Panel(f"{held[0]}, {words.named('shot', held[1])}", series))
+            panels.append(Panel(f"{held[0]}, {labels.named('shot', held[1])}", series))
     return (
-        Chart(name, title, caption, x, words.metric(lines), "lines", tuple(panels), further is None) if panels else None
+        Chart(name, title, caption, x, labels.metric(lines), "lines", tuple(panels), further is None)
+        if panels
+        else None
     )
 
 
 def _series(lines: Sequence[Line], column: str, names: Sequence[str], further: str | None) -> Iterator[Series]:
     for label, init in _ways(lines, names):
-        members = [line for line in lines if (words.label(line, names), line["init"]) == (label, init)]
+        members = [line for line in lines if (labels.label(line, names), line["init"]) == (label, init)]
         placed = [line for line in members if line.get(column) is not None]
         if placed:
             points = [_point(line, line[column], further) for line in placed]
@@ -184,7 +186,7 @@ def _point(line: Line, x: float, further: str | None = None) -> Point:
 
 def _ways(lines: Sequence[Line], names: Sequence[str]) -> list[tuple[str, str]]:
     """(label, init) of each way to start, in the order of the rows."""
-    return list(dict.fromkeys((words.label(line, names), line["init"]) for line in lines))
+    return list(dict.fromkeys((labels.label(line, names), line["init"]) for line in lines))
 
 
 def _by(lines: Sequence[Line], names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[Line]]]:

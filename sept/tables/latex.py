@@ -2,8 +2,8 @@ r"""A table as LaTeX with booktabs: \usepackage{booktabs}; \resizebox needs grap
 
 from collections.abc import Sequence
 
-from sept.tables import words
-from sept.tables.matrix import Matrix, matrix
+from sept.tables import labels
+from sept.tables.grid import Matrix, matrix
 from sept.tables.rows import Line
 from sept.tables.text import Tables
 
@@ -49,7 +49,7 @@ def _table(name: str, lines: Sequence[Line]) -> str:
 def _caption(name: str, lines: Sequence[Line]) -> str:
     counts = sorted({line["n"] for line in lines} - {0})
     runs = f"n = {counts[0]}" if len(counts) == 1 else "n as marked"
-    told = f"{words.title(name, lines)} ({runs}); in parentheses the paper's. {words.everywhere(lines)}"
+    told = f"{labels.title(name, lines)} ({runs}); in parentheses the paper's. {labels.everywhere(lines)}"
     return escape(told.strip())
 
 
@@ -60,14 +60,14 @@ def _heads(layout: Matrix) -> list[str]:
     if len(set(shots)) == 1:
         return [f"{' & '.join([*names, *(escape(task) for task, _ in layout.columns)])} \\\\"]
     over = [rf"\multicolumn{{{width}}}{{c}}{{{escape(task)}}}" for task, width in layout.spans()]
-    under = [escape(words.named("shot", shot)) for _, shot in layout.columns]
+    under = [escape(labels.named("shot", shot)) for _, shot in layout.columns]
     return [f"{' & '.join([*[''] * len(names), *over])} \\\\", f"{' & '.join([*names, *under])} \\\\"]
 
 
 def _entries(layout: Matrix, way: int, lines: Sequence[Line]) -> list[str]:
     same = len({line["n"] for line in lines} - {0}) < 2
     choices = zip(layout.names, layout.ways[way], strict=True)
-    entries = [escape(words.cell(name, value)) for name, value in choices]
+    entries = [escape(labels.cell(name, value)) for name, value in choices]
     for column in range(len(layout.columns)):
         place = layout.cells.get((way, column))
         entries.append("" if place is None else _entry(lines[place], same))
@@ -76,7 +76,7 @@ def _entries(layout: Matrix, way: int, lines: Sequence[Line]) -> list[str]:
 
 def _entry(line: Line, same: bool) -> str:
     """Ours, and the paper's where it has one."""
-    ours = words.spread(line, "mean", "std").replace("±", r"\pm")
+    ours = labels.spread(line, "mean", "std").replace("±", r"\pm")
     count = "" if same or not line["n"] else rf"\,{{\scriptsize n={line['n']}}}"
     paper = "" if line["paper"] is None else f" ({line['paper']:.2f})"
     return (f"${ours}${count}" if ours else DASH) + paper

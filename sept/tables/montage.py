@@ -9,9 +9,9 @@ from sept.config import Experiment
 from sept.errors import SeptError
 from sept.results import CELL, choices
 from sept.retrieval.gallery import PAPER, Match, Row, gallery
+from sept.tables.labels import label
 from sept.tables.pictures import Strip, strips
 from sept.tables.rows import Line
-from sept.tables.words import label
 
 
 def montages(lines: Iterable[Line]) -> dict[str, Image.Image]:

@@ -18,8 +18,8 @@ from sept.config import Experiment
 from sept.data.images import ImageError, Pixels
 from sept.data.subset import Subset
 from sept.errors import DataError, SeptError
-from sept.machine import resolve
 from sept.pipeline import Pipeline
+from sept.runtime.hardware import resolve
 from sept.store import Artefact, Step, Store, check
 
 QUERIES, CHOSEN = 4, 8  # strips of a selection, and images of each
@@ -97,7 +97,7 @@ def _looks(pipeline: Pipeline, chosen: Step, store: Store, labels: Sequence[str]
     if task is None:
         return {}
     try:
-        ids, _, read, _ = query_stage.images(task, pipeline.task_place(), asked.spec)
+        ids, _, read, _ = query_stage.images(task, pipeline.task_location(), asked.spec)
         return {label: read(ids.index(label)) for label in labels if label in ids}
     except (SeptError, ImageError, OSError):  # the task is not on this machine any more
         return {}

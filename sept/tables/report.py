@@ -6,10 +6,10 @@ from typing import Any
 
 from sept.store.artefact import KEY_CHARS
 from sept.store.disk import storage_errors
-from sept.tables import words
+from sept.tables import labels
 from sept.tables.charts import charts
-from sept.tables.matrix import Matrix, matrix
-from sept.tables.page import escape, folded, grid, page, paragraph, wide
+from sept.tables.grid import Matrix, matrix
+from sept.tables.html import escape, folded, grid, page, paragraph, wide
 from sept.tables.rows import Line
 from sept.tables.runs import command
 from sept.tables.statistics import differences
@@ -22,7 +22,7 @@ ABOUT = (
     "the command that makes each of them again."
 )
 NOISE = (
-    f"Runs with the same seeds are paired; the interval is Student's t at {words.PERCENT}, each for itself, without a "
+    f"Runs with the same seeds are paired; the interval is Student's t at {labels.PERCENT}, each for itself, without a "
     "correction for their number. A difference whose interval contains 0 is within noise."
 )
 
@@ -54,10 +54,10 @@ def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
     yield f'<h2 id="{escape(name)}">{escape(name)}</h2>'
     same = _same_count(lines)
     counted = f" n = {same}." if same else ""
-    yield paragraph(f"{words.metric(lines)} on the test set in %.{counted} {words.everywhere(lines)}")
+    yield paragraph(f"{labels.metric(lines)} on the test set in %.{counted} {labels.everywhere(lines)}")
     if finished < wanted:
         yield paragraph(f"{finished} of {wanted} comparisons have finished runs.")
-    for reason in words.reasons(lines):
+    for reason in labels.reasons(lines):
         yield paragraph(reason, "quiet")
     yield _matrix(name, lines, matrix(lines))
     yield from _differences(lines)
@@ -71,7 +71,7 @@ def _matrix(name: str, lines: Sequence[Line], layout: Matrix) -> str:
     body = []
     for way, values in enumerate(layout.ways):
         told = zip(layout.names, values, strict=True)
-        cells = [f"<th>{escape(words.cell(each, value))}</th>" for each, value in told]
+        cells = [f"<th>{escape(labels.cell(each, value))}</th>" for each, value in told]
         for column in range(len(layout.columns)):
             place = layout.cells.get((way, column))
             cells.append('<td class="number"></td>' if place is None else _entry(name, place, lines[place], not same))
@@ -93,13 +93,13 @@ def _heads(layout: Matrix) -> str:
         tasks = "".join(f'<th class="number">{escape(task)}</th>' for task, _ in layout.columns)
         return f"<thead><tr>{names}{tasks}</tr></thead>"
     over = "".join(f'<th class="over" colspan="{width}">{escape(task)}</th>' for task, width in layout.spans())
-    shots = "".join(f'<th class="number">{escape(words.named("shot", shot))}</th>' for _, shot in layout.columns)
+    shots = "".join(f'<th class="number">{escape(labels.named("shot", shot))}</th>' for _, shot in layout.columns)
     return f"<thead><tr>{names}{over}</tr><tr>{shots}</tr></thead>"
 
 
 def _entry(name: str, place: int, line: Line, counted: bool) -> str:
     """One number, a link to its runs, over what qualifies it and the paper's."""
-    ours = words.spread(line, "mean", "std") or "–"
+    ours = labels.spread(line, "mean", "std") or "–"
     below = [f"n = {line['n']}"] if counted and line["n"] else []
     below += [line["status"]] if line["status"] else []
     below += [f"paper {line['paper']:.2f}"] if line["paper"] is not None else []
@@ -138,10 +138,10 @@ def _costs(lines: Sequence[Line]) -> Iterator[str]:
     finished = [line for line in lines if line["n"]]
     if not finished:
         return
-    names = words.varying(lines)
+    names = labels.varying(lines)
     titles = [*names, "own FLOPs", "own s", "shared FLOPs", "shared s"]
     texts = [
-        [words.cell(name, line[name]) for name in names]
+        [labels.cell(name, line[name]) for name in names]
         + [f"{line['flops']:.2e}", f"{line['wall_s']:,.0f}"]
         + [f"{line['shared_flops']:.2e}", f"{line['shared_wall_s']:,.0f}"]
         for line in finished
@@ -178,14 +178,14 @@ def _galleries(lines: Sequence[Line]) -> Iterator[str]:
     from sept.tables.pictures import strips
 
     seen, shown = set(), []
-    names = [name for name in words.varying(lines) if name != "budget"]
+    names = [name for name in labels.varying(lines) if name != "budget"]
     for line in lines:
-        choices = tuple(line[name] for name in words.CHOICES if name != "budget")
+        choices = tuple(line[name] for name in labels.CHOICES if name != "budget")
         if line["pool"] is None or not line["experiments"] or choices in seen:
             continue
         seen.add(choices)
         shown += [
-            f"<h4>{escape(words.label(line, names))}</h4>" + "".join(_strip(each) for each in found)
+            f"<h4>{escape(labels.label(line, names))}</h4>" + "".join(_strip(each) for each in found)
             for found in [strips(line["experiments"][0])]
             if found
         ]
@@ -211,10 +211,10 @@ def _strip(strip: Any) -> str:
 
 def _runs(name: str, place: int, line: Line) -> Iterator[str]:
     """The entry that a number leads to."""
-    told = words.label(line, words.CHOICES)
+    told = labels.label(line, labels.CHOICES)
     yield f'<section id="{_anchor(name, place)}"><h4>{escape(name)}: {escape(told)}</h4>'
     yield paragraph(": ".join(text for text in (line["status"], line["reason"]) if text))
-    score = words.METRICS.get(line["metric"], line["metric"])
+    score = labels.METRICS.get(line["metric"], line["metric"])
     for run, e in zip(line["runs"], line["experiments"], strict=True):
         facts = (
             f"{score} {run['score']:.2f} · seed {run['seed']}, fine-tuning seed {run['finetune_seed']} · "

@@ -9,9 +9,9 @@ from typing import Any
 
 from sept.config import Experiment
 from sept.errors import SeptError
-from sept.machine import resolve
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
+from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 from sept.tables.paper import printed
 from sept.tables.runs import leaves

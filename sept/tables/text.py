@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sept.results import CELL
-from sept.tables import words
+from sept.tables import labels
 from sept.tables.rows import Line
 from sept.tables.statistics import Difference, differences
 
@@ -21,17 +21,17 @@ DIGITS = dict.fromkeys((*SCORES, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_f
 DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
     "n": lambda line: str(line["n"]),
-    "frozen": lambda line: words.spread(line, "frozen_mean", "frozen_std"),
-    "AP": lambda line: words.spread(line, "ap_mean"),
-    "AP50": lambda line: words.spread(line, "ap50_mean"),
-    "AP75": lambda line: words.spread(line, "ap75_mean"),
-    "over random": words.gained,
+    "frozen": lambda line: labels.spread(line, "frozen_mean", "frozen_std"),
+    "AP": lambda line: labels.spread(line, "ap_mean"),
+    "AP50": lambda line: labels.spread(line, "ap50_mean"),
+    "AP75": lambda line: labels.spread(line, "ap75_mean"),
+    "over random": labels.gained,
     "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
     "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
     "status": lambda line: line["status"],
 }
-LEFT = (*words.CHOICES, "status", "difference", "where", "verdict", "pairs")
+LEFT = (*labels.CHOICES, "status", "difference", "where", "verdict", "pairs")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of one
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # that a terminal shows
@@ -46,7 +46,7 @@ def cells_of(line: Line) -> list[str]:
     return texts
 
 
-def harmless(text: str) -> str:
+def never_raise(text: str) -> str:
     """Text that a spreadsheet would compute, quoted as it is told to leave text alone; numbers stay numbers."""
     if not text.startswith(FORMULA):
         return text
@@ -63,29 +63,29 @@ def as_csv(tables: Tables) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("table", *COLUMNS))
     writer.writerows(
-        [harmless(text) for text in (name, *cells_of(line))] for name, lines in tables.items() for line in lines
+        [never_raise(text) for text in (name, *cells_of(line))] for name, lines in tables.items() for line in lines
     )
     return text.getvalue()
 
 
 def shown(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and texts for people: choices that vary, then what is known of the measures."""
-    names, score = words.varying(lines), words.metric(lines)
-    measured = {"n": MEASURED["n"], score: lambda line: words.spread(line, "mean", "std")}
+    names, score = labels.varying(lines), labels.metric(lines)
+    measured = {"n": MEASURED["n"], score: lambda line: labels.spread(line, "mean", "std")}
     if score == "score":
-        measured["measure"] = lambda line: words.METRICS.get(line["metric"], line["metric"] or "")
+        measured["measure"] = lambda line: labels.METRICS.get(line["metric"], line["metric"] or "")
     measured |= {title: text for title, text in MEASURED.items() if title not in measured}
     texts = {title: [text(line) for line in lines] for title, text in measured.items()}
     known = {title: column for title, column in texts.items() if any(column)}
-    body = [[words.cell(name, line[name]) for name in names] for line in lines]
+    body = [[labels.cell(name, line[name]) for name in names] for line in lines]
     right = zip(*known.values(), strict=True)
     return [*names, *known], [[*chosen, *found] for chosen, found in zip(body, right, strict=True)]
 
 
 def compared(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and texts of the differences between rows."""
-    names = words.varying(lines)
-    return ["difference", "where", words.metric(lines), f"{words.PERCENT} interval", "verdict", "pairs"], [
+    names = labels.varying(lines)
+    return ["difference", "where", labels.metric(lines), f"{labels.PERCENT} interval", "verdict", "pairs"], [
         _difference(found, names) for found in differences(lines)
     ]
 
@@ -93,12 +93,12 @@ def compared(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 def _difference(found: Difference, names: Sequence[str]) -> list[str]:
     over = found.interval
     return [
-        words.subject(found),
-        words.where(found, names),
-        words.signed(over.mean),
-        words.bounds(over.low, over.high),
-        words.verdict(found),
-        words.pairs(found),
+        labels.subject(found),
+        labels.where(found, names),
+        labels.signed(over.mean),
+        labels.bounds(over.low, over.high),
+        labels.verdict(found),
+        labels.pairs(found),
     ]
 
 
@@ -106,9 +106,9 @@ def as_markdown(tables: Tables) -> str:
     """A heading, the table and its differences, for each name."""
     parts = []
     for name, lines in tables.items():
-        parts += [f"## {words.title(name, lines)}", words.everywhere(lines), _pipes(*shown(lines))]
+        parts += [f"## {labels.title(name, lines)}", labels.everywhere(lines), _pipes(*shown(lines))]
         titles, texts = compared(lines)
-        parts += [*words.reasons(lines), _pipes(titles, texts) if texts else ""]
+        parts += [*labels.reasons(lines), _pipes(titles, texts) if texts else ""]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -125,8 +125,8 @@ def as_terminal(tables: Tables) -> str:
     text = io.StringIO()
     console = Console(file=text, width=TERMINAL_WIDTH)
     for name, lines in tables.items():
-        _print(console, words.title(name, lines), *shown(lines))
-        for told in (words.everywhere(lines), *words.reasons(lines)):
+        _print(console, labels.title(name, lines), *shown(lines))
+        for told in (labels.everywhere(lines), *labels.reasons(lines)):
             console.print(told, markup=False, highlight=False)
         titles, texts = compared(lines)
         if len(texts) > DIFFERENCES:

@@ -12,14 +12,14 @@ from typing import Any
 
 from sept.config import Experiment, Logger
 from sept.errors import SeptError
-from sept.machine import Loggers, no_loggers, resolve
 from sept.pipeline import Pipeline
 from sept.results import choices
+from sept.runtime.hardware import Loggers, no_loggers, resolve
 from sept.store import CHECKPOINTS, Store
 from sept.store.artefact import load_artefact
 from sept.store.owner import MARK
 from sept.store.provenance import commit
-from sept.tracking.run import begin, end, harmless
+from sept.tracking.run import begin, end, never_raise
 
 SENT = "sent-to-wandb"  # among the checkpoints: the last step whose values were sent
 STEP = "trainer/global_step"  # Lightning's name of the step that values belong to
@@ -45,7 +45,7 @@ class _Open:
 
 
 def follow(e: Experiment) -> Loggers:
-    """What `Machine.loggers` is for this experiment."""
+    """What `Runtime.loggers` is for this experiment."""
     return no_loggers if e.logger.name == "csv" else partial(_wandb, e, _places(e))
 
 
@@ -66,7 +66,7 @@ def _places(e: Experiment) -> dict[str, _Place]:
 
 def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping[str, Any]) -> list:
     """A Lightning logger whose run has the artefact's name as its id; none, with a warning, where W&B fails."""
-    with harmless("going on without it"):
+    with never_raise("going on without it"):
         from sept.tracking.logger import SparingLogger
 
         folder, name = name, name.partition(MARK)[0]
@@ -79,7 +79,7 @@ def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping
         _Open.run, _Open.place = run, place
         run.define_metric("*", step_metric=STEP)
         if stage == "pretrain" and not goes_on and e.hardware.devices == 1:  # else this process has not listed the pool
-            with harmless("its gallery is not sent"):
+            with never_raise("its gallery is not sent"):
                 from sept.tables.montage import montage
 
                 run.log(_images(montage(e)))
@@ -104,7 +104,7 @@ def log_table(
 
     pictures: PIL images by their captions, sent beside it.
     """
-    with harmless("the table is not sent"):
+    with never_raise("the table is not sent"):
         import wandb
 
         _finish({})
@@ -126,7 +126,7 @@ def _finish(more: Mapping[str, Any]) -> None:
     run, _Open.run = _Open.run, None
     if run is None:
         return
-    with harmless("going on without it"):
+    with never_raise("going on without it"):
         done = not _Open.place.work.exists()  # it was moved where it is published
         if done:
             made = load_artefact(_Open.place.published)

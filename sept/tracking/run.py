@@ -102,7 +102,7 @@ def _silent(error: Exception) -> None:
 
 
 @contextmanager
-def harmless(consequence: str) -> Iterator[None]:
+def never_raise(consequence: str) -> Iterator[None]:
     """Logging can never stop a training: what fails inside is told."""
     try:
         yield

@@ -21,7 +21,7 @@ from sept.data.images import DECODER_ERRORS
 from sept.data.listed import ending
 from sept.data.names import is_hidden
 from sept.errors import DataError
-from sept.progress import progress
+from sept.runtime.progress import progress
 
 CLASSES = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
 IMAGES, IMAGE_END = "leftImg8bit", "_leftImg8bit.png"

@@ -13,7 +13,7 @@ from sept.data.annotated import PURPOSE, by_id
 from sept.data.detection.annotation import read_boxed, shown
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.names import ends_with, is_hidden
-from sept.data.tasks import lot
+from sept.data.tasks import random_key
 from sept.data.tasks.spelling import check_classes
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json
@@ -49,7 +49,7 @@ def read_logodet(root: Path, seed: int, classes: int = CLASSES, train: int = TRA
     if not 0 < classes <= train:
         raise ConfigError(f"{train} training images for {classes} classes: each class needs at least one of them")
     top = _top(root)
-    brands = sorted(_brands(top), key=lambda name: lot(seed, PURPOSE, name))
+    brands = sorted(_brands(top), key=lambda name: random_key(seed, PURPOSE, name))
     chosen: dict[str, _Found] = {}
     left_out: list[str] = []
     for name in brands:
@@ -78,7 +78,7 @@ def _split(chosen: dict[str, _Found], seed: int, train: int, skipped: list[str])
     tested: list[Boxed] = []
     for place, (name, found) in enumerate(chosen.items()):
         share = train // len(chosen) + (place < train % len(chosen))
-        images = sorted(found.images, key=lambda image: lot(seed, name, image.id))
+        images = sorted(found.images, key=lambda image: random_key(seed, name, image.id))
         label = names.index(name)
         for split, part in ((trained, images[:share]), (tested, images[share:])):
             split.extend(image._replace(labels=image.labels + label) for image in part)

@@ -5,8 +5,8 @@ Classes differ in structure, never in colour; each domain keeps its palette, gro
 
 from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.patterns.domains import DOMAINS, TARGETS, classes, draw
+from sept.data.patterns.drawing import MIXTURES, check_pool, check_target, draw_pool, draw_task, pool_items
 from sept.data.patterns.scenes import draw_scene
-from sept.data.patterns.shards import MIXTURES, check_pool, check_target, draw_pool, draw_task, pool_items
 
 __all__ = [
     "DOMAINS",

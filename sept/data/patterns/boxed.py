@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sept.data.detection.patterns_boxes import ANNOTATIONS, CLASSES, IMAGES, LISTS
 from sept.data.patterns.domains import classes
+from sept.data.patterns.drawing import SPACE, TEST, TRAIN, check_target, in_processes, jpeg
 from sept.data.patterns.scenes import Board, draw_scene
-from sept.data.patterns.shards import SPACE, TEST, TRAIN, check_target, in_processes, jpeg
 
 SPLITS = ("trainval", "test")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from sept.data.detection.frames import Frame, read_frame
 from sept.data.images import DECODER_ERRORS, ImageError, Pixels, decode, upright
 from sept.errors import DataError
-from sept.progress import progress
+from sept.runtime.progress import progress
 
 IGNORE = 255
 """Of pixels that are neither learnt from nor counted, in mask files and in masks."""

@@ -12,7 +12,7 @@ from sept.data.sources.folder import list_folder
 from sept.data.sources.layouts import KINDS, Kind, identify, root
 from sept.data.sources.reader import Reader
 from sept.data.sources.scan import scan, scan_in_parallel
-from sept.data.sources.shards import scan_shards
+from sept.data.sources.tables import scan_shards
 from sept.data.sources.tars import index_tar, list_tars
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 from sept.data.names import ACCEPTED
 from sept.data.sources.entry import Absent, Entry
 from sept.data.sources.layouts import LAYOUTS, index, parts, root
-from sept.data.sources.shards import Found, scan_shards
+from sept.data.sources.tables import Found, scan_shards
 from sept.errors import DataError
 
 FOLDER = "scan"

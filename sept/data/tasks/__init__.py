@@ -8,7 +8,7 @@ from sept.data.tasks import csv_list, flowers102, food101, inat2017, places365, 
 from sept.data.tasks.imagefolder import read_imagefolder
 from sept.data.tasks.inat_classes import write_class_list
 from sept.data.tasks.layout import Layout
-from sept.data.tasks.task import Example, Task, digest, lot
+from sept.data.tasks.task import Example, Task, digest, random_key
 from sept.errors import ConfigError
 
 READERS: dict[str, Callable[..., Task]] = {
@@ -38,7 +38,7 @@ __all__ = [
     "Example",
     "Task",
     "digest",
-    "lot",
+    "random_key",
     "read_imagefolder",
     "read_task",
     "write_class_list",

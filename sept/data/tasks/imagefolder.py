@@ -10,7 +10,7 @@ from sept.data.names import is_hidden, is_image
 from sept.data.sources import Entry, list_folder
 from sept.data.tasks.spelling import check_classes, likeness, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, resembles, role, told
-from sept.data.tasks.task import Example, Task, lot
+from sept.data.tasks.task import Example, Task, random_key
 from sept.errors import ConfigError, DataError
 
 NEEDED = "it needs train and test (or val), or class folders"
@@ -184,7 +184,7 @@ def draw_split(found: Mapping[str, list[Example]], where: Path, test_fraction: f
         if len(examples) < 2:
             raise DataError(f"{where}: class {name!r} has one image; a split needs one to train on and one to test on")
         count = min(max(1, round(test_fraction * len(examples))), len(examples) - 1)
-        drawn = set(sorted((example.id for example in examples), key=lambda id_: lot(seed, name, id_))[:count])
+        drawn = set(sorted((example.id for example in examples), key=lambda id_: random_key(seed, name, id_))[:count])
         for example in examples:
             (task.test if example.id in drawn else task.train).append(example)
     return task

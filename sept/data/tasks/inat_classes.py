@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sept.data.tasks.annotations import read_lines
 from sept.data.tasks.spelling import tidy
-from sept.data.tasks.task import Task, lot
+from sept.data.tasks.task import Task, random_key
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, sync, temporary_name
 
@@ -37,8 +37,8 @@ def choose(train_images: Mapping[str, int], subset: str, seed: int, classes: int
             members[group].append(name)
     turns = []
     for group, names in members.items():
-        names.sort(key=lambda name: lot(seed, "inat2017 species", name))
-        turns += [(turn, lot(seed, "inat2017 group", group), name) for turn, name in enumerate(names)]
+        names.sort(key=lambda name: random_key(seed, "inat2017 species", name))
+        turns += [(turn, random_key(seed, "inat2017 group", group), name) for turn, name in enumerate(names)]
     if len(turns) < classes:
         raise DataError(
             f"inat2017 {subset}: {len(turns):,} species have at least {MIN_TRAIN} training images, but {classes:,} are "

@@ -38,7 +38,7 @@ class Task:
         return digest(self)
 
 
-def lot(seed: int, class_name: str, example_id: str) -> bytes:
+def random_key(seed: int, class_name: str, example_id: str) -> bytes:
     """The random number of an image: whatever else the task holds, images are drawn in the order of their lots."""
     return hashlib.blake2b(f"{seed}|{class_name}|{example_id}".encode(), digest_size=16).digest()
 

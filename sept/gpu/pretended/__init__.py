@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 from torch.overrides import _get_current_function_mode_stack as modes_in_use
 
-import sept.machine
+import sept.runtime.hardware
 from sept.gpu.pretended.cuda import accelerator_functions, cuda_functions
 from sept.gpu.pretended.generators import Generator
 from sept.gpu.pretended.operators import Operators
@@ -95,7 +95,7 @@ def _patches(device: Device, python: Python) -> Iterator[tuple[Any, str, Any]]:
     yield torch._C, "_group_tensors_by_device_and_dtype", _grouping()
     yield torch, "compile", _compiled
     yield threading.Thread, "run", _thread(device)
-    yield sept.machine, "cuda_devices", lambda: 1
+    yield sept.runtime.hardware, "cuda_devices", lambda: 1
 
 
 def _clearing(python: Python) -> Any:

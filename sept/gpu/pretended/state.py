@@ -121,8 +121,8 @@ def any_there(*xs: Any) -> bool:
 
 
 def caller() -> str:
-    """The line of sept that stands nearest on the stack, "sept/fit.py:12", and what of a package that it uses stands
-    nearer still: "sept/fit.py:12 in torchvision/ops/boxes.py:30"."""
+    """The line of sept that stands nearest on the stack, "sept/training/loop.py:12", and what of a package that it uses
+    stands nearer still: "sept/training/loop.py:12 in torchvision/ops/boxes.py:30"."""
     frame: FrameType | None = sys._getframe(1)
     other = ""
     while frame is not None:

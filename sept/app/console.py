@@ -1,0 +1,58 @@
+"""What a person sees of a run: the plan before it, the row and the places after it."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from sept.config import Experiment
+from sept.results import CELL, MEASURES
+from sept.store import Step, Store
+from sept.tables.labels import METRICS
+from sept.tables.runs import command
+
+
+def print_plan(step: Step, store: Store) -> None:
+    """What task and pool are, and a line for each step: cached, to be continued or to do, with images and FLOPs."""
+    for line in about([step]):
+        _say(line)
+    missing = {each.key for each in store.missing(step)}
+    if not missing:
+        _say(f"plan: everything is in {store.root}")
+        return
+    _say("plan:")
+    for each in step.walk():
+        state = store.status(each) if each.key in missing else "cached"
+        _say(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
+
+
+def about(finals: Iterable[Step]) -> list[str]:
+    """A line for each task and for each source of a pool that the steps are made of."""
+    return list(dict.fromkeys(each.about for final in finals for each in final.walk() if each.about))
+
+
+def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> None:
+    """The row, the command that makes it again, and where the backbone lies with the line that loads it in timm."""
+    named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
+    beside = [name for name in MEASURES if done[name] is not None and name != done["metric"]]
+    others = [f"{METRICS[name]} {done[name]:.2f}" for name in beside]
+    print(
+        f"{METRICS[done['metric']]} {done['score']:.2f} % ({', '.join(others)})  {named}  "
+        f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s",
+        flush=True,
+    )
+    _say(f"  again: {command(e)}")
+    _say(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]
+    backbone = step.inputs.get("backbone")
+    artefact = store.find(backbone) if backbone is not None else None
+    if artefact is not None:
+        _say(f'  backbone: timm.create_model("local-dir:{artefact.path}/backbone", pretrained=True, num_classes=10)')
+
+
+def _amount(step: Step) -> str:
+    images, flops = step.estimate.get("images"), step.estimate.get("flops")
+    parts = [f"{int(images):,} images"] if images else []
+    return ", ".join(parts + ([f"{flops:.2e} FLOPs"] if flops else []))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

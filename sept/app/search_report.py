@@ -1,0 +1,150 @@
+"""What `search.py` shows: a selection with its statistics and gallery, or the matches of looked-up images."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from sept.config import Experiment
+from sept.data.images import ImageError, Pixels
+from sept.data.labelled import read_image, reader
+from sept.data.pool import ConcatPool
+from sept.data.sources import list_folder
+from sept.data.tasks import Example
+from sept.errors import ConfigError
+from sept.pipeline import Pipeline
+from sept.retrieval.estimate import estimate, measure
+from sept.retrieval.features import Features
+from sept.retrieval.gallery import Match, Row, shown, write_html, write_png
+from sept.retrieval.index import Ranked, search
+from sept.retrieval.select import load_selection, random_subset
+from sept.stages import queries as query_stage
+from sept.stages.features import open_encoder
+from sept.stages.pool import open_pool
+from sept.stages.selection import SELECTION
+from sept.store import Store
+
+QUERIES_SHOWN = 10  # spread evenly over the task's shots
+PNG, HTML = "gallery.png", "gallery.html"
+PAPER_POOL = 155_000_000  # images of SEPT-155m
+
+
+def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
+    """Copy selection.parquet below `folder`, draw the gallery beside it, and say what was selected."""
+    selection = store.read(pipeline.selection())
+    folder = folder / selection.path.name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(selection.path / SELECTION, folder / SELECTION)
+    if e.init.name == "random":
+        return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
+    pool, features = _pool(pipeline, store), _features(pipeline, store)
+    vectors, ids, _ = query_stage.load(store.read(pipeline.queries()))
+    places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
+    ranked = search(vectors[places], features, e.query.top)
+    task, queries = store.read(pipeline.task()), pipeline.queries()
+    _, _, read, _ = query_stage.images(task, pipeline.task_location(), queries.spec)
+    rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
+    facts = {name: value for name, value in selection.facts.items() if name != "flops"}
+    chosen = f"{facts['images']:,} of {len(pool):,} pool images"
+    rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
+    _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
+    lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
+    lines += [f"  {name.replace('_', ' '):<28}{shown(value)}" for name, value in facts.items() if name != "queries"]
+    lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.runtime.accelerator))
+    return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
+
+
+def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str) -> str:
+    """What an exact scan for these queries takes here, of this pool and of the paper's, from rates measured now."""
+    rates = measure(features, vectors, device)
+    times = {
+        rows: estimate(rows, features.dim, len(vectors), depth, rates, overlapped=device != "cpu")
+        for rows in (features.rows, PAPER_POOL)
+    }
+    told = ", ".join(f"{seconds:,.1f} s for {rows:,} images" for rows, seconds in times.items())
+    return f"  an exact scan by this machine's rates, its pool in memory: {told}"
+
+
+def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
+    """Look the images at query.path up in the pool: names, similarities, and the gallery."""
+    assert e.query.path is not None
+    examples = _looked_up(Path(e.query.path))
+    pool, features = _pool(pipeline, store), _features(pipeline, store)
+    retriever, precision = store.read(pipeline.retriever()), pipeline.features()[0].spec["precision"]
+    encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.runtime, e.retriever.batch_size, precision)
+    vectors, _ = encoder(reader(examples, e.retriever.preprocess.resize), range(len(examples)))
+    ranked = search(vectors, features, e.query.top)
+    rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
+    folder = folder / f"matches-{Path(e.query.path).stem}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(folder, f"{e.query.path} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
+    lines = []
+    for row in rows:
+        lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]
+    return "\n".join([*lines, *(f"  {folder / name}" for name in (PNG, HTML))])
+
+
+def _pool(pipeline: Pipeline, store: Store) -> ConcatPool:
+    made = {f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools())}
+    return open_pool(made, pipeline.pool_locations())
+
+
+def _features(pipeline: Pipeline, store: Store) -> Features:
+    return Features.joined([Features.open(store.read(step).path) for step in pipeline.features()])
+
+
+def _looked_up(path: Path) -> list[Example]:
+    if path.is_dir():
+        return [Example(entry.key, path / entry.key, 0) for entry in list_folder(path, "query")]
+    if not path.is_file():
+        raise ConfigError(f"query={path}: no such image or folder")
+    return [Example(path.name, path, 0)]
+
+
+def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: ConcatPool) -> list[Row]:
+    rows = []
+    for (label, image), found, scores in zip(queries, ranked.rows, ranked.scores, strict=True):
+        pairs = zip(found.tolist(), scores.tolist(), strict=True)
+        matches = [Match(pool.key(row), pool.image(row), similarity) for row, similarity in pairs]
+        rows.append(Row(label, image, matches))
+    return rows
+
+
+def _extremes(table: pa.Table, pool: ConcatPool, top: int) -> list[Row]:
+    """The images that were taken last, and random ones of the pool, to be seen beside the best matches."""
+    if table["similarity"].null_count:  # of another selector than Algorithm 1
+        last: list[tuple[int, float | None]] = [(row, None) for row in table["row"].to_pylist()[-top:]]
+    else:
+        worst = np.argsort(table["similarity"].to_numpy(), kind="stable")[:top]
+        last = [(int(table["row"][i].as_py()), float(table["similarity"][i].as_py())) for i in worst.tolist()]
+    random = [(row, None) for row in random_subset(len(pool), min(len(pool), top), 0).tolist()]
+    found = []
+    for label, picked in (("taken last", last), ("random images of the pool", random)):
+        matches = [match for row, similarity in picked if (match := _match(pool, row, similarity)) is not None]
+        if matches:
+            found.append(Row(label, matches[0].image, matches[1:]))
+    return found
+
+
+def _match(pool: ConcatPool, row: int, similarity: float | None) -> Match | None:
+    try:
+        return Match(pool.key(row), pool.image(row), similarity)
+    except ImageError:
+        return None
+
+
+def _by_rank(folder: Path) -> list[float] | None:
+    """Mean similarity of the selected images at each rank of their lists that brought any; None without lists."""
+    table = load_selection(folder / SELECTION)
+    if table["rank"].null_count:
+        return None
+    rank, similarity = table["rank"].to_numpy(), table["similarity"].to_numpy()
+    counts, sums = np.bincount(rank), np.bincount(rank, similarity)
+    return (sums[counts > 0] / counts[counts > 0]).tolist()
+
+
+def _draw(folder: Path, title: str, rows: list[Row], facts: dict, by_rank: list[float] | None) -> None:
+    write_png(folder / PNG, rows)
+    write_html(folder / HTML, title, rows, facts, by_rank)

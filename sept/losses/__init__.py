@@ -1,1 +1,0 @@
-"""Loss functions: pure, one file a method."""

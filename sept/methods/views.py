@@ -1,0 +1,132 @@
+"""The views a self-supervised learner sees: cropped one by one on CPU workers, coloured in batches on the device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sept.config import IBotRecipe, Pretrain
+from sept.data.augment import Policy, draw_parameters, photometric_together, scaled_blur_radius
+from sept.data.colour import EAGER, compiled
+from sept.data.loading import Place
+from sept.data.rng import generator, numpy_rng
+from sept.data.subset import Subset
+from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
+from sept.methods.ibot.masking import block_mask, mask_ratio
+from sept.training.distributed import place
+
+CROP_RATIO = (3 / 4, 4 / 3)
+FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
+
+
+def policy(
+    *, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float
+) -> Policy:
+    """The published colour pipeline, its jitter scaled by `jitter`, its blur radius given for 224-px views."""
+    return Policy(
+        flip=FLIP,
+        jitter=JITTER,
+        brightness=BRIGHTNESS * jitter,
+        contrast=CONTRAST * jitter,
+        saturation=SATURATION * jitter,
+        hue=HUE * jitter,
+        grayscale=grayscale,
+        blur=blur,
+        blur_radius=scaled_blur_radius(radius[0], radius[1], side),
+        solarise=solarise,
+    )
+
+
+class Views:
+    """Crops of an image as (side, scale) of each view, and the colour policy of each.
+
+    compile: colour by fused operations (torch.compile), which differ by roundings. Data workers do not colour.
+    """
+
+    compile = False
+
+    def __init__(
+        self, seed: int, crops: list[tuple[int, tuple[float, float]]], policies: list[Policy], how: Interpolation
+    ) -> None:
+        self.seed, self.crops, self.policies, self.how = seed, crops, policies, how
+
+    def crop(self, image: np.ndarray, epoch: int, sample: int) -> list[Tensor]:
+        """uint8 (3, side, side) crops of a uint8 (H, W, 3) image: a function of (seed, epoch, sample)."""
+        rng = numpy_rng(self.seed, "crop", epoch, sample)
+        height, width = image.shape[:2]
+        boxes = [random_resized_crop_box(rng, height, width, scale, CROP_RATIO) for _, scale in self.crops]
+        return [crop_resize(image, box, side, self.how) for box, (side, _) in zip(boxes, self.crops, strict=True)]
+
+    def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
+        """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
+        rank, world = place()
+        draws = []
+        for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
+            whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
+            draws.append(whole[rank * len(crop) : (rank + 1) * len(crop)])
+        return photometric_together(crops, draws, compiled() if self.compile else EAGER)
+
+
+class TwoViews(Views):
+    """MoBy's two asymmetric views (released code: bilinear crops, blur and solarise differ between the views)."""
+
+    def __init__(self, recipe: Pretrain, seed: int) -> None:
+        policies = [
+            policy(
+                jitter=recipe.jitter,
+                grayscale=recipe.grayscale,
+                blur=recipe.blur[view],
+                radius=recipe.blur_radius,
+                side=recipe.side,
+                solarise=recipe.solarise[view],
+            )
+            for view in range(2)
+        ]
+        scale = (recipe.crop_scale[0], recipe.crop_scale[1])
+        super().__init__(seed, [(recipe.side, scale)] * 2, policies, "bilinear")
+
+    def __call__(self, batch: dict[str, Any], step: int) -> list[Tensor]:
+        return self.colour(batch["crops"], step)
+
+
+class MultiCrop(Views):
+    """iBOT's two global and several local crops (bicubic), and the masks of the global ones."""
+
+    def __init__(self, recipe: IBotRecipe, seed: int, grid: tuple[int, int]) -> None:
+        self.recipe, self.grid = recipe, grid
+
+        def coloured(blur: float, solarise: float) -> Policy:
+            radius, side = recipe.blur_radius, recipe.side  # local crops are blurred by as many pixels
+            return policy(jitter=recipe.jitter, grayscale=0.2, blur=blur, radius=radius, side=side, solarise=solarise)
+
+        globals_ = (recipe.side, (recipe.global_scale[0], recipe.global_scale[1]))
+        locals_ = (recipe.local_side, (recipe.local_scale[0], recipe.local_scale[1]))
+        policies = [coloured(1.0, 0.0), coloured(0.1, 0.2)]
+        policies += [coloured(0.5, 0.0)] * recipe.local_crops
+        super().__init__(seed, [globals_] * 2 + [locals_] * recipe.local_crops, policies, "bicubic")
+
+    def masks(self, epoch: int, sample: int) -> list[Tensor]:
+        """Bool (L,) masks of the two global crops."""
+        rng = numpy_rng(self.seed, "mask", epoch, sample)
+        ratios = [mask_ratio(rng, self.recipe.pred_ratio, self.recipe.pred_ratio_var) for _ in range(2)]
+        return [torch.from_numpy(block_mask(rng, *self.grid, ratio).reshape(-1)) for ratio in ratios]
+
+    def __call__(self, batch: dict[str, Any], step: int) -> tuple[list[Tensor], list[Tensor]]:
+        return self.colour(batch["crops"], step), batch["masks"]
+
+
+class CroppedSubset(Dataset):
+    """A locally stored selection, cropped anew every epoch: indexed by (epoch, sample)."""
+
+    def __init__(self, subset: Subset, views: Views) -> None:
+        self.subset, self.views = subset, views
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        epoch, sample = place
+        item: dict[str, Any] = {"crops": self.views.crop(self.subset.image(sample), epoch, sample)}
+        if isinstance(self.views, MultiCrop):
+            item["masks"] = self.views.masks(epoch, sample)
+        return item

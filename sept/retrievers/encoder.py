@@ -1,0 +1,98 @@
+"""The retrieval encoder at work: images in, unit vectors out, the same way for pool, task and looked-up images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sept.backbones.networks import build, retrieval_features
+from sept.backbones.weights import load_backbone
+from sept.config import Model, Preprocess
+from sept.data.images import ImageError, Pixels
+from sept.data.loading import loader
+from sept.data.prefetch import Prefetch
+from sept.data.transforms import embed_view, normalise
+from sept.runtime.device import fetch
+from sept.runtime.hardware import Runtime
+
+T = TypeVar("T")
+WEIGHTS = "backbone/model.safetensors"  # of a retriever artefact
+
+
+class EncodedViews(Dataset):
+    """The encoder's view of image `i` of `read`, or the reason why there is none."""
+
+    def __init__(self, read: Callable[[int], Pixels], preprocess: Preprocess) -> None:
+        self.read, self.preprocess = read, preprocess
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        p = self.preprocess
+        try:
+            view = embed_view(self.read(i), p.resize, p.crop, p.squash)
+        except ImageError as error:
+            return {"view": torch.zeros(3, p.crop, p.crop, dtype=torch.uint8), "failure": str(error)}
+        return {"view": view, "failure": ""}
+
+
+class Encoder:
+    """A ViT with its weights and preprocessing; gives concat([CLS], mean patch), L2-normalised, float32.
+
+    precision: "bf16-mixed" runs the network under bfloat16 autocast. The features' own, whatever the machine's is.
+    """
+
+    def __init__(
+        self,
+        retriever: Path,
+        model: Model,
+        preprocess: Preprocess,
+        runtime: Runtime,
+        batch_size: int,
+        *,
+        precision: str = "32-true",
+    ) -> None:
+        self.preprocess, self.runtime, self.batch_size = preprocess, runtime, batch_size
+        self.mixed = precision == "bf16-mixed"
+        self.device = torch.device(runtime.accelerator)
+        self.vit = build(model.name, model.args, side=preprocess.crop).eval().requires_grad_(False)
+        load_backbone(self.vit, retriever / WEIGHTS)
+        self.vit.to(self.device)
+        runtime.configure_torch()
+
+    @torch.inference_mode()
+    def __call__(
+        self, read: Callable[[int], Pixels], which: Sequence[int], advance: Callable[[int], None] = lambda n: None
+    ) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        """Vectors (len(which), D) of the images read(i), zero where unreadable, and (place, reason) of those."""
+        batches = [list(which[start : start + self.batch_size]) for start in range(0, len(which), self.batch_size)]
+        pin = self.device.type != "cpu"
+        read_in = loader(EncodedViews(read, self.preprocess), batches, self.runtime.workers, pin=pin)
+        vectors, failures, done = [], [], 0
+        for found, reasons in _one_behind(map(self._encoded, Prefetch(read_in, self.device))):
+            failed = [place for place, reason in enumerate(reasons) if reason]
+            vectors.append(found().numpy())
+            vectors[-1][failed] = 0  # here and not on the device, where a list of places would be a copy to wait for
+            failures += [(done + place, reasons[place]) for place in failed]
+            done += len(reasons)
+            advance(len(reasons))
+        return np.concatenate(vectors), failures
+
+    def _encoded(self, batch: dict[str, Any]) -> tuple[Callable[[], Tensor], list[str]]:
+        """A call that waits for the batch's features (B, D) and gives them, and the reason of each unreadable image."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            return fetch(retrieval_features(self.vit, normalise(batch["view"]))), batch["failure"]
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The items, each when its successor has been asked for: the device has work while the host takes its results.
+
+    So only two batches of features lie on the device, however many images are asked for.
+    """
+    last: list[T] = []
+    for item in items:
+        yield from last
+        last = [item]
+    yield from last

@@ -1,0 +1,139 @@
+"""Shards given to workers one at a time, and given again when their worker died; how a worker runs is its crew's part.
+
+The one place that knows which shard is whose: a worker takes nothing by itself, so that one killed at any moment holds
+no lock and no other's shard.
+"""
+
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from sept.errors import ConfigError, DataError, Interrupted, SeptError
+from sept.runtime.hardware import Runtime
+from sept.runtime.out_of_memory import out_of_memory
+from sept.runtime.signals import Flag
+from sept.store.disk import refusal
+
+Work = Callable[[int], None]
+Make = Callable[[str], Work]
+Done = Callable[[int], None]
+Failure = SeptError | str | None  # str: the traceback of a bug
+
+TRIES = 3  # workers that may die of one shard; and, for each place of a crew, in a row before their first shard
+POLL_S = 0.5
+
+
+def share(runtime: Runtime, device: str) -> Runtime:
+    """What one worker computes with: its device and its part of the cores."""
+    return replace(runtime, accelerator=device, devices=1, threads=max(1, runtime.threads // runtime.devices))
+
+
+def failure_of(action: Callable[[], Any]) -> Failure:
+    """What `action` raises, in a form that any process can read."""
+    try:
+        action()
+    except SeptError as error:
+        return error
+    except Exception as error:
+        return out_of_memory(error) or refusal(error) or traceback.format_exc()
+    return None
+
+
+@dataclass(frozen=True)
+class Report:
+    """From the worker at a place: it has started or done its shard, or failed, or (`death`: how) is no more."""
+
+    place: int
+    failure: Failure = None
+    death: str | None = None
+
+
+class Crew(Protocol):
+    """Places for workers, numbered from 0 to size - 1."""
+
+    size: int
+
+    def spawn(self, place: int) -> None:
+        """Start a worker at a place that is free. It reports as soon as it can take a shard."""
+
+    def give(self, place: int, shard: int) -> None:
+        """Have the worker do a shard, and report. That it is dead already is reported too."""
+
+    def report(self, timeout_s: float) -> Report | None:
+        """The next report, if one comes in time."""
+
+
+def dispatch(crew: Crew, shards: Sequence[int], done: Done, flag: Flag) -> None:
+    """Has the crew do all shards. Raises as `sept.runtime.engines.run` does; the caller then ends the crew."""
+    board = _Board(crew, shards, done)
+    for place in range(min(crew.size, len(shards))):
+        crew.spawn(place)
+    while board.waiting or board.given:
+        report = crew.report(POLL_S)
+        if flag.received:
+            raise Interrupted(f"stopped by {flag.received}; the same command goes on from the shards that are done")
+        if report is not None:
+            board.on_report(report)
+
+
+class _Board:
+    """Which shards wait, and who has the others."""
+
+    def __init__(self, crew: Crew, shards: Sequence[int], done: Done) -> None:
+        self.crew, self.done = crew, done
+        self.waiting = deque(shards)
+        self.given: dict[int, int] = {}  # shard by place
+        self.idle: set[int] = set()
+        self.deaths: Counter[int] = Counter()  # by shard
+        self.failed_starts = 0  # workers in a row that died before they had started
+
+    def on_report(self, report: Report) -> None:
+        place, shard = report.place, self.given.pop(report.place, None)
+        if isinstance(report.failure, SeptError):
+            raise report.failure
+        if report.failure is not None:
+            raise RuntimeError(f"a worker failed:\n{report.failure}")
+        if report.death is not None:
+            self._on_worker_death(place, shard, report.death)
+        else:
+            self.failed_starts = 0
+            self.idle.add(place)
+            if shard is not None:
+                self.done(shard)
+        self._give()
+
+    def _give(self) -> None:
+        while self.idle and self.waiting:
+            place = self.idle.pop()
+            self.given[place] = self.waiting.popleft()
+            self.crew.give(place, self.given[place])
+
+    def _on_worker_death(self, place: int, shard: int | None, how: str) -> None:
+        if shard is not None:
+            self._return(shard, how)
+        elif place in self.idle:
+            self.idle.remove(place)
+        else:
+            self._count_stillborn(how)
+        if self.waiting and not self.idle:
+            self.crew.spawn(place)
+
+    def _return(self, shard: int, how: str) -> None:
+        """The shard goes to the end, so that one that kills its workers holds up no other."""
+        self.deaths[shard] += 1
+        if self.deaths[shard] == TRIES:
+            raise DataError(
+                f"shard {shard}: {TRIES} workers died while doing it, the last by {how}. All other finished shards are "
+                "kept; if memory ran out, use a smaller batch or fewer workers, then run the same command again"
+            )
+        self.waiting.append(shard)
+
+    def _count_stillborn(self, how: str) -> None:
+        self.failed_starts += 1
+        if self.failed_starts == TRIES * self.crew.size:
+            raise ConfigError(
+                f"{self.failed_starts} workers in a row died while starting, the last by {how}: is there memory for "
+                f"{self.crew.size} of them? Use fewer"
+            )

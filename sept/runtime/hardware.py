@@ -1,0 +1,160 @@
+"""What the work runs on, resolved from `hardware`; nothing here but the precision changes a result."""
+
+import gc
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sept.config import Hardware
+from sept.errors import ConfigError
+from sept.runtime import driver
+
+MOST_WORKERS = 16  # of a device by `auto`: more read no faster than a GPU takes, and each holds memory
+Loggers = Callable[[str, Mapping[str, Any]], list]
+log = logging.getLogger(__name__)
+
+
+def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
+    """The default of `Runtime.loggers`: curves go to the CSV file alone."""
+    return []
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """accelerator: cpu, cuda, or cuda:N in a process that has one of several. devices: processes that share a
+    self-supervised training, of which this is the one of `rank`. workers: of each device. chunk: images encoded at a
+    time; None: the whole batch; auto: what fits. search_bytes: memory for what a search finds. precision: Lightning's
+    name. loggers: further Lightning loggers, for a stage's name and spec."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    rank: int = 0
+    workers: int = 0
+    chunk: int | str | None = None
+    compile: bool = False
+    threads: int = 1
+    search_bytes: int = 2**30
+    precision: str = "32-true"
+    checkpoint_every_s: float = 60.0
+    loggers: Loggers = no_loggers
+
+    def configure_torch(self) -> None:
+        """Have torch compute in this process on these cores and on its device, and with all 24 bits in what is said to
+        be float32: by itself it has convolutions on a GPU, but not products of matrices, in TF32."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        deterministic: Any = torch.utils.deterministic  # its types do not name this
+        deterministic.fill_uninitialized_memory = False  # nothing reads what it would fill: 4 % of a step
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated in some versions; torch.compile reads it, and it must agree
+            torch.backends.cudnn.allow_tf32 = False
+        backends: Any = torch.backends  # its types do not name all parts
+        for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            part.fp32_precision = "ieee"
+        self.select_device()
+
+    def select_device(self) -> None:
+        """Make its GPU the current one of this process, so that nothing (pinned memory, a stream) opens a context on
+        another. On the CPU torch is not even imported."""
+        kind, _, index = self.accelerator.partition(":")
+        if kind != "cuda":
+            return
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(index) if index else self.rank)
+
+    def release(self) -> None:
+        """Give back what a stage held on a GPU, which the next one may need: trainer and learner hold each other."""
+        torch = sys.modules.get("torch")
+        if self.accelerator != "cpu" and torch is not None:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Runtime:
+    """Choose what `auto` leaves open, without importing torch.
+
+    Raises ConfigError for a GPU that is not there, that torch cannot use or that lacks the precision asked for.
+    """
+    accelerator = _accelerator(hardware)
+    return Runtime(
+        accelerator=accelerator,
+        devices=hardware.devices,
+        workers=_workers(hardware, accelerator, _cores()),
+        chunk=hardware.chunk,
+        compile=hardware.compile,
+        threads=hardware.threads or _cores(),
+        search_bytes=hardware.search_mib * 2**20,
+        precision=_precision(hardware, accelerator),
+        checkpoint_every_s=hardware.checkpoint_every_s,
+        loggers=loggers,
+    )
+
+
+def _accelerator(hardware: Hardware) -> str:
+    """GPUs that are there are used or refused: days on the CPU instead would be a surprise."""
+    if hardware.accelerator == "cpu":
+        return "cpu"
+    gpus = cuda_devices()
+    if not gpus:
+        why = driver.why_none()
+        if hardware.accelerator == "cuda":
+            why = why or "the driver reports no CUDA device"
+            raise ConfigError(f"hardware.accelerator=cuda: {why}; or use hardware.accelerator=cpu")
+        if why:
+            _tell(f"hardware.accelerator=auto goes on on the CPU: {why}")
+        return "cpu"
+    if hardware.devices > gpus:
+        raise ConfigError(f"hardware.devices={hardware.devices}: the driver reports {gpus} CUDA devices")
+    if why := driver.why_unusable():
+        raise ConfigError(f"hardware.accelerator={hardware.accelerator}: {why}")
+    return "cuda"
+
+
+def _precision(hardware: Hardware, accelerator: str) -> str:
+    """Lightning's name of the precision; auto is bf16-mixed on GPUs that have it."""
+    asked = {"32": "32-true"}.get(hardware.precision, hardware.precision)
+    if accelerator == "cpu":
+        return "32-true" if asked == "auto" else asked
+    without = next((card for card in driver.cards(hardware.devices) if not card.has_bf16), None)
+    if without is None:
+        return "bf16-mixed" if asked == "auto" else asked
+    lacks = f"{without.name} (compute capability {without.capability[0]}.{without.capability[1]}) has no bfloat16"
+    if asked == "bf16-mixed":
+        raise ConfigError(f"hardware.precision=bf16-mixed: {lacks}; use hardware.precision=32")
+    if asked == "auto":
+        _tell(f"hardware.precision=auto is 32: {lacks}")
+    return "32-true"
+
+
+def _workers(hardware: Hardware, accelerator: str, cores: int) -> int:
+    """Data workers of each device. On the CPU none by `auto`: torch computes on the same cores, and what another
+    process reads has to be copied on top."""
+    if hardware.workers != "auto":
+        return int(hardware.workers)
+    return 0 if accelerator == "cpu" else min(MOST_WORKERS, max(1, cores // hardware.devices))
+
+
+def _cores() -> int:
+    """Cores this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver reports; 0 without a driver."""
+    found = driver.opened()
+    return 0 if found is None else found.devices()
+
+
+@cache
+def _tell(line: str) -> None:
+    """Once a process: a sweep resolves its hardware for every cell."""
+    log.warning(line)

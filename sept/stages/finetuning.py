@@ -1,0 +1,75 @@
+"""What fine-tunings of every kind share: where they start, the training, what they leave and the pictures they draw."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from PIL import Image
+from safetensors.torch import save_file
+
+from sept.data.loading import Batches
+from sept.runtime.hardware import Runtime
+from sept.stages.weights import BACKBONE
+from sept.store import Artefact
+from sept.training.callbacks import LogImagesAtEnd
+from sept.training.loop import train
+
+PREDICTIONS = "predictions"
+SHOWN = 8  # test images, spread evenly
+
+
+def backbone(inputs: Mapping[str, Artefact]) -> Path | None:
+    """The file that fine-tuning starts from; None for fresh weights."""
+    return inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
+
+
+def finetune(
+    learner: Any,
+    batches: Batches,
+    folder: Path,
+    spec: Mapping[str, Any],
+    runtime: Runtime,
+    watchers: Sequence[L.Callback],
+    name: str,
+) -> int:
+    """Trains `learner` and saves its model as `name`; gives how many images it saw, each as often as it did.
+
+    On one device: labels are few, and what several would save is little.
+    """
+    alone, loggers = replace(runtime, devices=1), partial(runtime.loggers, folder.name, spec)
+    train(learner, batches, folder, alone, what="fine-tune", loggers=loggers, watchers=watchers)
+    save_file({key: value.contiguous() for key, value in learner.model.state_dict().items()}, folder / name)
+    return int(learner.steps * min(batches.batch_size, batches.samples))
+
+
+class Predictions:
+    """Pictures of what a learner finds in some test images; `watcher` sends them to the loggers that take images.
+
+    images: the test images. draw: uint8 (H, W, 3) of one of them, with the learner in eval mode.
+    """
+
+    def __init__(self, learner: Any, images: Any, draw: Callable[[Any], np.ndarray]) -> None:
+        self.learner, self.images, self.draw = learner, images, draw
+
+    @property
+    def watcher(self) -> L.Callback:
+        return LogImagesAtEnd(PREDICTIONS, self)
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        """By the place of the image."""
+        training, count = self.learner.training, len(self.images)
+        self.learner.eval()
+        places = np.linspace(0, count - 1, min(SHOWN, count)).astype(int).tolist()
+        drawn = {f"{place:05d}": self.draw(self.images[place]) for place in places}
+        self.learner.train(training)
+        return drawn
+
+    def save(self, folder: Path) -> None:
+        """As PNG files below `folder`."""
+        (folder / PREDICTIONS).mkdir(exist_ok=True)
+        for name, picture in self().items():
+            Image.fromarray(picture).save(folder / PREDICTIONS / f"{name}.png")

@@ -1,0 +1,41 @@
+"""One scan of a pool for the queries of several tasks: a sweep's selections find their lists ready."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from sept.retrieval.index import Ranked, search_many
+from sept.retrieval.select import DEPTH_MARGIN
+from sept.runtime.hardware import Runtime
+from sept.runtime.progress import done, progress
+from sept.stages import queries as query_stage
+from sept.stages import task_selection
+from sept.stages.index import joined
+from sept.store import Step, Store
+
+NEEDED = ("features", "queries")  # inputs of a selection that lists are made of
+
+
+def prepare(
+    selections: Sequence[Step], store: Store, runtime: Runtime
+) -> tuple[Mapping[tuple[str, ...], Ranked], int, int]:
+    """Searches once for selections by Algorithm 1 that share a pool's features; gives lists, tasks and images.
+
+    Makes the features and queries that they need. Lists come by what they are of (`task_selection.searched`), to the
+    depth with which each selection would begin: one that needs deeper ones searches on its own. For one task there are
+    none.
+    """
+    wanted: dict[tuple[str, ...], tuple] = {}
+    for step in selections:
+        made = {name: store.read(each) for name, each in step.inputs.items() if name.startswith(NEEDED)}
+        vectors, _, _ = query_stage.load(made["queries"])
+        key, depth = task_selection.searched(made), ceil(DEPTH_MARGIN * step.spec["budget"] / len(vectors))
+        _, known = wanted.get(key, (vectors, 0))
+        wanted[key] = vectors, max(known, depth)
+    features, found = joined(made), list[Ranked]()
+    if len(wanted) > 1:
+        runtime.configure_torch()
+        with progress("search", features.rows) as advance:
+            found = search_many(
+                [*wanted.values()], features, runtime.accelerator, progress=done(advance), memory=runtime.search_bytes
+            )
+    return dict(zip(wanted, found, strict=False)), len(wanted), features.rows

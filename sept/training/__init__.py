@@ -1,0 +1,1 @@
+"""One training, stoppable and resumable at any step."""

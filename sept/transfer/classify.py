@@ -1,0 +1,103 @@
+"""The fine-tuned classifier: SimMIM's recipe on any timm backbone (SEPT, Target Task Finetuning)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from sept.backbones.networks import build, layer_ids
+from sept.backbones.weights import load_backbone
+from sept.config import Classify, Model
+from sept.data.mixing import draw_mix, erase, mix_images, soft_targets
+from sept.data.rng import numpy_rng
+from sept.data.transforms import normalise
+from sept.training.learner import Learner, seeded_weights
+from sept.training.optim import layer_decay_groups, warmup_cosine
+
+HEAD_STD = 0.02  # SimMIM's initialisation of the new head
+CUTMIX_RATHER = 0.5  # probability of CutMix where both are on (SimMIM)
+ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # timm's defaults, which SimMIM keeps
+
+
+class Classifier(Learner):
+    """A backbone with a fresh linear head, trained with soft targets; top-1 on the test set, in percent.
+
+    `best` is the highest top-1 seen at any test; the last one is the headline (no validation set in few-shot tasks).
+    """
+
+    best: Tensor
+    last: Tensor
+
+    def __init__(
+        self, recipe: Classify, model: Model, classes: int, backbone: Path | None, *, seed: int, steps_per_epoch: int
+    ) -> None:
+        super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
+        self.recipe, self.classes, self.warmup = recipe, classes, recipe.warmup_epochs * steps_per_epoch
+        with seeded_weights(seed, "classifier"):
+            self.model = build(model.name, model.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
+            if backbone is not None:
+                load_backbone(self.model, backbone)
+            self.model.reset_classifier(classes)  # type: ignore[operator]
+            head: Any = self.model.get_classifier()  # type: ignore[operator]
+            nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+            nn.init.zeros_(head.bias)
+        self.accuracy = MulticlassAccuracy(classes, average="micro")
+        self.register_buffer("best", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(()))
+
+    def lr(self, step: int, scale: float = 1.0) -> float:
+        """Warm-up starts, and the cosine ends, at the same rate in every layer (SimMIM)."""
+        r = self.recipe
+        by_batch = r.batch_size / r.lr_batch
+        peak, first, last = r.lr * by_batch * scale, r.warmup_lr * by_batch, r.min_lr * by_batch
+        return warmup_cosine(step, self.steps, self.warmup, peak, first, last)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        r = self.recipe
+        rng = numpy_rng(self.seed, "mix", self.step)
+        images = erase(normalise(batch["images"]), rng, r.erasing, ERASED_AREA, ERASED_ASPECT)
+        height, width = images.shape[2:]
+        drawn = draw_mix(rng, height, width, r.mixup, r.cutmix, r.mix_prob, CUTMIX_RATHER)
+        images = mix_images(images, drawn)
+        targets = soft_targets(batch["labels"], self.classes, r.smoothing, drawn)
+        loss = torch.sum(-targets * torch.log_softmax(self.model(images).float(), dim=-1), dim=-1).mean()
+        self.record({"loss": loss})
+        return self.finite(loss)
+
+    def test_batch(self, batch: Any) -> None:
+        """Count the right answers of one test batch; `sept.training.loop.Accuracy` calls it in eval mode."""
+        self.accuracy.update(self.model(normalise(batch["images"])), batch["labels"])
+
+    def test_end(self) -> dict[str, float]:
+        """Turn the counts into top-1, and give what is to be logged."""
+        self.last = 100 * self.accuracy.compute()
+        self.accuracy.reset()
+        self.best = torch.maximum(self.best, self.last)
+        return {"top1": self.last.item(), "best_top1": self.best.item()}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        ids, layers = layer_ids(self.model)
+        groups = layer_decay_groups(
+            self.model, ids.__getitem__, layers, self.recipe.weight_decay, self.recipe.layer_decay
+        )
+        return self.adamw(groups)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+
+
+@torch.no_grad()
+def nearest_class_mean(features: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """Top-1 in percent of the nearest class mean by cosine around the mean of the shots: nothing is trained.
+
+    features (B, D) and labels (B,) of the few shots, test likewise; a class without a shot is never predicted.
+    """
+    features, test = nn.functional.normalize(features, dim=1), nn.functional.normalize(test, dim=1)
+    center = features.mean(dim=0)
+    features, test = features - center, test - center
+    known = labels.unique()
+    means = torch.stack([features[labels == label].mean(dim=0) for label in known])
+    predicted = known[(test @ nn.functional.normalize(means, dim=1).T).argmax(dim=1)]
+    return 100 * (predicted == test_labels).float().mean().item()
