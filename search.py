@@ -42,14 +42,14 @@ def search(e: config.Experiment) -> None:
         capability.require_packages(e, selection_only=True)
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
-        for step in [pipeline.selection()] if e.query.path is None else pipeline.features():
+        for step in [pipeline.selection] if e.query.path is None else pipeline.features:
             console.print_plan(step, store)
             shared_memory.require(e, pipeline.runtime, store.missing(step))
             store.make(step)
         from sept.app import search_report  # brings torch
 
         tell = search_report.show_selection if e.query.path is None else search_report.show_matches
-        with out_of_memory.translated("search", out_of_memory.remedy("selection", e)):
+        with out_of_memory.translated("search", capability.remedy("selection", e)):
             print(tell(e, pipeline, store, Path("outputs")))
 
 

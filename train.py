@@ -22,13 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, tables
-from sept.app import command, console
+from sept.app import command, console, shared_memory
 from sept.app.plan import plan
 from sept.app.sweep import require_store, share_scans
 from sept.errors import Interrupted
 from sept.pipeline import Pipeline
 from sept.results import row
-from sept.runtime import shared_memory
 from sept.runtime.hardware import resolve
 from sept.runtime.lifeline import tie_to_parent
 from sept.store import Store
@@ -63,9 +62,9 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
         return None
     capability.require(e)
     capability.require_packages(e)
-    pipeline = Pipeline(e, resolve(e.hardware, follow(e)), ready=ready)
+    pipeline = Pipeline(e, resolve(e.hardware), loggers=follow(e), ready=ready)
     since = float(os.environ.get(STARTED, time.time()))
-    step, store = pipeline.run(), Store(e.store.root, e.store.mode, e.store.force, since)
+    step, store = pipeline.run, Store(e.store.root, e.store.mode, e.store.force, since)
     console.print_plan(step, store)
     shared_memory.require(e, pipeline.runtime, store.missing(step))
     store.make(step)

@@ -22,8 +22,10 @@ import torch
 from sept.retrieval.approximate import Index, ivf, milvus, recall
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
-from sept.retrieval.index import Ranked, search
-from sept.retrieval.select import Selection, select
+from sept.retrieval.index import search
+from sept.retrieval.lists import Ranked
+from sept.retrieval.select import select
+from sept.retrieval.selections import Selection
 
 CENTRES, TASK_CENTRES, SPREAD = 1_000, 100, 0.7
 LATENT, HIDDEN, TASK_SPREAD = 12, 256, 0.5

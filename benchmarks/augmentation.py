@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sept.config import IBotRecipe, Pretrain
+from sept.methods.ibot.recipe import IBotRecipe
+from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.views import MultiCrop, TwoViews, Views
 
 ON_CPU = 16  # images a round
@@ -59,7 +60,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def moby() -> Views:
-    return TwoViews(Pretrain(side=224, store_side=256), seed=0)
+    return TwoViews(MoByRecipe(side=224, store_side=256), seed=0)
 
 
 def ibot() -> Views:

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 
 import torch
 
-from sept.config import Model, Pretrain
+from sept.backbones import Backbone
 from sept.methods.moby.learner import MoBy
+from sept.methods.moby.recipe import MoByRecipe
 from sept.training.chunks import Chunk
 
 KEPT = {"whole": None, "7 of 8 kept": 7 / 8, "1 of 8 kept": 1 / 8}
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = Pretrain(model=Model("swin_tiny_patch4_window7_224"), queue=4096)
+    recipe = MoByRecipe(model=Backbone("swin_tiny_patch4_window7_224"), queue=4096)
     learner = MoBy(recipe, seed=0, epochs=1, steps_per_epoch=100)
     learner._trainer = SimpleNamespace(world_size=1, global_step=0, log_every_n_steps=10)  # type: ignore[assignment]
     crops = [torch.randint(0, 256, (options.images, 3, recipe.side, recipe.side), dtype=torch.uint8) for _ in range(2)]

@@ -25,15 +25,16 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.data import Dataset
 from torchvision import transforms as tv
 
-from sept.config import Preprocess, Pretrain
 from sept.data.augment import Policy
 from sept.data.images import Pixels, ample, decode
 from sept.data.loading import collate, loader
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
 from sept.data.transforms import FinetuneTransform, embed_view
+from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.views import CROP_RATIO, CroppedSubset, TwoViews
 from sept.retrievers.encoder import EncodedViews
+from sept.retrievers.settings import Preprocess
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 92  # some 105 KB, as ImageNet's
 HUGE = (2880, 3840)
@@ -97,7 +98,7 @@ def embedding(files: list[bytes], reduced: bool) -> dict[str, Way]:
     return ways | {"sept, decoding at reduced scale": partial(ours, ample(RESIZE))} if reduced else ways
 
 
-def published(side: int, recipe: Pretrain, policy: Policy) -> tv.Compose:
+def published(side: int, recipe: MoByRecipe, policy: Policy) -> tv.Compose:
     """One view as in MoBy's released code."""
 
     def blur(image: Image.Image) -> Image.Image:
@@ -117,7 +118,7 @@ def published(side: int, recipe: Pretrain, policy: Policy) -> tv.Compose:
     )
 
 
-def two_views(files: list[bytes], folder: Path, recipe: Pretrain) -> dict[str, Way]:
+def two_views(files: list[bytes], folder: Path, recipe: MoByRecipe) -> dict[str, Way]:
     write_subset(folder, ((i, decode(data)) for i, data in enumerate(files)), recipe.store_side)
     subset, views = Subset.open(folder), TwoViews(recipe, seed=0)
     cropped = CroppedSubset(subset, views)
@@ -215,9 +216,9 @@ def main() -> None:
     report(f"encoder's view, {SIDE} px, from {size}", embedding(files, reduced=False), count, rounds)
     report(f"the same from {HUGE[1]} × {HUGE[0]}", embedding(huge, reduced=True), 1, rounds)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        recipe = Pretrain(side=SIDE, store_side=LOCAL_SIDE)
+        recipe = MoByRecipe(side=SIDE, store_side=LOCAL_SIDE)
         report(f"MoBy's two views, {SIDE} px, from {size}", two_views(files, Path(one), recipe), count, rounds)
-        recipe = Pretrain(side=SMALL_SIDE, store_side=SMALL)
+        recipe = MoByRecipe(side=SMALL_SIDE, store_side=SMALL)
         title = f"MoBy's two views, {SMALL_SIDE} px, from {SMALL} × {SMALL}"
         report(title, two_views(small, Path(two), recipe), count, rounds)
     report(f"fine-tuning view, {SIDE} px, from {size}", finetuning(files), count, rounds)

@@ -18,7 +18,7 @@ from sept.config import Experiment
 from sept.data.patterns import DOMAINS
 from sept.pipeline import Pipeline
 from sept.retrieval.features import Features
-from sept.retrieval.select import load_selection
+from sept.retrieval.selections import load_selection
 from sept.runtime.hardware import resolve
 from sept.stages.pool import IMAGES, open_pool
 from sept.stages.selection import SELECTION

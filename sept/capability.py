@@ -13,24 +13,19 @@ from typing import Any
 
 from safetensors import safe_open
 
+from sept.backbones import Backbone
 from sept.backbones.files import resolve
-from sept.config import (
-    SIMILAR,
-    SYNTHETIC_POOLS,
-    SYNTHETIC_TASKS,
-    Classify,
-    Detect,
-    Experiment,
-    Model,
-    Pool,
-    Segment,
-    require_one_of,
-)
-from sept.cost import KNOWN, is_plain
+from sept.backbones.flops import KNOWN, is_plain
+from sept.config import Experiment
 from sept.data import locate
 from sept.data.patterns import MIXTURES, check_pool, check_target, classes, pool_items
+from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
+from sept.ranges import require_one_of
+from sept.retrievers import FEATURES
+from sept.selectors import RandomSubset
+from sept.transfer.recipes import Classify, Detect, Segment
 
 PYRAMID = 5  # levels of the detector's, at most as many maps
 SEGMENTED = 2  # maps that a segmenter needs at least
@@ -45,34 +40,34 @@ EXTRAS = {  # package and extra that a choice needs
 
 def require(e: Experiment, selection_only: bool = False) -> None:
     """ConfigError for a drawn world that cannot be, a source that the pool does not have, and a network that cannot be
-    built, cannot take the sides, or is of another kind than it must be.
+    built, cannot take the sides, or does not offer what is asked of it.
 
     selection_only: what `search.py` makes, which trains no backbone.
     """
     _require_task(e)
-    if e.init.name in ("random", *SIMILAR) or e.query.path is not None:
+    if e.pretrains or e.query.path is not None:
         _require_pool(e)
-    if e.init.name in SIMILAR or e.query.path is not None:
+    if e.searches or e.query.path is not None:
         _require_retriever(e)
     if selection_only:
         return
-    model, sides = e.pretrain.model, []
-    if e.init.name in ("random", *SIMILAR):
-        sides = [e.pretrain.side]
-        _try("pretrain", "moby", model, sides, drop_path_rate=e.pretrain.drop_path_rate)
+    sides = e.pretrain.sides() if e.pretrains else []
+    if e.pretrains:
+        _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=e.pretrain.drop_path_rate)
     drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
+    sides = sides[:1]  # of its weights
     match e.finetune:
         case Classify():
-            _try("pretrain", "classify", model, [e.finetune.side, *sides], drop_path_rate=drop, batch=batch)
+            _try("backbone", "classify", e.backbone, [e.finetune.side, *sides], drop_path_rate=drop, batch=batch)
         case Detect():
-            _try("pretrain", "trunk", model, sides, least=1, most=PYRAMID)
+            _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID)
         case Segment():
-            _try("pretrain", "trunk", model, sides, least=SEGMENTED, most=PYRAMID)
+            _try("backbone", "trunk", e.backbone, sides, least=SEGMENTED, most=PYRAMID)
 
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
     """ConfigError for an extra that a run needs and this machine does not have; a plan does not ask."""
-    chosen = {"engine": e.engine.name, "index": e.index.name} if e.init.name in SIMILAR or e.query.path else {}
+    chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.path else {}
     if not selection_only:
         chosen["finetune"] = type(e.finetune).__name__.lower()
     for key, name in chosen.items():
@@ -96,17 +91,18 @@ def _require_task(e: Experiment) -> None:
 
 
 def _require_pool(e: Experiment) -> None:
-    p, init = e.pool, e.init
+    p = e.pool
+    selector = e.selector if e.pretrains and isinstance(e.selector, RandomSubset) else RandomSubset()
     if p.kind in SYNTHETIC_POOLS:
         assert p.images is not None
         assert p.side is not None
         check_pool(p.kind, p.images, p.side)
-    trains = e.retriever.weights is None and (init.name in SIMILAR or e.query.path is not None)
-    for key, name in (("init.source", init.source), ("pool.curated", p.curated if trains else None)):
+    trains = e.retriever.weights is None and (e.searches or e.query.path is not None)
+    for key, name in (("selector.source", selector.source), ("pool.curated", p.curated if trains else None)):
         if name is not None:
             _require_source(key, name, p)
-    if init.source is not None and p.kind in SYNTHETIC_POOLS:
-        _require_share(e)
+    if selector.source is not None and p.kind in SYNTHETIC_POOLS:
+        _require_share(e, selector)
 
 
 def _require_source(key: str, name: str, pool: Pool) -> None:
@@ -126,21 +122,21 @@ def _require_source(key: str, name: str, pool: Pool) -> None:
         require_one_of(key, name, [*dict.fromkeys(known)])
 
 
-def _require_share(e: Experiment) -> None:
+def _require_share(e: Experiment, selector: RandomSubset) -> None:
     """The drawn pool holds as many images of the source, and of the others, as are asked for."""
     assert e.pool.images is not None
-    assert e.init.source is not None
-    assert e.init.share is not None
+    assert selector.source is not None
+    assert selector.share is not None
     held = {name: len(items) for name, items in pool_items(MIXTURES[e.pool.kind], e.pool.images, e.pool.seed).items()}
-    inside = round(e.init.share * e.budget.images)
-    there = held[e.init.source]
+    inside = round(selector.share * e.budget.images)
+    there = held[selector.source]
     for wanted, count, what in (
-        (inside, there, e.init.source),
+        (inside, there, selector.source),
         (e.budget.images - inside, sum(held.values()) - there, "others"),
     ):
         if wanted > count:
             raise ConfigError(
-                f"init.share={e.init.share} of budget.images={e.budget.images:,} takes {wanted:,} images of {what}, "
+                f"selector.share={selector.share} of budget.images={e.budget.images:,} takes {wanted:,} images of {what}, "
                 f"and the pool holds only {count:,}"
             )
 
@@ -149,12 +145,21 @@ def _require_retriever(e: Experiment) -> None:
     r = e.retriever
     sides = [r.preprocess.crop]
     if r.weights is None:
-        crops = [r.train.side, *([r.train.local_side] if r.train.local_crops else [])]
-        _try("retriever", "ibot", r.model, crops, drop_path_rate=r.train.drop_path_rate)
+        drop = r.train.drop_path_rate
+        _try("retriever.backbone", "pretrain", r.backbone, r.train.sides(), r.train.needs, drop_path_rate=drop)
         sides.append(r.train.side)
-    _try("retriever", "embed", r.model, sides)
-    if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.model):
-        _require_shipped(r.weights, KNOWN[r.model.name] | r.model.args)
+    feature = FEATURES[r.feature]
+    _try(
+        "retriever.backbone",
+        "embed",
+        r.backbone,
+        sides,
+        feature.needs,
+        function=feature.function,
+        times=feature.times,
+    )
+    if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.backbone):
+        _require_shipped(r.weights, KNOWN[r.backbone.name] | r.backbone.args)
 
 
 def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
@@ -170,35 +175,56 @@ def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
         held = {name: file.get_slice(name).get_shape() for name in wanted if name in names}
     if held != wanted or f"blocks.{shape['depth']}.norm1.weight" in names:
         raise ConfigError(
-            f"retriever.weights={weights} does not fit retriever.model.args; retriever.weights=null trains one"
+            f"retriever.weights={weights} does not fit retriever.backbone.args; retriever.weights=null trains one"
         )
 
 
-def _try(group: str, role: str, model: Model, sides: list[int], **how: Any) -> None:
-    if _is_sure(role, model, sides, how.get("least", 1)):
-        return
-    _tried(group, role, model.name, json.dumps(model.args, sort_keys=True, default=str), tuple(sides), **how)
+def _try(key: str, role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...] = (), **how: Any) -> None:
+    """key: the setting that names the network."""
+    if not _is_sure(role, backbone, sides, needs, how.get("least", 1)):
+        args = json.dumps(backbone.args, sort_keys=True, default=str)
+        _tried(key, role, backbone.name, args, tuple(sides), needs, **how)
 
 
 @cache  # a sweep asks for it with every cell
-def _tried(group: str, role: str, name: str, args: str, sides: tuple[int, ...], **how: Any) -> None:
+def _tried(
+    key: str, role: str, name: str, args: str, sides: tuple[int, ...], needs: tuple[str, ...], **how: Any
+) -> None:
     from sept.backbones import trial
 
-    trial.attempt(group, role, Model(name, json.loads(args)), sides, **how)
+    trial.attempt(key, role, Backbone(name, json.loads(args)), sides, needs, **how)
 
 
-def _is_sure(role: str, model: Model, sides: list[int], stages: int) -> bool:
+def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...], stages: int) -> bool:
     """Whether nothing has to be tried: a ViT or Swin of known shape, in whole patches, heads and windows."""
-    if not is_plain(model) or "dynamic_img_size" in model.args:
+    if not is_plain(backbone) or "dynamic_img_size" in backbone.args:
         return False
-    shape = KNOWN[model.name] | model.args
+    shape = KNOWN[backbone.name] | backbone.args
     sides = [shape["img_size"], *sides]
     if "depths" not in shape:
         whole = all(side % shape["patch_size"] == 0 for side in sides)
         return role != "trunk" and whole and shape["embed_dim"] % shape["num_heads"] == 0
     depths, heads, dim = shape["depths"], shape["num_heads"], shape["embed_dim"]
-    if role in ("embed", "ibot") or len(heads) != len(depths) or len(depths) < stages:
+    if {*needs} - {"pooled"} or len(heads) != len(depths) or len(depths) < stages:
         return False
     cells = shape["patch_size"] * 2 ** (len(depths) - 1)  # pixels of a cell of the last map
     in_windows = all(side % cells == 0 and side // cells >= shape["window_size"] for side in sides)
     return in_windows and all(dim * 2**i % each == 0 for i, each in enumerate(heads))
+
+
+def remedy(stage: str, e: Experiment) -> str:
+    """The settings that make a stage need less of a GPU, with their values now."""
+    chunk = f"fewer images at a time with hardware.chunk (now {e.hardware.chunk}; results stay)"
+    search = f"a smaller hardware.search_mib (now {e.hardware.search_mib}; results stay)"
+    match stage:
+        case "pretrain":
+            batch = f"pretrain.batch_size (now {e.pretrain.batch_size}; another result)"
+            return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
+        case "retriever":
+            batch = f"retriever.train.batch_size (now {e.retriever.train.batch_size}; another result)"
+            return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
+        case "features" | "queries":
+            return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; results stay)"
+        case "finetune" | "detect" | "segment":
+            return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
+    return search

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sept import paths
-from sept.config import DETECTION_TASKS, RECIPES, SEGMENTATION_TASKS, SIMILAR, Experiment
+from sept.config import SETTINGS, Experiment
 from sept.errors import ConfigError, StorageError
-from sept.ranges import check_ranges
+from sept.retrievers.settings import Retriever
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-OPEN = (".model.args.", ".pool.sources.")  # settings whose names are not known here
+OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
+OPEN = (".backbone.args.", ".pool.sources.")  # settings whose names are not known here
 WIDTH = 110  # characters, of the options in a help text
 SWEEP = "multirun.yaml"  # what Hydra writes of a sweep
 BASIC = ".BasicLauncher"  # Hydra's own: one cell after the other, in this process
@@ -53,16 +54,20 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
         raise ConfigError(f"table={table} did not expand into cells: write `+table={table}`, one table a command")
     with one_line():
         # Merging again into a fresh schema refuses what `+field=` smuggled past Hydra.
-        recipe: Any = OmegaConf.get_type(cfg.finetune)
-        assert recipe in RECIPES.values(), "every option of finetune names a recipe"
-        schema = OmegaConf.structured(Experiment(finetune=recipe()))
+        kinds: list[Any] = [OmegaConf.get_type(OmegaConf.select(cfg, key)) for key in OF_SEVERAL_KINDS]
+        assert all(kind in SETTINGS.values() for kind in kinds), "every option of these groups names its settings"
+        finetune, pretrain, selector, train = (kind() for kind in kinds)
+        retriever = Retriever(train=train)
+        schema = OmegaConf.structured(
+            Experiment(finetune=finetune, pretrain=pretrain, selector=selector, retriever=retriever)
+        )
         # Resolved once, at the end: a path may hold what would be an interpolation if it were read again.
         experiment = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.to_container(cfg)))
     assert isinstance(experiment, Experiment)
     _settle_paths(experiment)
-    check(experiment)
+    experiment.check()
     if not expanded:
-        check_unused(experiment)
+        experiment.check_unused()
     return experiment
 
 
@@ -79,54 +84,14 @@ def _settle_paths(e: Experiment) -> None:
             setattr(holder, name, paths.settled(f"{group}.{name}", value))
 
 
-def check(e: Experiment) -> None:
-    """The range of every setting, each group's own rules, then those across groups; raises ConfigError."""
-    check_ranges(e)
-    for item in fields(e):
-        group = getattr(e, item.name)
-        if hasattr(group, "check"):
-            group.check()
-    if e.init.name in ("random", *SIMILAR) and e.budget.images < e.pretrain.batch_size:
-        raise ConfigError(
-            f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={e.pretrain.batch_size}"
-        )
-    if e.query.name == "instance" and e.task.kind not in DETECTION_TASKS:
-        raise ConfigError(
-            f"query=instance needs annotated boxes, and task.kind={e.task.kind} has none: {', '.join(DETECTION_TASKS)}"
-        )
-    if e.logger.knn_every is not None and e.task.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
-        raise ConfigError(
-            f"logger.knn_every={e.logger.knn_every} needs a task of classes, and task={e.task.name} has none"
-        )
-    if e.task.kind in SEGMENTATION_TASKS and e.task.images == 1:
-        raise ConfigError(f"task.images=1: the batch norm of finetune={e.finetune.name} needs at least 2 images")
-    training = {"pretrain.batch_size": e.pretrain.batch_size}
-    if e.retriever.weights is None:
-        training["retriever.train.batch_size"] = e.retriever.train.batch_size
-    for key, batch in training.items():
-        if batch % e.hardware.devices:
-            raise ConfigError(f"{key}={batch} does not split over hardware.devices={e.hardware.devices}")
-    drawn, wanted = e.task.train_per_class, e.shot.per_class
-    if e.task.kind == "patterns" and drawn is not None and wanted is not None and wanted > drawn:
-        raise ConfigError(f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images")
-
-
-def check_unused(e: Experiment) -> None:
-    """ConfigError for a setting that would have no effect beside the others."""
-    for item in fields(e):
-        group = getattr(e, item.name)
-        if hasattr(group, "check_unused"):
-            group.check_unused()
-
-
 def register() -> None:
-    """Make the schema known to Hydra, which types every group file with it; a fine-tuning names its own recipe."""
+    """Make the schema known to Hydra, which types every group file with it; options of several kinds name their own."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     store.store(name="schema", node=Experiment)
-    for name, recipe in RECIPES.items():
-        store.store(group="recipe", name=name, node=recipe)
+    for name, kind in SETTINGS.items():
+        store.store(group="settings", name=name, node=kind)
 
 
 def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
@@ -312,8 +277,8 @@ def defaults() -> dict[str, str]:
 
 def known_names() -> list[str]:
     """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
-    recipes = [name for recipe in RECIPES.values() for name in _names(recipe, "finetune.")]
-    return ["experiment", *dict.fromkeys(_names(Experiment, "") + recipes)]
+    kinds = [name for key in OF_SEVERAL_KINDS for kind in SETTINGS.values() for name in _names(kind, f"{key}.")]
+    return ["experiment", *dict.fromkeys(_names(Experiment, "") + kinds)]
 
 
 def unknown_name(key: str) -> str:

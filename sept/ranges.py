@@ -21,6 +21,9 @@ MOST_EPOCHS = 1_000_000
 MOST_BATCH = 65_536  # images
 MOST_CHANNELS = 65_536
 
+MOST_BLUR = 20  # pixels of a 224-px view
+MOST_JITTER = 5  # times the published one: hue goes all the way round
+
 
 class Rule(Protocol):
     """What a setting's value must be, where it has one."""
@@ -111,6 +114,13 @@ class Several:
 
 
 # How fields are declared. `default` may be None where the type says so.
+
+
+SHARE = Number(least=0, most=1, is_share=True)
+COUNT = Number(whole=True, least=1, most=10**6)
+SIDE = Number(whole=True, least=1, most=MOST_SIDE)
+EPOCH = Number(whole=True, least=1, most=MOST_EPOCHS)
+RATIO = Number(least=0.01, most=100)
 
 
 def whole(default: int | str | None, *, least: int = 0, most: int = 10**9, words: tuple[str, ...] = ()) -> Any:
@@ -243,3 +253,24 @@ def require_unset(group: Any, prefix: str, names: Collection[str], why: str) -> 
         if value not in (None, [], {}):
             told = shown(value if isinstance(value, list) else [*value]) if isinstance(value, list | dict) else value
             raise ConfigError(f"{prefix}.{name}={told} would have no effect: {why}")
+
+
+def require_one_of(key: str, value: str, values: Collection[str]) -> None:
+    """ConfigError, which names the nearest, for a value that is none of these."""
+    if value not in values:
+        raise ConfigError(f"{key}={value}: must be {one_of(value, values)}")
+
+
+def require_rates(prefix: str, peak: float, times: float, others: dict[str, float]) -> None:
+    """ConfigError for a peak rate that is, times what a batch makes of it, above 1, or below one of the others."""
+    if peak * times > 1:
+        raise ConfigError(f"{prefix}.lr={peak} is {peak * times:g} for this batch: a step would be larger than weights")
+    for name, rate in others.items():
+        if rate > peak:
+            raise ConfigError(f"{prefix}.{name}={rate} is more than {prefix}.lr={peak}, the highest rate")
+
+
+def require_set(group: str, spec: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(spec, name) is None:
+            raise ConfigError(f"{group}.{name} is not set: {group}={spec.kind} needs {group}.{name}=...")

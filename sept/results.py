@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sept.config import DETECTION_TASKS, SEGMENTATION_TASKS, SIMILAR, Experiment
+from sept.config import Experiment
+from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
+from sept.selectors import RandomSubset
 from sept.store import Artefact, Step, Store
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
@@ -14,8 +16,7 @@ MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75", "miou")
 
 def choices(e: Experiment) -> dict[str, Any]:
     """What the experiment compares; null where a choice has no part in it (random initialisation has no pool)."""
-    found = e.init.name in SIMILAR
-    trained = found or e.init.name == "random"
+    found, trained = e.searches, e.pretrains
     return {
         "task": e.task.name,
         "shot": _shot(e),
@@ -31,8 +32,9 @@ def choices(e: Experiment) -> dict[str, Any]:
 
 def _init(e: Experiment) -> str:
     """The name of the init, and of a random subset with a share of one source both: `random curated 100%`."""
-    mixed = "" if e.init.share is None else f" {e.init.source} {100 * e.init.share:g}%"
-    return e.init.name + mixed
+    selector = e.selector
+    share = selector.share if e.pretrains and isinstance(selector, RandomSubset) else None
+    return e.initial if share is None else f"{e.initial} {selector.source} {100 * share:g}%"  # type: ignore[attr-defined]
 
 
 def family(init: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sept import engines
 from sept.errors import SeptError
-from sept.runtime import engines
 from sept.runtime.hardware import Runtime
 
 SHARDS, ROWS_PER_SHARD, DIM = 120, 3, 16

@@ -18,7 +18,8 @@ from sept.retrieval import approximate
 from sept.retrieval.approximate import cells, compare, ivf, probed, recall
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
-from sept.retrieval.index import Ranked, search
+from sept.retrieval.index import search
+from sept.retrieval.lists import Ranked
 from sept.retrieval.shards import Skip
 
 DIM = 16

@@ -5,12 +5,11 @@ import sys
 
 import pytest
 from conftest import TINY
+from sept.cost import KNOWN
 
 from sept import capability
-from sept.backbones import trial
+from sept.backbones import Backbone, trial
 from sept.compose import check_hydra, experiment
-from sept.config import Model
-from sept.cost import KNOWN
 from sept.errors import ConfigError, StorageError
 from sept.gpu.micro import SWIN, VIT
 
@@ -26,25 +25,25 @@ POOL = [text for text in TINY if not text.startswith("finetune.")]
 TRIED = [
     ("embed", VIT, [32], ""),
     ("embed", SWIN, [32], "a retriever is a ViT with a class token"),
-    ("embed", Model("resnet18"), [32], "a retriever is a ViT with a class token"),
+    ("embed", Backbone("resnet18"), [32], "a retriever is a ViT with a class token"),
     ("ibot", VIT, [32, 16], ""),
     ("ibot", VIT, [32, 18], "does not take sides of 32, 18 pixels"),
     ("moby", SWIN, [32], ""),
     ("moby", VIT, [64], ""),
-    ("moby", Model("resnet18"), [32], ""),
+    ("moby", Backbone("resnet18"), [32], ""),
     ("moby", SWIN, [34], "multiples of its patches of 4 pixels"),
-    ("moby", Model("swin_tiny"), [32], "timm .* has no such model"),
-    ("moby", Model(SWINS, SWIN.args | {"window_size": 0}), [32], "do not fit"),
-    ("moby", Model(SWINS, SWIN.args | {"num_heads": [1]}), [32], "do not fit"),
-    ("moby", Model(SWINS, SWIN.args | {"features_only": True}), [32], "gives no single vector"),
-    ("moby", Model(SWINS, SWIN.args | {"in_chans": 1}), [32], "does not take sides"),
+    ("moby", Backbone("swin_tiny"), [32], "timm .* has no such model"),
+    ("moby", Backbone(SWINS, SWIN.args | {"window_size": 0}), [32], "do not fit"),
+    ("moby", Backbone(SWINS, SWIN.args | {"num_heads": [1]}), [32], "do not fit"),
+    ("moby", Backbone(SWINS, SWIN.args | {"features_only": True}), [32], "gives no single vector"),
+    ("moby", Backbone(SWINS, SWIN.args | {"in_chans": 1}), [32], "does not take sides"),
     ("classify", SWIN, [64, 32], ""),
-    ("classify", Model(SWINS, SWIN.args | {"window_size": 8}), [64, 32], "weights cannot be handed on"),
-    ("classify", Model("vgg11"), [32], "do not fit vgg11"),
+    ("classify", Backbone(SWINS, SWIN.args | {"window_size": 8}), [64, 32], "weights cannot be handed on"),
+    ("classify", Backbone("vgg11"), [32], "do not fit vgg11"),
     ("trunk", SWIN, [32], ""),
-    ("trunk", Model("resnet18"), [], "detection and segmentation take a Swin"),
+    ("trunk", Backbone("resnet18"), [], "detection and segmentation take a Swin"),
     ("trunk", VIT, [32], "detection and segmentation take a Swin"),
-    ("trunk", Model(SWINS, SWIN.args | {"window_size": 8}), [32], "too small for detection images"),
+    ("trunk", Backbone(SWINS, SWIN.args | {"window_size": 8}), [32], "too small for detection images"),
 ]
 
 
@@ -93,7 +92,7 @@ def test_it_is_told_before_any_work(overrides, message):
 
 def test_a_detector_on_a_network_without_maps_is_refused_before_the_pre_training():
     e = experiment([*POOL, "task=patterns_boxes", "finetune=detect_micro", "task.images=8"])
-    e.pretrain.model = Model("resnet18")
+    e.pretrain.model = Backbone("resnet18")
     with pytest.raises(ConfigError, match=r"pretrain\.model\.name=resnet18: detection and segmentation take a Swin"):
         capability.require(e)
 

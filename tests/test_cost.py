@@ -9,14 +9,16 @@ from micro import SWIN, VIT, cropped, finetune, ibot, labelled, moby, run, subse
 from torch.utils.flop_counter import FlopCounterMode
 
 from sept import cost
+from sept.backbones import Backbone
 from sept.backbones.networks import build
-from sept.config import Compute, Model, Pretrain
+from sept.config import Compute
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.moby.recipe import MoByRecipe
 from sept.transfer.classify import Classifier
 
-SWIN_TINY, VIT_SMALL = Model("swin_tiny_patch4_window7_224"), Model("vit_small_patch16_224")
+SWIN_TINY, VIT_SMALL = Backbone("swin_tiny_patch4_window7_224"), Backbone("vit_small_patch16_224")
 
 
 def counted(model, side, **args):
@@ -29,7 +31,7 @@ def counted(model, side, **args):
 
 def swin(img_size, patch_size=4, window_size=4, embed_dim=32, depths=(1, 1, 2)):
     sizes = {"img_size": img_size, "patch_size": patch_size, "window_size": window_size, "embed_dim": embed_dim}
-    return Model(SWIN_TINY.name, {**sizes, "depths": list(depths), "num_heads": [2**i for i in range(len(depths))]})
+    return Backbone(SWIN_TINY.name, {**sizes, "depths": list(depths), "num_heads": [2**i for i in range(len(depths))]})
 
 
 @pytest.mark.parametrize(
@@ -62,22 +64,22 @@ def test_published_sizes_are_the_papers():
     assert cost.forward_flops(VIT_SMALL, 224) / 2e9 == pytest.approx(4.6, abs=0.05)  # DeiT paper: 4.6G
 
 
-@pytest.mark.parametrize("model", [SWIN_TINY, VIT_SMALL, SWIN, VIT, Model("resnet18")])
+@pytest.mark.parametrize("model", [SWIN_TINY, VIT_SMALL, SWIN, VIT, Backbone("resnet18")])
 def test_width_is_that_of_the_pooled_feature(model):
     with torch.device("meta"):
         assert cost.width(model) == timm.create_model(model.name, num_classes=0, **model.args).num_features
 
 
 def test_models_and_arguments_that_the_closed_form_does_not_know_are_measured():
-    resnet, thin = Model("resnet18"), Model(VIT.name, VIT.args | {"mlp_ratio": 2})
+    resnet, thin = Backbone("resnet18"), Backbone(VIT.name, VIT.args | {"mlp_ratio": 2})
     assert cost.forward_flops(resnet, 64) == counted(resnet, 64)
     assert cost.forward_flops(thin, 32) == counted(thin, 32) < cost.forward_flops(VIT, 32)
 
 
 def test_local_crops_of_a_vit_without_closed_form_are_measured_too():
-    tiny = Model("vit_tiny_patch16_224", {"img_size": 64})
+    tiny = Backbone("vit_tiny_patch16_224", {"img_size": 64})
     recipe = ibot(side=64, local_side=32)
-    expected = cost.ibot_flops(recipe, Model("vit_small_patch16_224", {"img_size": 64, "embed_dim": 192}), 3)
+    expected = cost.ibot_flops(recipe, Backbone("vit_small_patch16_224", {"img_size": 64, "embed_dim": 192}), 3)
     assert cost.ibot_flops(recipe, tiny, 3) == pytest.approx(expected, rel=0.01)
 
 
@@ -122,14 +124,14 @@ def test_search_is_a_product_of_every_row_with_every_query():
 
 @given(st.integers(1, 1000), st.integers(512, 2_000_000))
 def test_flops_of_epochs_pay_for_exactly_those_epochs(epochs, images):
-    recipe = Pretrain(model=SWIN_TINY)
+    recipe = MoByRecipe(model=SWIN_TINY)
     flops = cost.moby_flops(recipe, epochs * (images // recipe.batch_size))
     assert cost.pretrain_epochs(Compute(flops=flops), recipe, images) == epochs
     assert cost.pretrain_epochs(Compute(epochs=epochs), recipe, images) == epochs
 
 
 def test_a_budget_pays_for_whole_epochs_and_at_least_one():
-    recipe = Pretrain(model=SWIN_TINY)
+    recipe = MoByRecipe(model=SWIN_TINY)
     epoch = cost.moby_flops(recipe, 195)
     assert cost.pretrain_epochs(Compute(flops=2.9 * epoch), recipe, 100_000) == 2
     with pytest.raises(ConfigError, match=r"compute\.flops=.* does not pay for one epoch"):

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from sept.backbones import Backbone
 from sept.backbones.networks import build
 from sept.backbones.swin import build_trunk
 from sept.backbones.weights import save_backbone
-from sept.config import Detect, Model
 from sept.data.detection.boxes import Boxed
 from sept.data.detection.targets import DetectionImages, FlippedImages, as_lists, mirrored
 from sept.data.labelled import in_order
@@ -28,6 +28,7 @@ from sept.training.callbacks import TestEvery
 from sept.training.loop import Checkpoint, train
 from sept.transfer.detect import Detector, stepped
 from sept.transfer.faster_rcnn import build_detector
+from sept.transfer.recipes import Detect
 
 SWIN_T = "swin_tiny_patch4_window7_224"
 SHIFTED = SWIN.args | {"depths": [2, 2]}
@@ -178,7 +179,7 @@ def test_stochastic_depth_rises_linearly_over_the_blocks():
 
 @pytest.mark.parametrize(("name", "args"), [(SWIN.name, SWIN.args), (SWIN_T, {})])
 def test_the_pyramid_has_five_levels_each_of_half_the_side_with_anchors_of_its_own(name, args):
-    model = build_detector(recipe(anchor_ratios=[1.0]), Model(name, args), 3, None).eval()
+    model = build_detector(recipe(anchor_ratios=[1.0]), Backbone(name, args), 3, None).eval()
     with torch.no_grad():
         levels = model.backbone(pixels(1, 3, 128, 192))
     assert [tuple(level.shape[1:]) for level in levels.values()] == [
@@ -359,7 +360,7 @@ def test_a_full_size_step_at_800_by_1333_fits_in_12_gib():
     torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     detector = Detector(
-        Detect(short_sides=[800], drop_path_rate=0.2), Model(SWIN_T, {}), 20, None, seed=0, steps_per_epoch=1
+        Detect(short_sides=[800], drop_path_rate=0.2), Backbone(SWIN_T, {}), 20, None, seed=0, steps_per_epoch=1
     )
     optimizer = detector.configure_optimizers()
     target = {"boxes": torch.tensor([[100.0, 80, 700, 500], [900, 300, 1200, 700]]), "labels": torch.tensor([3, 7])}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sept.retrieval import diagnostics
 from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled
 from sept.retrieval.domain import RIDGE, proxy_a_distance, separate
-from sept.retrieval.select import Selection, round_robin
+from sept.retrieval.select import round_robin
+from sept.retrieval.selections import Selection
 
 
 def cloud(seed: int, n: int, dim: int = 16, shift: float = 0.0) -> np.ndarray:

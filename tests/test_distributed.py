@@ -12,12 +12,12 @@ import lightning as L
 import micro
 import pytest
 import torch
+from sept.stages.selfsupervised import ViewTraining
 
 from sept.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory, ProcessError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.runtime.hardware import Runtime
-from sept.stages.selfsupervised import ViewTraining
 from sept.store import CHECKPOINTS
 from sept.training import distributed
 from sept.training.loop import Checkpoint

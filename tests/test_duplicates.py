@@ -14,8 +14,8 @@ from sept.data.patterns import classes, draw
 from sept.errors import ConfigError
 from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, global_hash, thumbnails, window_hashes
-from sept.retrieval.index import Ranked
-from sept.retrieval.leaks import FilteredLists, find_leaks, without
+from sept.retrieval.leaks import find_leaks
+from sept.retrieval.lists import FilteredLists, Ranked, without
 from sept.retrieval.select import select
 
 SIDE, TESTS, CLEAN = 32, 128, 1000

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from sept.backbones.networks import build, tokens
 from sept.backbones.weights import save_backbone
-from sept.config import Preprocess
 from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
 from sept.retrievers.encoder import Encoder
+from sept.retrievers.settings import Preprocess
 from sept.stages.task_selection import _require_same_encoder
 
 IMAGES, BATCH = 10, 4

@@ -30,9 +30,9 @@ from sharded import (
     refusing,
 )
 
+from sept import engines
+from sept.engines.dispatch import TRIES, Report, dispatch
 from sept.errors import ConfigError, DataError, Interrupted, NonFiniteError
-from sept.runtime import engines
-from sept.runtime.engines.dispatch import TRIES, Report, dispatch
 from sept.runtime.hardware import Runtime
 from sept.runtime.signals import Flag
 

@@ -16,7 +16,8 @@ from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import embed
 from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features
-from sept.retrieval.index import Ranked, merge, search, search_many
+from sept.retrieval.index import merge, search, search_many
+from sept.retrieval.lists import Ranked
 from sept.retrieval.scan import Arithmetic, Hits, Products
 from sept.retrieval.shards import Skip, residual
 

@@ -12,14 +12,14 @@ import pretended_driver
 import pytest
 import torch
 
-from sept.config import Hardware
+from sept.engines.worker import Worker
 from sept.errors import ConfigError
 from sept.ranges import check_ranges
 from sept.retrieval.scan import full_float32
 from sept.runtime import driver, hardware
 from sept.runtime.driver import Card
-from sept.runtime.engines.worker import Worker
 from sept.runtime.hardware import Runtime, resolve
+from sept.runtime.settings import Hardware
 
 CORES = hardware._cores()
 

@@ -11,10 +11,10 @@ from test_full_size import experiment
 from torch import nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from sept.config import Detect, Segment
 from sept.gpu.live import Live, cuda_operators
 from sept.gpu.memory import GIB, VIT, StepMemory, build_learner, chunk_within, heading, recipe, row, step_memory
 from sept.training.chunks import Chunk
+from sept.transfer.recipes import Detect, Segment
 
 SIDES = (64, 96)
 LIMITS = (1_900_000, 2_800_000)  # bytes, for twelve images

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sept.compose import experiment
+from sept.engines.dispatch import failure_of
 from sept.errors import DataError, OutOfMemory
 from sept.pipeline import Pipeline
 from sept.runtime import out_of_memory
-from sept.runtime.engines.dispatch import failure_of
 from sept.runtime.hardware import Runtime
 from sept.stages import features, pretrain
 

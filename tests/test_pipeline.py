@@ -11,14 +11,16 @@ from conftest import TINY
 from hydra import compose, initialize_config_dir
 
 from sept.compose import CONF, load, register
-from sept.config import Classify, Experiment, Pool, Source, Task
+from sept.config import Experiment
 from sept.data import locate
 from sept.data.read import read
+from sept.data.settings import Pool, Source, Task
 from sept.errors import ConfigError, DataError
 from sept.pipeline import Pipeline
 from sept.runtime.hardware import Runtime, resolve
 from sept.stages.selection import SELECTION
 from sept.store import Artefact, Step, Store
+from sept.transfer.recipes import Classify
 
 
 def experiment(*overrides: str) -> Experiment:

@@ -21,7 +21,6 @@ import torch
 from sept.backbones.networks import build
 from sept.backbones.weights import save_backbone
 from sept.compose import experiment
-from sept.config import Preprocess
 from sept.data.images import ImageError
 from sept.data.loading import Batches, loader
 from sept.gpu.checks import Trained, differing, resumed, trained
@@ -33,6 +32,7 @@ from sept.retrieval import compact, index
 from sept.retrieval.cluster import centroids, nearest
 from sept.retrieval.index import search, search_many
 from sept.retrievers.encoder import Encoder
+from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.training.callbacks import KNNProbe, TestEvery
 from sept.training.learner import Learner

@@ -13,10 +13,12 @@ from test_compose import composed
 
 from sept import config, ranges
 from sept.compose import load, one_line
-from sept.config import RECIPES, Experiment, Source
+from sept.config import Experiment
+from sept.data.settings import Source
 from sept.errors import ConfigError
 from sept.pipeline import VERSIONS
 from sept.ranges import RULE, Number, Several, Text, check_ranges
+from sept.transfer.recipes import RECIPES
 
 FREE = {"retriever.model.args", "pretrain.model.args", "pool.sources"}  # tried or checked by rules of their own
 
@@ -52,7 +54,14 @@ def test_every_setting_says_its_range(name, item):
 
 
 def test_every_default_of_a_range_is_in_it():
-    for each in (*RECIPES.values(), config.IBotRecipe, config.Pretrain, config.Hardware, config.Logger, config.Storage):
+    for each in (
+        *RECIPES.values(),
+        config.IBotRecipe,
+        config.MoByRecipe,
+        config.Hardware,
+        config.Logger,
+        config.Storage,
+    ):
         made = each()
         for item in fields(made):
             value = getattr(made, item.name)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sharded import SHARDS, dying, embedder, failing, files, logged, missing, once_started, vectors
 
+from sept import engines
+from sept.engines.capacity import Needs, Node, pool_size
+from sept.engines.dispatch import TRIES
 from sept.errors import ConfigError, DataError, Interrupted, NonFiniteError
-from sept.runtime import engines
-from sept.runtime.engines.capacity import Needs, Node, pool_size
-from sept.runtime.engines.dispatch import TRIES
 from sept.runtime.hardware import Runtime
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'sept[ray]'")
@@ -162,7 +162,7 @@ def test_a_signal_ends_all_and_the_same_call_goes_on(cluster, tmp_path, expected
 
 def test_a_node_that_does_not_see_the_folder_is_named(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sept.runtime.engines.ray.SEEN_WITHIN_S", 1)
+    monkeypatch.setattr("sept.engines.ray.SEEN_WITHIN_S", 1)
     elsewhere = Path("/proc/self/cwd/store")  # another folder in each process
     with pytest.raises(ConfigError, match=r"engine=ray: node .* \(\d+\..* does not see /proc/self/cwd/store"):
         run(cluster, partial(embedder, elsewhere), range(9), elsewhere)

@@ -6,7 +6,7 @@ import pytest
 from conftest import Tiny, run
 from PIL import Image
 
-from sept.retrieval.select import load_selection
+from sept.retrieval.selections import load_selection
 
 
 @pytest.fixture(scope="module")

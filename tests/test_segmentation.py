@@ -20,10 +20,12 @@ from segmentation_layouts import (
     make_voc_masks,
     save_mask,
 )
-
-from sept.compose import experiment
-from sept.config import Model, Segment
 from sept.cost import counted_flops
+from sept.stages.finetuning import PREDICTIONS
+from sept.stages.segment import painted, palette
+
+from sept.backbones import Backbone
+from sept.compose import experiment
 from sept.data.annotated import draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.labelled import in_order
@@ -46,11 +48,10 @@ from sept.data.segmentation.views import GROUND, Crop, CroppedImages, WholeImage
 from sept.errors import ConfigError, DataError
 from sept.ranges import check_ranges
 from sept.stages import segment
-from sept.stages.finetuning import PREDICTIONS
-from sept.stages.segment import painted, palette
 from sept.store import Artefact
 from sept.training.callbacks import TestEvery
 from sept.training.loop import train
+from sept.transfer.recipes import Segment
 from sept.transfer.segment import ABSENT, Segmenter, class_ious, linear
 from sept.transfer.segmentation_loss import pixel_loss
 from sept.transfer.upernet import build_segmenter
@@ -333,14 +334,14 @@ def test_logits_are_enlarged_in_full_precision_under_autocast():
 def test_at_full_size_it_is_the_published_network():
     """UPerNet with Swin-T: 60 million parameters; 945 G multiply-adds at 512 x 2048, so 236 at 512 x 512."""
     with torch.device("meta"):
-        model = build_segmenter(Segment(), Model("swin_tiny_patch4_window7_224", {}), 150, None)
+        model = build_segmenter(Segment(), Backbone("swin_tiny_patch4_window7_224", {}), 150, None)
         flops = counted_flops(model, torch.empty(1, 3, 512, 512))
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(60e6, rel=0.005)
     assert flops / 2 == pytest.approx(945e9 / 4, rel=0.005)
 
 
 def test_a_trunk_of_one_stage_is_refused():
-    one = Model(SWIN.name, SWIN.args | {"depths": [2], "num_heads": [1]})
+    one = Backbone(SWIN.name, SWIN.args | {"depths": [2], "num_heads": [1]})
     with pytest.raises(ConfigError, match=r"depths=\[2\]: UPerNet needs at least 2 stages"):
         build_segmenter(recipe(), one, 3, None)
 

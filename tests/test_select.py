@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError
 from sept.retrieval import select as module
-from sept.retrieval.index import Ranked
-from sept.retrieval.select import (
-    SCHEMA,
-    Selection,
-    load_selection,
-    predicted_depth,
-    random_subset,
-    round_robin,
-    save_selection,
-    select,
-    statistics,
-)
+from sept.retrieval.lists import Ranked
+from sept.retrieval.select import predicted_depth, random_subset, round_robin, select
+from sept.retrieval.selections import SCHEMA, Selection, load_selection, save_selection, statistics
 
 
 def algorithm_1(ranked: np.ndarray, budget: int) -> list[tuple[int, int, int]]:

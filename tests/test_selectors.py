@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sept.selectors.others import SELECTORS, SelectionContext, choose
 
 from sept.errors import ConfigError
 from sept.retrieval import cluster as cluster_module
@@ -17,7 +18,6 @@ from sept.retrieval.features import Features
 from sept.retrieval.index import search
 from sept.retrieval.shards import Skip
 from sept.selectors import others as module
-from sept.selectors.others import SELECTORS, SelectionContext, choose
 
 ROWS, DIM, PER_SHARD = 600, 8, 250
 SKIPPED = (3, 250, 599)

@@ -10,17 +10,17 @@ import micro
 import pytest
 import torch
 
+from sept.app import shared_memory
+from sept.app.shared_memory import GIB, batch_bytes, free_bytes, needed_bytes, require
 from sept.compose import experiment
-from sept.config import Preprocess
 from sept.data.labelled import TEST_BATCH
 from sept.data.loading import loader
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.retrievers.encoder import EncodedViews
-from sept.runtime import shared_memory
+from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
-from sept.runtime.shared_memory import GIB, batch_bytes, free_bytes, needed_bytes, require
 from sept.store import Step
 
 PAPER = ["retriever=ibot_vit_s16", "pretrain=moby_swin_t", "finetune=classify", "compute=300epochs", "budget=100k"]

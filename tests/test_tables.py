@@ -12,7 +12,8 @@ from conftest import TINY, Tiny
 from lines import line, table
 
 from sept.compose import expand
-from sept.config import Budget, Classify, Detect, Experiment, Init, Pool, Shot, Task
+from sept.config import Budget, Experiment, Init
+from sept.data.settings import Pool, Shot, Task
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
@@ -22,6 +23,7 @@ from sept.tables.latex import as_latex, escape
 from sept.tables.paper import PAPER, printed
 from sept.tables.runs import command, leaves
 from sept.tables.text import as_csv, as_markdown, as_terminal, never_raise
+from sept.transfer.recipes import Classify, Detect
 
 
 @pytest.fixture

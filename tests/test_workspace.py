@@ -10,14 +10,14 @@ import pytest
 import wandb
 from conftest import Tiny
 from micro import MACHINE, Labelled, cropped, moby, subset
+from sept.stages.finetuning import PREDICTIONS
+from sept.stages.selfsupervised import VIEWS
 from test_tracking import experiment
 from wandb_server import KEY, serving
 
 from sept.data.loading import loader
 from sept.methods.moby.learner import MoBy
 from sept.results import choices
-from sept.stages.finetuning import PREDICTIONS
-from sept.stages.selfsupervised import VIEWS
 from sept.tracking import GALLERY, STEP, TABLE, TOTALS
 from sept.tracking.workspace import PICTURES, SELF_SUPERVISED, SUPERVISED, main, workspace
 from sept.training.callbacks import KNNProbe

@@ -46,7 +46,7 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     for e in cells:
         capability.require(e)
         store = Store(e.store.root, mode="read-only")
-        final = Pipeline(e, resolve(e.hardware), absent).run()
+        final = Pipeline(e, resolve(e.hardware), absent=absent).run
         finals[final.key] = final
         for step in final.walk():
             if step.key not in steps and store.find(step) is not None:

@@ -18,12 +18,14 @@ from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
 from sept.retrieval.gallery import Match, Row, shown, write_html, write_png
-from sept.retrieval.index import Ranked, search
-from sept.retrieval.select import load_selection, random_subset
+from sept.retrieval.index import search
+from sept.retrieval.lists import Ranked
+from sept.retrieval.select import random_subset
+from sept.retrieval.selections import SELECTION, load_selection
 from sept.stages import queries as query_stage
-from sept.stages.features import open_encoder
+from sept.stages.encoding import open_encoder
 from sept.stages.pool import open_pool
-from sept.stages.selection import SELECTION
+from sept.stages.task import locate
 from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
@@ -33,18 +35,19 @@ PAPER_POOL = 155_000_000  # images of SEPT-155m
 
 def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
     """Copy selection.parquet below `folder`, draw the gallery beside it, and say what was selected."""
-    selection = store.read(pipeline.selection())
+    selection = store.read(pipeline.selection)
     folder = folder / selection.path.name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(selection.path / SELECTION, folder / SELECTION)
-    if e.init.name == "random":
+    if not e.searches:
         return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
     pool, features = _pool(pipeline, store), _features(pipeline, store)
-    vectors, ids, _ = query_stage.load(store.read(pipeline.queries()))
+    vectors, ids, _ = query_stage.load(store.read(pipeline.queries))
     places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
     ranked = search(vectors[places], features, e.query.top)
-    task, queries = store.read(pipeline.task()), pipeline.queries()
-    _, _, read, _ = query_stage.images(task, pipeline.task_location(), queries.spec)
+    task, queries = store.read(pipeline.task), pipeline.queries
+    assert isinstance(queries.spec, query_stage.QueriesSpec)
+    _, _, read, _ = query_stage.images(task, locate(e.task), queries.spec)
     rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
     facts = {name: value for name, value in selection.facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
@@ -72,9 +75,10 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     assert e.query.path is not None
     examples = _looked_up(Path(e.query.path))
     pool, features = _pool(pipeline, store), _features(pipeline, store)
-    retriever, precision = store.read(pipeline.retriever()), pipeline.features()[0].spec["precision"]
-    encoder, _ = open_encoder(retriever, e.retriever.preprocess, pipeline.runtime, e.retriever.batch_size, precision)
-    vectors, _ = encoder(reader(examples, e.retriever.preprocess.resize), range(len(examples)))
+    r, runtime = e.retriever, pipeline.runtime
+    retriever = store.read(pipeline.retriever)
+    encoder = open_encoder(retriever, r.feature, r.preprocess, runtime, r.batch_size, runtime.precision)
+    vectors, _ = encoder(reader(examples, r.preprocess.resize), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
     folder = folder / f"matches-{Path(e.query.path).stem}"
@@ -87,12 +91,12 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
 
 
 def _pool(pipeline: Pipeline, store: Store) -> ConcatPool:
-    made = {f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools())}
-    return open_pool(made, pipeline.pool_locations())
+    made = {f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools)}
+    return open_pool(made, pipeline.pool_locations)
 
 
 def _features(pipeline: Pipeline, store: Store) -> Features:
-    return Features.joined([Features.open(store.read(step).path) for step in pipeline.features()])
+    return Features.joined([Features.open(store.read(step).path) for step in pipeline.features])
 
 
 def _looked_up(path: Path) -> list[Example]:

@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 from sept import capability
-from sept.config import EXACT, Experiment
+from sept.app import shared_memory
+from sept.config import Experiment
 from sept.errors import ConfigError, DataError, SeptError
 from sept.pipeline import Pipeline
-from sept.runtime import out_of_memory, shared_memory
+from sept.retrieval.settings import EXACT
+from sept.runtime import out_of_memory
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 
@@ -21,7 +23,7 @@ def require_store(cells: Sequence[Experiment]) -> None:
         store = Store(e.store.root, force=e.store.force)
         with suppress(ConfigError, DataError):  # the cell will say
             capability.require(e)
-            if e.store.mode == "reuse" and store.missing(Pipeline(e, resolve(e.hardware)).run()):
+            if e.store.mode == "reuse" and store.missing(Pipeline(e, resolve(e.hardware)).run):
                 store.require_writable()
                 return
 
@@ -31,10 +33,10 @@ def share_scans(cells: Sequence[Experiment]) -> dict[tuple[str, ...], Any]:
     is left to the cells, which tell why."""
     groups: dict[tuple[str, ...], dict[str, tuple[Step, Experiment]]] = defaultdict(dict)
     for e in cells:
-        if e.init.name == "sept" and e.index.name in EXACT and e.store.mode == "reuse":
+        if e.searches and e.selector.name == "sept" and e.index.name in EXACT and e.store.mode == "reuse":
             with suppress(SeptError):  # the cell will say
                 capability.require(e)
-                step = Pipeline(e, resolve(e.hardware)).selection()
+                step = Pipeline(e, resolve(e.hardware)).selection
                 if Store(e.store.root, mode="read-only").find(step) is None:
                     groups[_features(step)][step.key] = step, e
     lists: dict[tuple[str, ...], Any] = {}

@@ -7,7 +7,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers import to_2tuple
 from timm.models import swin_transformer
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ def build(
     try:
         return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args)
     except Exception as error:  # of timm's constructors, which check few of their arguments
-        raise ConfigError(f"model.args={args} do not fit {name}: {_first_line(error)}") from error
+        raise ConfigError(f"backbone.args={args} do not fit {name}: {_first_line(error)}") from error
 
 
 def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, Any]:
@@ -40,7 +39,9 @@ def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, A
     """
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
-        raise ConfigError(f"model.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}")
+        raise ConfigError(
+            f"backbone.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}"
+        )
     config = timm.get_pretrained_cfg(name)
     if side is None or config is None or not config.fixed_input_size:
         return dict(args)
@@ -74,21 +75,12 @@ def width(model: nn.Module) -> int:
     return int(model.num_features)  # type: ignore[arg-type]
 
 
-def tokens(vit: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Final-LayerNorm'd tokens of a timm ViT: [CLS] (B, D) and patches (B, L, D)."""
-    out = vit.forward_features(images)  # type: ignore[operator]
-    prefix = vit.num_prefix_tokens
-    return out[:, 0], out[:, prefix:]  # type: ignore[misc]
-
-
-def retrieval_features(vit: nn.Module, images: Tensor) -> Tensor:
-    """concat([CLS], mean of patch tokens), both after the final LayerNorm, L2-normalised as a whole: (B, 2D).
-
-    SEPT, Retrieval Pipeline: "the combination of [CLS] token and patch tokens", 768 = 2 x 384 for ViT-S. In float32
-    from the tokens on, whatever autocast gave them.
-    """
-    cls, patches = tokens(vit, images)
-    return F.normalize(torch.cat([cls.float(), patches.float().mean(dim=1)], dim=1), dim=1)
+def tokens(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Final tokens of a network of tokens: prefix (B, P, D), of which the first is [CLS] where there is one, and
+    patches (B, L, D)."""
+    out = network.forward_features(images)
+    prefix = int(getattr(network, "num_prefix_tokens", 0))
+    return out[:, :prefix], out[:, prefix:]
 
 
 def swin_layer_id(name: str, depths: tuple[int, ...]) -> int:

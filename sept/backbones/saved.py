@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from sept.backbones.files import head_of
 from sept.errors import ConfigError
 
+BACKBONE = "backbone"  # folder of every artefact that holds weights
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = {"format": "pt"}  # of a header: what loaders of safetensors ask for
 TASK = "image-feature-extraction"

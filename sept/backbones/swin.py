@@ -61,7 +61,7 @@ def build_trunk(name: str, args: dict[str, Any], backbone: Path | None, drop_pat
     """
     swin = build(name, args)
     if type(swin).__name__ != "SwinTransformer":
-        raise ConfigError(f"model.name={name}: detection and segmentation take a Swin Transformer (swin_*)")
+        raise ConfigError(f"backbone.name={name}: detection and segmentation take a Swin Transformer (swin_*)")
     if backbone is not None:
         load_backbone(swin, backbone)
     return SwinTrunk(swin, drop_path_rate)
@@ -91,7 +91,7 @@ def _sizes(swin: Any) -> dict[str, Any]:
     if len(windows) > 1:
         raise ConfigError(
             f"the stages of this Swin have windows of {windows}: too small for detection images; "
-            "set model.args.always_partition=true"
+            "set backbone.args.always_partition=true"
         )
     return {
         "patch_size": list(swin.patch_embed.patch_size),

@@ -9,9 +9,12 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _LEGACY_SEED_BITS = 32  # numpy's global generator takes no more
 
@@ -23,12 +26,14 @@ def fold(seed: int, *parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(seed: int, *parts: int | str) -> torch.Generator:
+def generator(seed: int, *parts: int | str) -> "torch.Generator":
     """A fresh torch generator on the CPU, so that every device sees the same draws.
 
     torch keeps the low 32 bits of the seed: enough to tell steps apart, but two of 100,000 sample ids will share a
     stream. Use `numpy_rng` for draws per sample.
     """
+    import torch
+
     return torch.Generator().manual_seed(fold(seed, *parts))
 
 
@@ -43,6 +48,8 @@ def seeded(seed: int, *parts: int | str) -> Iterator[None]:
 
     For code of others that draws from them, as timm's RandAugment does. Not for several threads at once.
     """
+    import torch
+
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     value = fold(seed, *parts)
     try:

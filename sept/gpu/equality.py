@@ -15,9 +15,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from sept.backbones import Backbone
 from sept.backbones.networks import build
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.backbones.weights import save_backbone
-from sept.config import Model, Preprocess
 from sept.data.images import ImageError, Pixels
 from sept.gpu import micro
 from sept.gpu.card import Card
@@ -30,9 +31,11 @@ from sept.methods.moby.learner import MoBy
 from sept.retrieval import compact, index
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
-from sept.retrieval.index import Ranked, search
+from sept.retrieval.index import search
+from sept.retrieval.lists import Ranked
 from sept.retrieval.shards import Skip
 from sept.retrievers.encoder import Encoder
+from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.training.learner import Learner
 
@@ -44,13 +47,13 @@ MOVED = 0.1  # of what training moved, by which weights may be off: 0.024 came o
 CHUNK = 3
 FEW, FEWER = 8, 4  # steps where a pretended device takes long: of a training, and of one in chunks
 LOST = 7  # image that cannot be read
-FULL_VIT = Model("vit_small_patch16_224")
+FULL_VIT = Backbone("vit_small_patch16_224")
 
 
 def views(card: Card) -> list[Result]:
     """Colour, blur and the rest of MoBy's two views and iBOT's crops, of noise."""
-    moby = MoBy(micro.moby(side=card.size(224, micro.SIDE)), seed=SEED, epochs=1, steps_per_epoch=1)
-    ibot = IBot(micro.ibot(), micro.VIT, seed=SEED, steps_per_epoch=1)
+    moby = MoBy(micro.moby(side=card.size(224, micro.SIDE)), micro.SWIN, seed=SEED, epochs=1, steps_per_epoch=1)
+    ibot = IBot(micro.ibot(), micro.VIT, seed=SEED, epochs=1, steps_per_epoch=1)
     results = []
     for name, seen in (("MoBy", moby.views), ("iBOT", ibot.views)):
         noise = torch.Generator().manual_seed(0)
@@ -71,7 +74,7 @@ def vectors(card: Card) -> Result:
     """The retriever's vectors of some images, one of which cannot be read, in float32."""
     model, side = card.size(FULL_VIT, micro.VIT), card.size(224, micro.SIDE)
     folder = card.folder / "retriever"
-    save_backbone(build(model.name, model.args), folder / "backbone", model.name, model.args, {})
+    save_backbone(build(model.name, model.args), folder / BACKBONE, model.name, model.args, {})
     drawn = micro.images(20)
 
     def read(i: int) -> Pixels:
@@ -80,7 +83,9 @@ def vectors(card: Card) -> Result:
         return drawn[i]
 
     def made(runtime: Runtime) -> tuple[np.ndarray, Any]:
-        return Encoder(folder, model, Preprocess(side, side, True), runtime, 6)(read, range(len(drawn)))
+        return Encoder(folder / BACKBONE / WEIGHTS, model, "cls_mean", Preprocess(side, side, True), runtime, 6)(
+            read, range(len(drawn))
+        )
 
     expected, lost = made(card.cpu())
     with card.on():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sept.config import Model
+from sept.backbones import Backbone
 from sept.gpu import micro
 from sept.gpu.card import Card
 from sept.gpu.cases import SCENE_CLASSES, untested, without_counter
@@ -35,7 +35,7 @@ class Step:
     micro_chunk: Chunk | str | None = None
 
 
-def _sizes(given: Any, model: Model | None = None, classes: int | None = None) -> dict[str, Any]:
+def _sizes(given: Any, model: Backbone | None = None, classes: int | None = None) -> dict[str, Any]:
     return {"given": given, "model": model, "classes": classes}
 
 

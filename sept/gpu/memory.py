@@ -16,20 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sept.config import Classify, Detect, IBotRecipe, Model, Pretrain, Segment
+from sept.backbones import Backbone
 from sept.gpu.largest import OBJECTS, largest_counts
 from sept.gpu.live import Live, cuda_operators
 from sept.methods.ibot.learner import IBot
+from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
 from sept.methods.moby.learner import MoBy
+from sept.methods.moby.recipe import MoByRecipe
 from sept.training.chunks import Chunk, fitting
 from sept.training.learner import Learner
 from sept.transfer.classify import Classifier
 from sept.transfer.detect import Detector
+from sept.transfer.recipes import Classify, Detect, Segment
 from sept.transfer.segment import Segmenter
 
 GIB = 2**30
-SWIN, VIT = Model("swin_tiny_patch4_window7_224"), Model("vit_small_patch16_224")
+SWIN, VIT = Backbone("swin_tiny_patch4_window7_224"), Backbone("vit_small_patch16_224")
 DETECTED = (800, 1333)  # pixels, shorter and longer side: the largest of the recipe
 CLASSES = {"classify": 102, "detect": 20, "segment": 150}  # of Flowers-102, VOC and ADE20K
 STEPS = 1000  # in an epoch
@@ -40,8 +43,8 @@ LOG_EVERY = 10
 def recipe(kind: str) -> Any:
     """The published full-size recipe of "moby", "ibot", "classify", "detect" or "segment", as conf/ has it."""
     recipes: dict[str, Callable[[], Any]] = {
-        "moby": lambda: Pretrain(name="moby_swin_t", model=SWIN),
-        "ibot": IBotRecipe,
+        "moby": lambda: MoByRecipe(name="moby_swin_t"),
+        "ibot": lambda: IBotRecipe(batch_size=1024, drop_path_rate=0.1),
         "classify": lambda: Classify(name="classify"),
         "detect": lambda: Detect(name="detect", epochs=36, batch_size=16, drop_path_rate=0.2, test_every=6),
         "segment": lambda: Segment(
@@ -51,13 +54,13 @@ def recipe(kind: str) -> Any:
     return recipes[kind]()
 
 
-def build_learner(kind: str, recipe: Any, model: Model | None = None, classes: int | None = None) -> Learner:
-    """The learner of a recipe with fresh weights; `model` (ignored by "moby") and `classes` as of the full size."""
+def build_learner(kind: str, recipe: Any, model: Backbone | None = None, classes: int | None = None) -> Learner:
+    """The learner of a recipe with fresh weights; `model` and `classes` as of the full size."""
     times: dict[str, Any] = {"seed": 0, "steps_per_epoch": STEPS}
     if kind == "moby":
-        return MoBy(recipe, epochs=300, **times)
+        return MoBy(recipe, model or SWIN, epochs=300, **times)
     if kind == "ibot":
-        return IBot(recipe, model or VIT, **times)
+        return IBot(recipe, model or VIT, epochs=800, **times)
     learner: Any = {"classify": Classifier, "detect": Detector, "segment": Segmenter}[kind]
     return learner(recipe, model or SWIN, classes or CLASSES[kind], None, **times)
 
@@ -97,7 +100,7 @@ def step_memory(
     *,
     chunk: Chunk | None = None,
     given: Any = None,
-    model: Model | None = None,
+    model: Backbone | None = None,
     classes: int | None = None,
     sides: tuple[int, int] = DETECTED,
 ) -> StepMemory:
@@ -119,7 +122,9 @@ def step_memory(
             return StepMemory(kind, batch, weights, trained, **_counted(learner, optimizer, data, live))
 
 
-def chunk_within(limit: int, kind: str, batch: int, *, given: Any = None, model: Model | None = None) -> Chunk | None:
+def chunk_within(
+    limit: int, kind: str, batch: int, *, given: Any = None, model: Backbone | None = None
+) -> Chunk | None:
     """How `hardware.chunk=auto` has a batch of "moby" or "ibot" encoded where tensors may take `limit` bytes."""
     learner = build_learner(kind, given or recipe(kind), model).train()
     assert isinstance(learner, SelfSupervised)

@@ -7,24 +7,29 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sept.config import Classify, Detect, IBotRecipe, Model, Pretrain, Segment
+from sept.backbones import Backbone
 from sept.data.images import Pixels
 from sept.data.loading import Batches, Place
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
+from sept.methods.ibot.recipe import IBotRecipe
+from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.views import CroppedSubset
+from sept.transfer.recipes import Classify, Detect, Segment
 
 SIDE = 32
 SCENE = 64  # pixels of an image with boxes or masks
-SWIN = Model(
+SWIN = Backbone(
     "swin_tiny_patch4_window7_224",
     {"img_size": SIDE, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2]},
 )
 Sizes = dict[str, Any]
-VIT = Model("vit_small_patch16_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2})
+VIT = Backbone(
+    "vit_small_patch16_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+)
 
 
-def moby(**changes: Any) -> Pretrain:
+def moby(**changes: Any) -> MoByRecipe:
     sizes: Sizes = {
         "batch_size": 16,
         "lr_batch": 16,
@@ -33,7 +38,7 @@ def moby(**changes: Any) -> Pretrain:
         "out_dim": 32,
         "queue": 64,
     }
-    return Pretrain(**{"model": SWIN, "side": SIDE, "drop_path_rate": 0.0, "store_side": SIDE, **sizes} | changes)
+    return MoByRecipe(**{"side": SIDE, "drop_path_rate": 0.0, "store_side": SIDE, **sizes} | changes)
 
 
 def ibot(**changes: Any) -> IBotRecipe:
@@ -44,7 +49,7 @@ def ibot(**changes: Any) -> IBotRecipe:
         "side": SIDE,
         "local_side": 16,
     }
-    short = {"epochs": 4, "batch_size": 8, "warmup_epochs": 0, "local_crops": 2, "warmup_teacher_temp_epochs": 2}
+    short = {"batch_size": 8, "warmup_epochs": 0, "local_crops": 2, "warmup_teacher_temp_epochs": 2}
     return IBotRecipe(**{"drop_path_rate": 0.0, **sizes, **short} | changes)
 
 

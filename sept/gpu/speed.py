@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sept import cost
-from sept.backbones.networks import build, retrieval_features
-from sept.config import IBotRecipe, Model, Preprocess, Pretrain
+from sept.backbones import Backbone
+from sept.backbones.flops import forward_flops
+from sept.backbones.networks import build
 from sept.data.images import Pixels, decode
 from sept.data.loading import Batches, loader
 from sept.data.rng import numpy_rng
@@ -36,10 +36,14 @@ from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, sent
 from sept.gpu.waits import waits
 from sept.methods.ibot.learner import IBot
+from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import SelfSupervised
 from sept.methods.moby.learner import MoBy
+from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.views import CroppedSubset
 from sept.retrievers.encoder import EncodedViews
+from sept.retrievers.pooling import cls_mean
+from sept.retrievers.settings import Preprocess
 from sept.training.loop import train
 
 PHOTOS = 48  # different images; a file of 500 x 375 pixels as ImageNet's, stored at 256 pixels
@@ -58,23 +62,23 @@ VITS = ("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"
 class Job:
     """A self-supervised training: its recipe, and the FLOPs of one image."""
 
-    recipe: Pretrain | IBotRecipe
-    model: Model
+    recipe: MoByRecipe | IBotRecipe
+    model: Backbone
     flops: float
 
     def learner(self) -> SelfSupervised:
-        if isinstance(self.recipe, Pretrain):
-            return MoBy(self.recipe, seed=0, epochs=100, steps_per_epoch=1000)
-        return IBot(self.recipe, self.model, seed=0, steps_per_epoch=1000)
+        learner: Any = MoBy if isinstance(self.recipe, MoByRecipe) else IBot
+        return learner(self.recipe, self.model, seed=0, epochs=100, steps_per_epoch=1000)  # type: ignore[no-any-return]
 
 
 def job(name: str, card: Card) -> Job:
     if name == "MoBy":
-        moby = card.size(Pretrain(name="moby_swin_t", model=SWIN), micro.moby(batch_size=16))
-        return Job(moby, moby.model, cost.moby_flops(moby, 1) / moby.batch_size)
+        model = card.size(SWIN, micro.SWIN)
+        moby = card.size(MoByRecipe(name="moby_swin_t"), micro.moby(batch_size=16))
+        return Job(moby, model, moby.flops(model))
     ibot = card.size(IBotRecipe(batch_size=64), micro.ibot(batch_size=16))
     model = card.size(VIT, micro.VIT)
-    return Job(ibot, model, cost.ibot_flops(ibot, model, 1) / ibot.batch_size)
+    return Job(ibot, model, ibot.flops(model))
 
 
 def photo(seed: int, height: int, width: int) -> Pixels:
@@ -239,7 +243,7 @@ def whole(card: Card, name: str) -> Result:
 
 def embedding(card: Card, name: str) -> list[Result]:
     """A retriever's vectors of images that are on the device."""
-    model, side = Model(name, card.size({}, micro.VIT.args)), card.size(224, micro.SIDE)
+    model, side = Backbone(name, card.size({}, micro.VIT.args)), card.size(224, micro.SIDE)
     batch = card.size(BATCH, 32)
     vit = build(model.name, model.args, side=side).eval().requires_grad_(False)
     images = torch.zeros(batch, 3, side, side, dtype=torch.uint8)
@@ -248,11 +252,11 @@ def embedding(card: Card, name: str) -> list[Result]:
         free_memory()
     label = f"embedding, {name}"
     told = Result(label, True, rate, text=f"{card.fast}, {side} px, device alone", unit=RATE)
-    return [told, *share_of_peak(card, label, rate * cost.forward_flops(model, side))]
+    return [told, *share_of_peak(card, label, rate * forward_flops(model, side))]
 
 
 def _embed(vit: torch.nn.Module, images: Tensor) -> None:
-    retrieval_features(vit, normalise(images))
+    cls_mean(vit, normalise(images))
 
 
 def waiting(card: Card, name: str) -> Result:

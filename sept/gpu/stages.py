@@ -1,50 +1,50 @@
 """The three fine-tunings as whole stages, from fresh weights, on data drawn on the spot."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
+from sept.data.location import Location
 from sept.data.patterns import draw_task
+from sept.data.settings import Shot
 from sept.gpu import micro
 from sept.gpu.card import Card
 from sept.gpu.cases import DOMAIN, scenes
 from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check
-from sept.stages import detect, finetune, segment
+from sept.runtime.hardware import no_loggers
+from sept.stages import finetune
 from sept.stages.task import IMAGES
 from sept.store import Artefact
+from sept.transfer.classification import CLASSIFIER
+from sept.transfer.detection import DETECTOR
 from sept.transfer.detection_metrics import COUNTER
+from sept.transfer.recipes import Finetune
+from sept.transfer.segmentation import SEGMENTER
 
 EPOCHS, IMAGES_USED = 2, 16
 SHORT = {"epochs": EPOCHS, "batch_size": 8, "test_every": EPOCHS}
-SHOT = {"per_class": 1, "share": None}
-Build = Callable[..., dict[str, Any]]
+SHOT = Shot(per_class=1)
 
 
 def classify(card: Card) -> Result:
     folder = card.folder / "boards"
     if not folder.exists():
         draw_task(folder / IMAGES, DOMAIN, 1, 1, micro.SIDE, 0, 1)
-    spec = {"recipe": asdict(micro.finetune(**SHORT)), "shot": SHOT}
-    return whole(card, "classify", finetune.build, "patterns", folder, spec, finetune.CLASSIFIER)
+    return whole(card, "classify", "patterns", folder, micro.finetune(**SHORT), CLASSIFIER)
 
 
 def detected(card: Card) -> Result:
     if find_spec(COUNTER) is None:
         raise Skip(f"needs {COUNTER} for its tests: pip install 'sept[detect]'")
-    recipe = micro.detect(**SHORT)
-    spec = {"recipe": asdict(recipe), "images": IMAGES_USED}
-    return whole(card, "detect", detect.build, "patterns_boxes", drawn(card), spec, detect.DETECTOR)
+    return whole(card, "detect", "patterns_boxes", drawn(card), micro.detect(**SHORT), DETECTOR)
 
 
 def segmented(card: Card) -> Result:
-    spec = {"recipe": asdict(micro.segment(**SHORT)), "images": IMAGES_USED}
-    return whole(card, "segment", segment.build, "patterns_masks", drawn(card), spec, segment.SEGMENTER)
+    return whole(card, "segment", "patterns_masks", drawn(card), micro.segment(**SHORT), SEGMENTER)
 
 
 def drawn(card: Card) -> Path:
@@ -56,12 +56,13 @@ def drawn(card: Card) -> Path:
     return folder
 
 
-def whole(card: Card, name: str, build: Build, kind: str, task: Path, spec: dict[str, Any], left: str) -> Result:
+def whole(card: Card, name: str, kind: str, task: Path, recipe: Finetune, left: str) -> Result:
     """The stage ends with a score and with finite weights."""
-    given = spec | {"model": asdict(micro.SWIN), "shot_seed": 0}
+    shot, images = (SHOT, None) if name == "classify" else (None, IMAGES_USED)
+    precision = card.runtime(card.fast).precision
+    spec = finetune.FinetuneSpec(recipe, micro.SWIN, shot, images, 0, precision)
     inputs = {"task": Artefact("key", "task", task, {"spec": {"kind": kind}})}
-    place = {"kind": kind, "path": None, "options": ()}
-    run = partial(build, inputs=inputs, spec=given, place=place)
+    run = partial(finetune.build, inputs=inputs, spec=spec, location=Location(kind), loggers=no_loggers)
     folder = card.folder / name
     folder.mkdir()
     with card.on():

@@ -1,1 +1,10 @@
-"""Self-supervised methods, one folder each."""
+"""Self-supervised methods, one folder each; any of them trains a target's backbone or a retriever."""
+
+from sept.methods.ibot.recipe import IBotRecipe
+from sept.methods.moby.recipe import MoByRecipe
+from sept.methods.recipe import Recipe
+
+METHODS: dict[str, type[Recipe]] = {
+    "moby": MoByRecipe,
+    "ibot": IBotRecipe,
+}

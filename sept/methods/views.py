@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sept.config import IBotRecipe, Pretrain
 from sept.data.augment import Policy, draw_parameters, photometric_together, scaled_blur_radius
 from sept.data.colour import EAGER, compiled
 from sept.data.loading import Place
@@ -16,6 +15,8 @@ from sept.data.rng import generator, numpy_rng
 from sept.data.subset import Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
 from sept.methods.ibot.masking import block_mask, mask_ratio
+from sept.methods.ibot.recipe import IBotRecipe
+from sept.methods.moby.recipe import MoByRecipe
 from sept.training.distributed import place
 
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -73,7 +74,7 @@ class Views:
 class TwoViews(Views):
     """MoBy's two asymmetric views (released code: bilinear crops, blur and solarise differ between the views)."""
 
-    def __init__(self, recipe: Pretrain, seed: int) -> None:
+    def __init__(self, recipe: MoByRecipe, seed: int) -> None:
         policies = [
             policy(
                 jitter=recipe.jitter,

@@ -12,7 +12,7 @@ import numpy as np
 from sept.data.rng import numpy_rng
 from sept.retrieval.domain import proxy_a_distance
 from sept.retrieval.features import IntArray
-from sept.retrieval.select import Selection
+from sept.retrieval.selections import Selection
 
 MOST_VECTORS = 10_000  # of a selection, drawn for the distance: they add at most 0.01 to its deviation
 MOST_USED = 20

@@ -21,6 +21,7 @@ from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import UNIT_TOLERANCE
 from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, IntArray
+from sept.retrieval.lists import Ranked
 from sept.retrieval.scan import Arithmetic, Products, arithmetic, full_float32
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
@@ -33,14 +34,6 @@ SAMPLED_POOL = 10  # times the sample: a smaller pool is searched without a gues
 GUESS_SIGMAS = 3.0  # how far above its expected rank in the sample the guess stays
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Ranked lists: rows (Q, depth) int64 and scores (Q, depth) float64, most similar first, ties by the lower row."""
-
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
 
 
 def search(

@@ -1,51 +1,21 @@
-"""Algorithm 1: from ranked lists to a selection, and the selection as a file.
+"""Algorithm 1: from ranked lists to a selection.
 
 Reads ranked lists (or nothing, for a random subset), gives the pool rows to pre-train on in the order chosen.
 Shapes: Q queries, K budget.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sept.data.rng import fold
-from sept.errors import ConfigError, DataError
+from sept.errors import ConfigError
 from sept.retrieval.features import IntArray
-from sept.retrieval.index import Ranked
-from sept.retrieval.shards import publish
+from sept.retrieval.lists import Ranked
+from sept.retrieval.selections import Selection
 
 DEPTH_MARGIN = 1.5  # first depth, in units of budget / queries: what overlap between the lists costs
 SAMPLE_MARGIN = 1.15  # a sample of 1/16 predicts the depth within about 6 %, small ones within more
-QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
-
-SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("pool_key", pa.string(), nullable=False),
-        pa.field("rank", pa.int32()),
-        pa.field("query", pa.string()),
-        pa.field("similarity", pa.float32()),
-        pa.field("copy_of_test", pa.string()),
-        pa.field("copy_of", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """K distinct pool rows in the order chosen, and for each the list that brought it: which query's, at which rank
-    (from 0), at which similarity. `depth` is how deep the lists were read to the last one chosen."""
-
-    rows: IntArray
-    query: IntArray
-    rank: IntArray
-    similarity: npt.NDArray[np.float64]
-    depth: int
 
 
 def round_robin(ranked: IntArray, budget: int) -> IntArray:
@@ -122,61 +92,3 @@ def random_subset(rows: int, budget: int, seed: int) -> IntArray:
     lots = np.random.Philox(key=fold(seed, "random subset")).random_raw(rows)
     candidates = np.flatnonzero(lots <= np.partition(lots, budget - 1)[budget - 1])
     return candidates[np.argsort(lots[candidates], kind="stable")][:budget]
-
-
-def save_selection(
-    path: Path,
-    rows: IntArray,
-    pool_keys: Sequence[str],
-    found: Selection | None = None,
-    query_ids: Sequence[str] = (),
-    tests: Sequence[str | None] | None = None,
-    group: IntArray | None = None,
-) -> None:
-    """Writes `rows` in order as parquet with the columns of SCHEMA; pool_keys: (K,) the pool's own name of each.
-
-    found says where the rows come from, query_ids (Q,) names its queries; without it, as for a random subset, rank,
-    query and similarity are null. tests: (K,) the test image that each shows, if one. group: (K,) the place of the
-    first image that each is a copy of, its own where of none: `copy_of` is the row of another, or null.
-    """
-    assert len(rows) == len(pool_keys)
-    none = pa.nulls(len(rows))
-    rank, query, similarity = none, none, none
-    if found is not None:
-        rank, similarity = pa.array(found.rank, pa.int32()), pa.array(found.similarity.astype(np.float32))
-        query = pa.array(query_ids, pa.string()).take(pa.array(found.query))
-    tested = none if tests is None else pa.array(tests, pa.string())
-    copy_of = none
-    if group is not None:
-        copy_of = pa.array(rows[group], pa.int64(), mask=group == np.arange(len(rows)))
-    columns = [pa.array(rows, pa.int64()), pa.array(pool_keys, pa.string()), rank, query, similarity, tested, copy_of]
-    table = pa.table([column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
-    publish(path, lambda file: pq.write_table(table, file, compression="zstd"))
-
-
-def load_selection(path: Path) -> pa.Table:
-    """The table that `save_selection` wrote. Raises DataError when it cannot be read or is something else."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a selection ({error}); make it again") from error
-    if not table.schema.equals(SCHEMA):
-        raise DataError(f"{path}: not a selection, its columns are {table.schema.names}; make it again")
-    return table
-
-
-def statistics(selection: Selection, queries: int) -> dict[str, float]:
-    """What a selection is made of: images, queries, the depth reached, quantiles of the similarity, and how many images
-    each query brought (a query whose best matches were all taken before brings none)."""
-    brought = np.bincount(selection.query, minlength=queries)
-    similarity = {f"similarity_{name}": float(np.quantile(selection.similarity, q)) for name, q in QUANTILES.items()}
-    return {
-        "images": len(selection.rows),
-        "queries": queries,
-        "depth": selection.depth,
-        **similarity,
-        "images_per_query_min": int(brought.min()),
-        "images_per_query_median": float(np.median(brought)),
-        "images_per_query_max": int(brought.max()),
-        "queries_without_images": int((brought == 0).sum()),
-    }

@@ -6,21 +6,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sept.backbones.networks import build, retrieval_features
+from sept.backbones import Backbone
+from sept.backbones.networks import build
 from sept.backbones.weights import load_backbone
-from sept.config import Model, Preprocess
 from sept.data.images import ImageError, Pixels
 from sept.data.loading import loader
 from sept.data.prefetch import Prefetch
 from sept.data.transforms import embed_view, normalise
+from sept.retrievers import FEATURES
+from sept.retrievers.settings import Preprocess
 from sept.runtime.device import fetch
 from sept.runtime.hardware import Runtime
 
 T = TypeVar("T")
-WEIGHTS = "backbone/model.safetensors"  # of a retriever artefact
 
 
 class EncodedViews(Dataset):
@@ -39,15 +41,16 @@ class EncodedViews(Dataset):
 
 
 class Encoder:
-    """A ViT with its weights and preprocessing; gives concat([CLS], mean patch), L2-normalised, float32.
+    """A network with its weights and preprocessing; gives its feature at unit length, float32.
 
     precision: "bf16-mixed" runs the network under bfloat16 autocast. The features' own, whatever the machine's is.
     """
 
     def __init__(
         self,
-        retriever: Path,
-        model: Model,
+        weights: Path,
+        backbone: Backbone,
+        feature: str,
         preprocess: Preprocess,
         runtime: Runtime,
         batch_size: int,
@@ -57,9 +60,10 @@ class Encoder:
         self.preprocess, self.runtime, self.batch_size = preprocess, runtime, batch_size
         self.mixed = precision == "bf16-mixed"
         self.device = torch.device(runtime.accelerator)
-        self.vit = build(model.name, model.args, side=preprocess.crop).eval().requires_grad_(False)
-        load_backbone(self.vit, retriever / WEIGHTS)
-        self.vit.to(self.device)
+        self.network = build(backbone.name, backbone.args, side=preprocess.crop).eval().requires_grad_(False)
+        load_backbone(self.network, weights)
+        self.network.to(self.device)
+        self.feature = FEATURES[feature].load()
         runtime.configure_torch()
 
     @torch.inference_mode()
@@ -83,7 +87,7 @@ class Encoder:
     def _encoded(self, batch: dict[str, Any]) -> tuple[Callable[[], Tensor], list[str]]:
         """A call that waits for the batch's features (B, D) and gives them, and the reason of each unreadable image."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            return fetch(retrieval_features(self.vit, normalise(batch["view"]))), batch["failure"]
+            return fetch(F.normalize(self.feature(self.network, normalise(batch["view"])), dim=1)), batch["failure"]
 
 
 def _one_behind(items: Iterable[T]) -> Iterator[T]:

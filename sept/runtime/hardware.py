@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sept.config import Hardware
 from sept.errors import ConfigError
 from sept.runtime import driver
+from sept.runtime.settings import Hardware
 
 MOST_WORKERS = 16  # of a device by `auto`: more read no faster than a GPU takes, and each holds memory
-Loggers = Callable[[str, Mapping[str, Any]], list]
+Loggers = Callable[[str, Mapping[str, Any]], list]  # makes Lightning loggers for a stage's name and spec
 log = logging.getLogger(__name__)
 
 
 def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
-    """The default of `Runtime.loggers`: curves go to the CSV file alone."""
+    """None beside the CSV file."""
     return []
 
 
@@ -29,7 +29,7 @@ class Runtime:
     """accelerator: cpu, cuda, or cuda:N in a process that has one of several. devices: processes that share a
     self-supervised training, of which this is the one of `rank`. workers: of each device. chunk: images encoded at a
     time; None: the whole batch; auto: what fits. search_bytes: memory for what a search finds. precision: Lightning's
-    name. loggers: further Lightning loggers, for a stage's name and spec."""
+    name."""
 
     accelerator: str = "cpu"
     devices: int = 1
@@ -41,7 +41,6 @@ class Runtime:
     search_bytes: int = 2**30
     precision: str = "32-true"
     checkpoint_every_s: float = 60.0
-    loggers: Loggers = no_loggers
 
     def configure_torch(self) -> None:
         """Have torch compute in this process on these cores and on its device, and with all 24 bits in what is said to
@@ -79,7 +78,7 @@ class Runtime:
                 torch.cuda.empty_cache()
 
 
-def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Runtime:
+def resolve(hardware: Hardware) -> Runtime:
     """Choose what `auto` leaves open, without importing torch.
 
     Raises ConfigError for a GPU that is not there, that torch cannot use or that lacks the precision asked for.
@@ -95,7 +94,6 @@ def resolve(hardware: Hardware, loggers: Loggers = no_loggers) -> Runtime:
         search_bytes=hardware.search_mib * 2**20,
         precision=_precision(hardware, accelerator),
         checkpoint_every_s=hardware.checkpoint_every_s,
-        loggers=loggers,
     )
 
 

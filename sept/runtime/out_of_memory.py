@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sept.config import Experiment
 from sept.errors import OutOfMemory
 
 ASKED, TOTAL, FREE = (
@@ -44,21 +43,3 @@ def translated(stage: str = "", remedy: str = "") -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)
         told = f"{stage}: {found}" if stage else str(found)
         raise OutOfMemory(f"{told}; set {remedy}" if remedy else told) from None
-
-
-def remedy(stage: str, e: Experiment) -> str:
-    """The settings that make a stage need less of a GPU, with their values now."""
-    chunk = f"fewer images at a time with hardware.chunk (now {e.hardware.chunk}; results stay)"
-    search = f"a smaller hardware.search_mib (now {e.hardware.search_mib}; results stay)"
-    match stage:
-        case "pretrain":
-            batch = f"pretrain.batch_size (now {e.pretrain.batch_size}; another result)"
-            return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
-        case "retriever":
-            batch = f"retriever.train.batch_size (now {e.retriever.train.batch_size}; another result)"
-            return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
-        case "features" | "queries":
-            return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; results stay)"
-        case "finetune" | "detect" | "segment":
-            return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
-    return search

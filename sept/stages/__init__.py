@@ -1,4 +1,18 @@
-"""What each step of the pipeline does: one file a stage, called by the store with the step's inputs and a folder.
+"""What each step of the pipeline is made of and does: one file a stage. torch is imported when one is built."""
 
-Heavy packages are imported here and never by `sept.pipeline`, so that a plan needs none of them.
-"""
+# Bump a stage's number in the commit that changes its output, and name it in CHANGELOG.md.
+VERSIONS = {
+    "pool": 1,
+    "task": 1,
+    "retriever": 3,
+    "features": 5,
+    "index": 2,
+    "queries": 3,
+    "selection": 3,
+    "subset": 3,
+    "weights": 2,
+    "pretrain": 2,
+    "finetune": 4,
+    "detect": 1,
+    "segment": 1,
+}

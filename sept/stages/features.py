@@ -1,87 +1,111 @@
 """The pool embedded by the retriever, shard by shard; unreadable images are listed and masked."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sept import cost
-from sept.config import Model, Preprocess
-from sept.data.pool import ConcatPool
+from sept import engines
+from sept.backbones.flops import forward_flops, width
+from sept.data.location import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
-from sept.retrievers.encoder import Encoder
-from sept.runtime import engines
+from sept.retrievers import FEATURES
+from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
+from sept.runtime.settings import Engine
+from sept.stages import VERSIONS
+from sept.stages.encoding import backbone_of, open_encoder
 from sept.stages.pool import open_pool
-from sept.store import Artefact
+from sept.stages.unreadable import named, skipped
+from sept.store import Artefact, Step
 
 LEAST_ROWS_PER_SHARD = 1_000
 SHARDS = 20  # of a pool too small for full ones, so that a killed embedding loses little
-NAMED_SKIPS = 1_000  # in the manifest; all are in the shards' own files
+BYTES = 2  # of a stored number
 
 
-def open_encoder(
-    retriever: Artefact, preprocess: Preprocess, runtime: Runtime, batch_size: int, precision: str
-) -> tuple[Encoder, Model]:
-    """The encoder of a retriever artefact, computing in the precision of the features that it makes or goes with."""
-    model = Model(**retriever.manifest["spec"]["model"])
-    return Encoder(retriever.path, model, preprocess, runtime, batch_size, precision=precision), model
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """What makes an image a vector, beside the retriever's weights."""
+
+    feature: str
+    preprocess: Preprocess
+    precision: str
 
 
-def skipped(pool: ConcatPool, row: int, reason: str) -> Skip:
-    """reason: the message of an ImageError of the pool, which begins with the key."""
-    key = pool.key(row)
-    return Skip(row, key, reason.removeprefix(f"{key}: "))
-
-
-def named(skips: Sequence[Skip]) -> list[dict[str, Any]]:
-    """The first of the skipped images, for a manifest."""
-    return [asdict(skip) for skip in skips[:NAMED_SKIPS]]
+def step(
+    pool: Step,
+    location: Location,
+    retriever: Step,
+    r: Retriever,
+    runtime: Runtime,
+    max_unreadable: float,
+    engine: Engine,
+) -> Step:
+    spec = FeaturesSpec(r.feature, r.preprocess, runtime.precision)
+    images = pool.estimate["images"]
+    return Step(
+        "features",
+        VERSIONS["features"],
+        spec,
+        {"retriever": retriever, "pool": pool},  # a file that is wrong is told before a scan
+        partial(
+            build,
+            spec=spec,
+            location=location,
+            runtime=runtime,
+            batch_size=r.batch_size,
+            max_unreadable=max_unreadable,
+            engine=engine,
+        ),
+        slug=f"{pool.slug}-{r.name}",
+        estimate={
+            "images": images,
+            "flops": images * forward_flops(r.backbone, r.preprocess.crop),
+            "bytes": images * BYTES * FEATURES[r.feature].times * width(r.backbone),
+        },
+        by_part=("shard-*.npy",),
+    )
 
 
 def build(
     folder: Path,
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
     *,
+    spec: FeaturesSpec,
+    location: Location,
     runtime: Runtime,
-    place: Mapping[str, Any],
     batch_size: int,
     max_unreadable: float,
-    engine: Mapping[str, Any],
+    engine: Engine,
 ) -> dict[str, Any]:
-    """engine: name, address and workers of what embeds."""
     job = Embedding(
-        folder.absolute(), inputs["pool"], inputs["retriever"], spec, runtime, place, batch_size, max_unreadable
+        folder.absolute(), inputs["pool"], inputs["retriever"], spec, runtime, location, batch_size, max_unreadable
     )
     rows, per_shard = job.rows, job.rows_per_shard
     todo = missing(folder, rows, per_shard)
     with progress("embed the pool", rows) as advance:
         held = rows - sum(min(per_shard, rows - index * per_shard) for index in todo)
         advance(held)
-        alone = engine["name"] == "local" and runtime.devices == 1
+        alone = engine.name == "local" and runtime.devices == 1
         make = partial(job.worker, advance=advance) if alone else job.worker  # a bar cannot be sent elsewhere
 
         def done(index: int) -> None:
             if not alone:
                 advance(min(per_shard, rows - index * per_shard))
 
-        options = {name: engine[name] for name in ("address", "workers")}
-        engines.run(engine["name"], make, todo, runtime, folder.absolute(), done, **options)
+        to = folder.absolute()
+        engines.run(engine.name, make, todo, runtime, to, done, address=engine.address, workers=engine.workers)
     facts: dict[str, Any] = conclude(folder, rows, max_unreadable, per_shard)
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
-    model = Model(**inputs["retriever"].manifest["spec"]["model"])
-    return {
-        **facts,
-        "unreadable": named(skips),
-        "flops": rows * cost.forward_flops(model, spec["preprocess"]["crop"]),
-    }
+    flops = rows * forward_flops(backbone_of(inputs["retriever"]), spec.preprocess.crop)
+    return {**facts, "unreadable": named(skips), "flops": flops}
 
 
 @dataclass(frozen=True)
@@ -91,9 +115,9 @@ class Embedding:
     folder: Path
     pool: Artefact
     retriever: Artefact
-    spec: Mapping[str, Any]
+    spec: FeaturesSpec
     runtime: Runtime
-    place: Mapping[str, Any]
+    location: Location
     batch_size: int
     max_unreadable: float
 
@@ -107,11 +131,10 @@ class Embedding:
 
     def worker(self, device: str, advance: Callable[[int], None] = lambda n: None) -> Callable[[int], None]:
         """What embeds and commits one shard on this device."""
-        pool = open_pool({"pool0": self.pool}, [self.place])
-        preprocess = Preprocess(**self.spec["preprocess"])
+        pool, spec = open_pool({"pool0": self.pool}, [self.location]), self.spec
         runtime = engines.share(self.runtime, device)
-        encoder, _ = open_encoder(self.retriever, preprocess, runtime, self.batch_size, self.spec["precision"])
-        read = partial(pool.image, side=preprocess.resize)
+        encoder = open_encoder(self.retriever, spec.feature, spec.preprocess, runtime, self.batch_size, spec.precision)
+        read = partial(pool.image, side=spec.preprocess.resize)
 
         def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
             vectors, failures = encoder(read, range(first, last), advance)

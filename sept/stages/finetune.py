@@ -1,81 +1,112 @@
-"""Fine-tuning on the few shots, and accuracy on the task's test set."""
+"""A classifier, detector or segmenter, trained on the task's labelled images; its scores."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from sept.backbones import Backbone
+from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.data.annotated import draw_images
+from sept.data.location import Location
+from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
+from sept.data.settings import Task as TaskSettings
+from sept.errors import ConfigError, DataError
+from sept.runtime.hardware import Loggers, Runtime
+from sept.stages import VERSIONS
+from sept.stages import task as task_stage
+from sept.store import Artefact, Step
+from sept.transfer.recipes import RECIPES, Classify, Detect, Finetune
 
-from sept import cost
-from sept.config import Classify, Model
-from sept.data.labelled import Shots, Tests, in_order
-from sept.data.loading import Batches, loader, steps_per_epoch
-from sept.data.rng import fold
-from sept.data.transforms import FinetuneTransform, normalise
-from sept.runtime.hardware import Runtime
-from sept.stages import finetuning
-from sept.stages.task import few_shots, open_task
-from sept.store import Artefact
-from sept.training.callbacks import TestEvery
-from sept.transfer.classify import Classifier, nearest_class_mean
+STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe
 
-FLIP, COLOR_JITTER = 0.5, 0.4  # SimMIM
-CLASSIFIER = "classifier.safetensors"
+
+@dataclass(frozen=True)
+class FinetuneSpec:
+    """images: how many are drawn of a task with boxes or masks; null of one with classes, whose `shot` counts."""
+
+    recipe: Finetune
+    backbone: Backbone
+    shot: Shot | None
+    images: int | None
+    shot_seed: int
+    precision: str
+
+
+def kind_of(t: TaskSettings) -> str:
+    """What a task wants: classify, detect or segment."""
+    return "detect" if t.kind in DETECTION_TASKS else "segment" if t.kind in SEGMENTATION_TASKS else "classify"
+
+
+def step(
+    t: TaskSettings,
+    task: Step,
+    shot: Shot,
+    shots: int,
+    seed: int,
+    recipe: Finetune,
+    backbone: Backbone,
+    weights: Step | None,
+    runtime: Runtime,
+    loggers: Loggers,
+    slug: str,
+) -> Step:
+    """shots: how many labelled images there are of a task with classes. weights: None for fresh ones."""
+    kind = kind_of(t)
+    if not isinstance(recipe, RECIPES[kind]):
+        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={kind} does")
+    classes, images = int(task.estimate["classes"]), (t.images or shots) * recipe.epochs
+    if kind == "classify" and classes < 2:
+        raise DataError(
+            f"task={t.name}: {t.path} has one class; a classifier needs two (search.py takes one, and so do tasks with "
+            "boxes)"
+        )
+    of_classes = t.images is None
+    spec = FinetuneSpec(recipe, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
+    stage = STAGES[kind]
+    return Step(
+        stage,
+        VERSIONS[stage],
+        spec,
+        {"task": task} | ({"backbone": weights} if weights else {}),
+        partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, loggers=loggers),
+        slug=f"{slug}-seed{seed}.{recipe.seed}",
+        estimate={"images": images, "flops": images * recipe.flops(backbone, classes)},
+    )
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    *,
+    spec: FinetuneSpec,
+    location: Location,
+    runtime: Runtime,
+    loggers: Loggers,
 ) -> dict[str, Any]:
-    recipe, model = Classify(**spec["recipe"]), Model(**spec["model"])
-    task = open_task(inputs["task"], place)
-    shots = few_shots(inputs["task"], place, spec["shot"], spec["shot_seed"])
-    per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
-    seed = fold(spec["shot_seed"], "finetune", recipe.seed)
-    start = finetuning.backbone(inputs)
-    learner = Classifier(recipe, model, len(task.classes), start, seed=seed, steps_per_epoch=per_epoch)
-    transform = FinetuneTransform(
-        recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]), FLIP, recipe.rand_augment, COLOR_JITTER
+    from sept.store.step import plain
+    from sept.transfer.training import FinetuneJob
+
+    start = inputs["backbone"].path / BACKBONE / WEIGHTS if "backbone" in inputs else None
+    job = FinetuneJob(
+        spec.recipe, spec.backbone, start, spec.shot_seed, plain(spec, "finetune"), folder, runtime, loggers
     )
-    pin = runtime.accelerator != "cpu"
-    tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), runtime.workers, pin=pin)
-    frozen_top1 = _frozen(learner, Tests(shots, recipe.side), tests, runtime)
+    task = inputs["task"]
+    if isinstance(spec.recipe, Classify):
+        from sept.transfer.classification import classify
 
-    batches = Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed)
-    watchers = [TestEvery(tests, recipe.test_every * per_epoch)]
-    seen = finetuning.finetune(learner, batches, folder, spec, runtime, watchers, CLASSIFIER)
-    top1 = float(learner.last)
-    return {
-        "metric": "top1",
-        "score": top1,
-        "top1": top1,
-        "best_top1": float(learner.best),
-        "frozen_top1": frozen_top1,
-        "shots": len(shots),
-        "tests": len(task.test),
-        "classes": len(task.classes),
-        "images_seen": seen,
-        "flops": cost.finetune_flops(recipe, model, len(task.classes), seen),
-    }
+        assert spec.shot is not None
+        shots = task_stage.few_shots(task, location, spec.shot, spec.shot_seed)
+        return classify(job, task_stage.open_task(task, location), shots)
+    assert spec.images is not None
+    if isinstance(spec.recipe, Detect):
+        from sept.transfer.detection import detect
+        from sept.transfer.detection_metrics import headline
 
+        boxed = task_stage.open_boxed(task, location)
+        return detect(job, boxed, draw_images(boxed.train, spec.images, spec.shot_seed), headline(location.kind))
+    from sept.transfer.segmentation import segment
 
-@torch.no_grad()  # in inference mode the move to a device would leave weights that cannot be trained
-def _frozen(learner: Classifier, shots: Tests, tests: Any, runtime: Runtime) -> float:
-    """Nearest-class-mean top-1 on the features that fine-tuning starts from."""
-    runtime.configure_torch()
-    device = torch.device(runtime.accelerator)
-    model: Any = learner.model.to(device).eval()
-
-    def features(batches: Any) -> tuple[Tensor, Tensor]:
-        found = [
-            (
-                model.forward_head(model.forward_features(normalise(b["images"].to(device))), pre_logits=True),
-                b["labels"],
-            )
-            for b in batches
-        ]
-        return torch.cat([f.float().cpu() for f, _ in found]), torch.cat([labels for _, labels in found])
-
-    result = nearest_class_mean(*features(loader(shots, in_order(len(shots.examples)), 0)), *features(tests))
-    learner.train()
-    return result
+    masked = task_stage.open_masked(task, location)
+    return segment(job, masked, draw_images(masked.train, spec.images, spec.shot_seed))

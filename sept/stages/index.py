@@ -1,60 +1,92 @@
 """An approximate index over the features of the pool, or their int8 copy, and how the selection opens it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sept.retrieval import compact
-from sept.retrieval.approximate import Index
 from sept.retrieval.features import Features
+from sept.retrieval.settings import EXACT, Index
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import done, progress
-from sept.store import Artefact
+from sept.stages import VERSIONS
+from sept.stages.numbered import in_order, numbered
+from sept.store import Artefact, Step
+
+if TYPE_CHECKING:
+    from sept.retrieval.approximate import Index as OpenIndex
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """nlist and seed: of an approximate index."""
+
+    name: str
+    nlist: int | None
+    seed: int | None
+
+
+def step(features: Sequence[Step], index: Index, seed: int, slug: str, runtime: Runtime) -> Step:
+    """slug: of pool and retriever."""
+    approximate = index.name not in EXACT
+    spec = IndexSpec(index.name, index.nlist if approximate else None, seed if approximate else None)
+    return Step(
+        "index",
+        VERSIONS["index"],
+        spec,
+        numbered("features", features),
+        partial(build, spec=spec, runtime=runtime, uri=index.uri),
+        slug=f"{slug}-{index.name}",
+        estimate={"images": sum(each.estimate["images"] for each in features)},
+        by_part=("shard-*.int8", "shard-*.scales"),
+    )
 
 
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, uri: str | None
+    folder: Path, inputs: Mapping[str, Artefact], *, spec: IndexSpec, runtime: Runtime, uri: str | None
 ) -> dict[str, Any]:
-    features = joined(inputs)
+    features = join_features(inputs)
     with progress("build the index", features.rows) as advance:
-        if spec["name"] == "int8":
+        if spec.name == "int8":
+            from sept.retrieval import compact
+
             return compact.build(folder, features, progress=done(advance))
-        if spec["name"] == "ivf_sq8":
+        assert spec.nlist is not None
+        if spec.name == "ivf_sq8":
             from sept.retrieval.approximate import ivf
 
+            assert spec.seed is not None
             device = runtime.accelerator
-            return ivf.build(folder, features, spec["nlist"], spec["seed"], device, progress=done(advance))
+            return ivf.build(folder, features, spec.nlist, spec.seed, device, progress=done(advance))
         from sept.retrieval.approximate import milvus
 
-        return milvus.build(folder, features, spec["nlist"], uri, _collection(inputs), progress=done(advance))
+        return milvus.build(folder, features, spec.nlist, uri, _collection(inputs), progress=done(advance))
 
 
 @contextmanager
-def opened(artefact: Artefact, inputs: Mapping[str, Artefact], how: Mapping[str, Any]) -> Iterator[Index]:
-    """The index, ready to be searched. how: nprobe, uri and device."""
-    features = joined(inputs)
+def open_index(
+    artefact: Artefact, inputs: Mapping[str, Artefact], nprobe: int, uri: str | None, device: str
+) -> Iterator["OpenIndex"]:
+    """The index, ready to be searched."""
+    features = join_features(inputs)
     if artefact.manifest["spec"]["name"] == "ivf_sq8":
         from sept.retrieval.approximate import ivf
 
-        yield ivf.open_ivf(artefact.path, features, how["nprobe"], how["device"])
+        yield ivf.open_ivf(artefact.path, features, nprobe, device)
         return
     from sept.retrieval.approximate import milvus
 
-    with milvus.open_milvus(artefact.path, features, how["nprobe"], how["uri"]) as index:
+    with milvus.open_milvus(artefact.path, features, nprobe, uri) as index:
         yield index
 
 
-def numbered(inputs: Mapping[str, Artefact], name: str) -> list[Artefact]:
-    """The inputs `name`0, `name`1, .. in this order: one for each source of the pool."""
-    return [inputs[f"{name}{i}"] for i in range(sum(each.startswith(name) for each in inputs))]
-
-
-def joined(inputs: Mapping[str, Artefact]) -> Features:
+def join_features(inputs: Mapping[str, Artefact]) -> Features:
     """The features of the whole pool."""
-    return Features.joined([Features.open(part.path) for part in numbered(inputs, "features")])
+    return Features.joined([Features.open(part.path) for part in in_order(inputs, "features")])
 
 
 def _collection(inputs: Mapping[str, Artefact]) -> str:
     """A name in a shared database that no other pool's features have."""
-    return "sept_" + "_".join(part.key[:16] for part in numbered(inputs, "features"))
+    return "sept_" + "_".join(part.key[:16] for part in in_order(inputs, "features"))

@@ -2,36 +2,94 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sept.config import SYNTHETIC_POOLS
 from sept.data import locate
+from sept.data.about import about_source
+from sept.data.location import Location
 from sept.data.pool import ConcatPool, Pool, write_manifest
+from sept.data.settings import SYNTHETIC_POOLS
+from sept.data.settings import Pool as PoolSettings
 from sept.data.sources import root
+from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
-from sept.store import Artefact
+from sept.stages import VERSIONS
+from sept.stages.presence import Presence
+from sept.store import Artefact, Step
 
 IMAGES = "images"
 NAMED = 1_000  # of the photos that a list names and the disk does not hold
 
 
+@dataclass(frozen=True)
+class PoolSpec:
+    """listing: digest of what the source holds."""
+
+    kind: str
+    listing: str
+
+
+@dataclass(frozen=True)
+class SyntheticPoolSpec:
+    """What is drawn: so many images of so many pixels a side."""
+
+    kind: str
+    images: int | None
+    side: int | None
+    seed: int
+
+
+def locations(p: PoolSettings) -> list[Location]:
+    """Where the images of each source lie, in the order of their rows."""
+    sources = p.kept() if p.kind == "union" else {p.kind: p}
+    return [Location(source.kind, source.path, name) for name, source in sources.items()]
+
+
+def step(p: PoolSettings, location: Location, runtime: Runtime, presence: Presence) -> Step:
+    spec: PoolSpec | SyntheticPoolSpec
+    if location.kind in SYNTHETIC_POOLS:
+        spec, images = SyntheticPoolSpec(p.kind, p.images, p.side, p.seed), p.images or 0
+        about = f"{images:,} images of {p.side} px, drawn"
+    else:
+        kind, path = location.kind, str(location.path)
+        size = published(location.name if p.kind == "union" else p.name).images
+        (listing, images), about = presence.find(
+            f"pool {path}", lambda: (locate.identify(kind, path), about_source(kind, path)), ((path, size), "")
+        )
+        spec = PoolSpec(kind, listing)
+    slug = f"{p.name}-{location.name}" if p.kind == "union" else p.name
+    return Step(
+        "pool",
+        VERSIONS["pool"],
+        spec,
+        {},
+        partial(build, spec=spec, location=location, runtime=runtime),
+        slug=slug,
+        estimate={"images": images},
+        about=about and f"pool {slug}: {about}",
+    )
+
+
 def build(
     folder: Path,
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
     *,
+    spec: PoolSpec | SyntheticPoolSpec,
+    location: Location,
     runtime: Runtime,
-    place: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """place: kind of the source, and path, where it lies now."""
-    kind, path = place["kind"], place["path"]
-    if kind in SYNTHETIC_POOLS:
+    kind, path = location.kind, location.path
+    if isinstance(spec, SyntheticPoolSpec):
         from sept.data.patterns import draw_pool
 
+        assert spec.images is not None
+        assert spec.side is not None
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw_pool(folder / IMAGES, kind, spec["images"], spec["side"], spec["seed"], runtime.threads)
+        draw_pool(folder / IMAGES, kind, spec.images, spec.side, spec.seed, runtime.threads)
         kind, path = "webdataset", str(folder / IMAGES)
     assert path is not None
     absent: list[str] = []
@@ -41,13 +99,13 @@ def build(
     return facts | {"absent": len(absent), "named_absent": absent[:NAMED]}
 
 
-def open_pool(inputs: Mapping[str, Artefact], places: Sequence[Mapping[str, Any]]) -> ConcatPool:
-    """The images behind the artefacts `pool0`, `pool1`, .. in this order; places: name, kind, path of each."""
-    return ConcatPool({place["name"]: _open(inputs[f"pool{i}"], place) for i, place in enumerate(places)})
+def open_pool(inputs: Mapping[str, Artefact], locations: Sequence[Location]) -> ConcatPool:
+    """The images behind the artefacts `pool0`, `pool1`, .. in this order, each where it lies now."""
+    return ConcatPool({location.name: _open(inputs[f"pool{i}"], location) for i, location in enumerate(locations)})
 
 
-def _open(artefact: Artefact, place: Mapping[str, Any]) -> Pool:
-    kind, path = place["kind"], place["path"]
+def _open(artefact: Artefact, location: Location) -> Pool:
+    kind, path = location.kind, location.path
     if kind in SYNTHETIC_POOLS:
         kind, path = "webdataset", str(artefact.path / IMAGES)
     assert path is not None

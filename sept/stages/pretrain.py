@@ -1,55 +1,113 @@
-"""MoBy on the selected images; leaves a backbone that timm loads in one line."""
+"""A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sept import cost
-from sept.backbones.networks import sized_args
-from sept.backbones.weights import save_backbone
-from sept.config import Model, Pretrain
-from sept.data.labelled import Tests, in_order
-from sept.data.loading import loader, steps_per_epoch
-from sept.data.subset import Subset
-from sept.methods.moby.learner import MoBy
-from sept.runtime.hardware import Runtime
-from sept.stages.selfsupervised import ViewTraining, card
-from sept.stages.task import few_shots
-from sept.stages.weights import BACKBONE
-from sept.store import Artefact
-from sept.training.callbacks import KNNProbe
+from sept.backbones import Backbone
+from sept.data.location import Location
+from sept.data.settings import Shot
+from sept.methods.recipe import Recipe
+from sept.runtime.hardware import Loggers, Runtime
+from sept.stages import VERSIONS
+from sept.store import Artefact, Step
+
+WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """The recipe carries its method's name. compiled: by torch.compile, which rounds differently."""
+
+    recipe: Recipe
+    backbone: Backbone
+    epochs: int
+    seed: int
+    precision: str
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class Probing:
+    """k-NN tests on the way, on the few shots of the task: every so many epochs."""
+
+    every: int
+    location: Location
+    shot: Shot
+    seed: int
+
+
+def step(
+    stage: str,
+    recipe: Recipe,
+    backbone: Backbone,
+    subset: Step,
+    *,
+    epochs: int,
+    seed: int,
+    slug: str,
+    runtime: Runtime,
+    loggers: Loggers,
+    task: Step | None = None,
+    probing: Probing | None = None,
+) -> Step:
+    """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on."""
+    images = int(subset.estimate["images"])
+    spec = PretrainSpec(recipe, backbone, epochs, seed, runtime.precision, runtime.compile)
+    return Step(
+        stage,
+        VERSIONS[stage],
+        spec,
+        {"subset": subset},
+        partial(build, stage=stage, spec=spec, runtime=runtime, loggers=loggers, probing=probing),
+        slug=slug,
+        estimate={
+            "images": images * epochs,
+            "flops": recipe.flops(backbone) * epochs * max(recipe.batch_size, images - images % recipe.batch_size),
+        },
+        aids={"task": task} if task is not None else {},
+    )
 
 
 def build(
     folder: Path,
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
     *,
+    stage: str,
+    spec: PretrainSpec,
     runtime: Runtime,
-    knn: Mapping[str, Any],
+    loggers: Loggers,
+    probing: Probing | None = None,
 ) -> dict[str, Any]:
-    recipe = Pretrain(**{**spec["recipe"], "model": Model(**spec["recipe"]["model"])})
+    from sept.data.subset import Subset
+    from sept.methods.training import SelfSupervisedTraining, train_backbone
+    from sept.store.step import plain
+
     subset = Subset.open(inputs["subset"].path)
-    per_epoch = steps_per_epoch(len(subset), recipe.batch_size)
-    make = partial(MoBy, recipe, seed=spec["seed"], epochs=spec["epochs"], steps_per_epoch=per_epoch)
-    watchers = partial(_neighbours, inputs["task"], knn, recipe.side, per_epoch) if "task" in inputs else list
-    learner = ViewTraining(make, subset, recipe.batch_size, spec, folder, "pre-train", watchers).run(runtime)
-    facts = {
-        "images": len(subset),
-        "images_seen": learner.steps * recipe.batch_size,
-        "steps": learner.steps,
-        "flops": cost.moby_flops(recipe, learner.steps),
-        **learner.health(),
-    }
-    args = sized_args(recipe.model.name, recipe.model.args, recipe.side)
-    save_backbone(
-        learner.encoder, folder / BACKBONE, recipe.model.name, args, card("MoBy", spec, inputs["subset"], facts)
+    watchers = list if probing is None else partial(_probes, inputs["task"], probing, spec.recipe, len(subset))
+    training = SelfSupervisedTraining(
+        spec.recipe,
+        spec.backbone,
+        subset,
+        spec.seed,
+        spec.epochs,
+        plain(spec, stage),
+        folder,
+        WHAT[stage],
+        loggers,
+        watchers,
     )
-    return facts
+    return train_backbone(training, runtime, inputs["subset"])
 
 
-def _neighbours(task: Artefact, knn: Mapping[str, Any], side: int, per_epoch: int) -> list[KNNProbe]:
-    """The k-NN test on the few shots of the task."""
-    shots = few_shots(task, knn["place"], knn["shot"], knn["seed"])
-    return [KNNProbe(loader(Tests(shots, side), in_order(len(shots)), 0), knn["every"] * per_epoch)]
+def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:
+    from sept.data.labelled import Tests, in_order
+    from sept.data.loading import loader, steps_per_epoch
+    from sept.stages.task import few_shots
+    from sept.training.callbacks import KNNProbe
+
+    shots = few_shots(task, probing.location, probing.shot, probing.seed)
+    tests = loader(Tests(shots, recipe.side), in_order(len(shots)), 0)
+    return [KNNProbe(tests, probing.every * steps_per_epoch(images, recipe.batch_size))]

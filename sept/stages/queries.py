@@ -1,7 +1,8 @@
 """What of the task is looked up in the pool: its few shots or their annotated boxes, embedded as the pool is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,57 +10,93 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sept import cost
-from sept.config import Preprocess
+from sept.backbones.flops import forward_flops
 from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
-from sept.data.labelled import InstanceReader, reader
+from sept.data.location import Location
+from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Query, Shot
+from sept.data.settings import Task as TaskSettings
+from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
-from sept.stages.features import open_encoder
-from sept.stages.task import drawn_examples, drawn_images, few_shots
-from sept.store import Artefact
+from sept.stages import VERSIONS
+from sept.stages import task as task_stage
+from sept.stages.encoding import backbone_of, open_encoder
+from sept.store import Artefact, Step
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
+
+
+@dataclass(frozen=True)
+class QueriesSpec:
+    """images: how many are drawn of a task with boxes or masks; null of one with classes, whose `shot` counts."""
+
+    feature: str
+    preprocess: Preprocess
+    precision: str
+    query: str
+    shot: Shot
+    shot_seed: int
+    images: int | None
+
+
+def step(
+    task: Step, t: TaskSettings, shot: Shot, query: Query, seed: int, retriever: Step, r: Retriever, runtime: Runtime
+) -> Step:
+    drawn = t.images if t.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS) else None
+    spec = QueriesSpec(r.feature, r.preprocess, runtime.precision, query.name, shot, seed, drawn)
+    images = task_stage.shots(t, shot, query, seed, task)
+    return Step(
+        "queries",
+        VERSIONS["queries"],
+        spec,
+        {"retriever": retriever, "task": task},
+        partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, batch_size=r.batch_size),
+        slug=f"{t.name}-{r.name}-seed{seed}",
+        estimate={"images": images, "flops": images * forward_flops(r.backbone, r.preprocess.crop)},
+    )
 
 
 def build(
     folder: Path,
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
     *,
+    spec: QueriesSpec,
+    location: Location,
     runtime: Runtime,
-    place: Mapping[str, Any],
     batch_size: int,
 ) -> dict[str, Any]:
-    ids, classes, read, preprocess = images(inputs["task"], place, spec)
-    encoder, model = open_encoder(inputs["retriever"], preprocess, runtime, batch_size, spec["precision"])
+    ids, classes, read, preprocess = images(inputs["task"], location, spec)
+    encoder = open_encoder(inputs["retriever"], spec.feature, preprocess, runtime, batch_size, spec.precision)
     vectors, failures = encoder(read, range(len(ids)))
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)
     pq.write_table(pa.table({"id": ids, "class": classes}), folder / IDS)
-    return {"images": len(ids), "flops": len(ids) * cost.forward_flops(model, preprocess.crop)}
+    flops = len(ids) * forward_flops(backbone_of(inputs["retriever"]), preprocess.crop)
+    return {"images": len(ids), "flops": flops}
 
 
 def images(
-    task: Artefact, place: Mapping[str, Any], spec: Mapping[str, Any]
+    task: Artefact, location: Location, spec: QueriesSpec
 ) -> tuple[list[str], list[str], Callable[[int], Pixels], Preprocess]:
     """Ids and classes of the queries, a reader of each by its number, and what it goes through before the encoder.
 
     A box is resized straight to the encoder's size ("a fixed size", SEPT), without the crop that whole images get.
     """
-    preprocess = Preprocess(**spec["preprocess"])
-    if "images" not in spec:
-        shots = few_shots(task, place, spec["shot"], spec["shot_seed"])
+    from sept.data.labelled import InstanceReader, reader
+
+    preprocess = spec.preprocess
+    if spec.images is None:
+        shots = task_stage.few_shots(task, location, spec.shot, spec.shot_seed)
         names = [task.facts["classes"][shot.label] for shot in shots]
         return [shot.id for shot in shots], names, reader(shots, preprocess.resize), preprocess
-    if spec["query"] == "instance":
-        annotated = drawn_images(task, place, spec["images"], spec["shot_seed"])
+    if spec.query == "instance":
+        annotated = task_stage.drawn_images(task, location, spec.images, spec.shot_seed)
         boxes = instances(annotated)
         straight = replace(preprocess, resize=preprocess.crop, squash=True)
         labels = {image.id: image.labels for image in annotated}
         names = [task.facts["classes"][labels[i][int(k)]] for i, _, k in (box.id.rpartition("#") for box in boxes)]
         return [box.id for box in boxes], names, InstanceReader(boxes, preprocess.crop), straight
-    whole = drawn_examples(task, place, spec["images"], spec["shot_seed"])
+    whole = task_stage.drawn_examples(task, location, spec.images, spec.shot_seed)
     return [image.id for image in whole], [""] * len(whole), reader(whole, preprocess.resize), preprocess
 
 

@@ -1,87 +1,185 @@
-"""The pool images to pre-train on: those like the task (`similar`), at random, or a whole source of the pool."""
+"""The pool images to pre-train on: those like the task, at random, or a whole source of the pool."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sept.data.images import ImageError
+from sept.data.location import Location
+from sept.data.patterns import MIXTURES
 from sept.data.pool import ConcatPool
+from sept.data.settings import SYNTHETIC_POOLS
+from sept.data.settings import Pool as PoolSettings
 from sept.errors import ConfigError
-from sept.retrieval.embedding import check_readable
-from sept.retrieval.index import Ranked
-from sept.retrieval.select import random_subset, save_selection
-from sept.retrieval.shards import Skip
+from sept.retrieval.select import random_subset
+from sept.retrieval.selections import SELECTION, save_selection
+from sept.retrieval.settings import EXACT, Index
+from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Runtime
-from sept.runtime.progress import progress
-from sept.stages import task_selection
-from sept.stages.features import named, skipped
+from sept.selectors import RandomSubset, Selector
+from sept.stages import VERSIONS, task_selection
+from sept.stages.numbered import numbered
 from sept.stages.pool import open_pool
-from sept.store import Artefact
+from sept.stages.task_selection import Lists, TaskSelectionSpec
+from sept.stages.unreadable import Readable, named
+from sept.store import Artefact, Step
 
-SELECTION = "selection.parquet"
+
+@dataclass(frozen=True)
+class RandomSpec:
+    """A random subset, and of which source a share of it comes."""
+
+    selector: Selector
+    budget: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """All images of a source; null: of the pool."""
+
+    source: str | None
+
+
+def budget_of(images: int, pools: Sequence[Step]) -> int:
+    """The images to select; refused, before any work, when the pool is known to hold fewer."""
+    counts = [int(pool.estimate["images"]) for pool in pools]
+    if all(counts) and images > sum(counts):
+        raise ConfigError(f"budget.images={images:,} but the pool holds only {sum(counts):,} images")
+    return images
+
+
+def like_task(
+    selector: Selector,
+    budget: int,
+    leak: str,
+    r: Retriever,
+    index: Index,
+    *,
+    pools: Sequence[Step],
+    locations: Sequence[Location],
+    task: Step,
+    task_location: Location,
+    queries: Step,
+    features: Sequence[Step],
+    retriever: Step,
+    indexed: Step | None,
+    runtime: Runtime,
+    slug: str,
+    ready: Mapping[tuple[str, ...], Any] | None,
+) -> Step:
+    """indexed: the approximate index, or the int8 copy, that is searched. ready: see `sept.app.sweep.share_scans`."""
+    approximate = index.name not in EXACT
+    spec = TaskSelectionSpec(
+        selector,
+        budget,
+        leak,
+        r.seed,
+        index.nprobe if approximate else None,
+        index.sample if approximate else None,
+    )
+    inputs = {"queries": queries, "task": task, **numbered("features", features), **numbered("pool", pools)}
+    aids = {"retriever": retriever}
+    if indexed is not None:
+        (inputs if approximate else aids)["index" if approximate else "compact"] = indexed
+    return Step(
+        "selection",
+        VERSIONS["selection"],
+        spec,
+        inputs,
+        partial(
+            build,
+            spec=spec,
+            locations=locations,
+            runtime=runtime,
+            lists=Lists(index.uri, r.batch_size, task_location, ready or {}),
+        ),
+        slug=slug,
+        estimate=task_selection.estimate(spec, queries, features, r),
+        aids=aids,
+    )
+
+
+def random(
+    selector: Selector,
+    budget: int,
+    seed: int,
+    *,
+    pools: Sequence[Step],
+    locations: Sequence[Location],
+    runtime: Runtime,
+    slug: str,
+    max_unreadable: float,
+) -> Step:
+    """A uniform sample of the pool, or one with a given share of a source (SEPT Fig. 3)."""
+    spec = RandomSpec(selector, budget, seed)
+    return _of_pool(spec, budget, pools, locations, runtime, slug, max_unreadable)
+
+
+def curated(p: PoolSettings, pools: Sequence[Step], locations: Sequence[Location], runtime: Runtime) -> Step:
+    """The images a retriever is trained on: one source of the pool, or all of it."""
+    share = MIXTURES[p.kind].curated if p.kind in SYNTHETIC_POOLS and p.curated else 1  # otherwise the pool bounds it
+    images = int(share * sum(each.estimate["images"] for each in pools))
+    slug = f"{p.name}-{p.curated or 'whole'}"
+    return _of_pool(SourceSpec(p.curated), images, pools, locations, runtime, slug, p.max_unreadable)
+
+
+def _of_pool(
+    spec: RandomSpec | SourceSpec,
+    images: int,
+    pools: Sequence[Step],
+    locations: Sequence[Location],
+    runtime: Runtime,
+    slug: str,
+    max_unreadable: float,
+) -> Step:
+    return Step(
+        "selection",
+        VERSIONS["selection"],
+        spec,
+        numbered("pool", pools),
+        partial(build, spec=spec, locations=locations, runtime=runtime, max_unreadable=max_unreadable),
+        slug=slug,
+        estimate={"images": images},
+    )
 
 
 def build(
     folder: Path,
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
     *,
+    spec: TaskSelectionSpec | RandomSpec | SourceSpec,
+    locations: Sequence[Location],
     runtime: Runtime,
-    places: Sequence[Mapping[str, Any]],
-    max_unreadable: float,
-    batch_size: int = 0,
-    uri: str | None = None,
-    task_location: Mapping[str, Any] | None = None,
-    ready: Mapping[tuple[str, ...], Ranked] | None = None,
+    max_unreadable: float = 0.0,
+    lists: Lists | None = None,
 ) -> dict[str, Any]:
-    pool = open_pool(inputs, places)
-    if "queries" in inputs:
-        assert task_location is not None
-        return task_selection.build(
-            folder / SELECTION, inputs, spec, pool, runtime, batch_size, uri, task_location, ready or {}
-        )
+    pool = open_pool(inputs, locations)
+    if isinstance(spec, TaskSelectionSpec):
+        assert lists is not None
+        return task_selection.build(folder / SELECTION, inputs, spec, pool, runtime, lists)
     readable = Readable(pool, max_unreadable)
-    if spec["method"] == "random":
-        parts = _parts(pool, spec["budget"], spec.get("source"), spec.get("share"))
-        rows = np.concatenate([_random(rows, readable, count, spec["seed"]) for rows, count in parts])
+    if isinstance(spec, RandomSpec):
+        parts = _parts(pool, spec)
+        rows = np.concatenate([_random(rows, readable, count, spec.seed) for rows, count in parts])
     else:
-        rows = readable.of(np.arange(len(pool)) if spec["source"] is None else pool.rows_of(spec["source"]))
+        rows = readable.of(np.arange(len(pool)) if spec.source is None else pool.rows_of(spec.source))
     save_selection(folder / SELECTION, rows, [pool.key(row) for row in rows])
     skips = readable.skips
     return {"images": len(rows), "skipped": len(skips), "unreadable": named(skips), "flops": 0.0}
 
 
-class Readable:
-    """Sorts out the images of a pool that cannot be decoded; `skips` are those met so far."""
-
-    def __init__(self, pool: ConcatPool, max_unreadable: float) -> None:
-        self.pool, self.max_unreadable = pool, max_unreadable
-        self.skips: list[Skip] = []
-
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """Those of `rows` that can be decoded, in their order. Raises DataError beyond the tolerated share."""
-        keep = np.ones(len(rows), dtype=bool)
-        with progress("check that images can be read", len(rows)) as advance:
-            for place, row in enumerate(rows.tolist()):
-                try:
-                    self.pool.image(row)
-                except ImageError as error:
-                    keep[place] = False
-                    self.skips.append(skipped(self.pool, row, str(error)))
-                    check_readable(self.skips, len(self.pool), self.max_unreadable)
-                advance(1)
-        return rows[keep]
-
-
-def _parts(pool: ConcatPool, budget: int, source: str | None, share: float | None) -> list[tuple[np.ndarray, int]]:
+def _parts(pool: ConcatPool, spec: RandomSpec) -> list[tuple[np.ndarray, int]]:
     """Rows to draw from, and how many: of all of the pool, or of one source and of all others."""
-    everything = np.arange(len(pool))
-    if source is None or share is None:
-        return [(everything, budget)]
-    inside, count = pool.rows_of(source), round(share * budget)
-    parts = [(inside, count), (np.setdiff1d(everything, inside, assume_unique=True), budget - count)]
+    everything, settings = np.arange(len(pool)), spec.selector
+    assert isinstance(settings, RandomSubset)
+    if settings.source is None or settings.share is None:
+        return [(everything, spec.budget)]
+    inside, count = pool.rows_of(settings.source), round(settings.share * spec.budget)
+    parts = [(inside, count), (np.setdiff1d(everything, inside, assume_unique=True), spec.budget - count)]
     return [(rows, wanted) for rows, wanted in parts if wanted]
 
 

@@ -2,94 +2,196 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sept.config import SYNTHETIC_TASKS
+from sept.data.about import about_task
 from sept.data.annotated import draw_images
-from sept.data.detection.boxes import Boxed, DetectionTask
+from sept.data.detection.boxes import Boxed, DetectionTask, instances
 from sept.data.detection.patterns_boxes import read_patterns_boxes
-from sept.data.read import read
+from sept.data.location import Location
+from sept.data.patterns import classes
+from sept.data.read import OPTIONS, read
 from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
+from sept.data.settings import SYNTHETIC_TASKS, Query, Shot
+from sept.data.settings import Task as TaskSettings
 from sept.data.shots import draw as draw_shots
 from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
+from sept.paper import published
 from sept.runtime.hardware import Runtime
-from sept.store import Artefact
+from sept.stages import VERSIONS
+from sept.stages.presence import Presence
+from sept.store import Artefact, Step
 
 IMAGES, CLASS_LIST = "images", "classes.txt"
 
 
+@dataclass(frozen=True)
+class TaskSpec:
+    """listing: digest of its classes, splits and images; null of one that a plan does not find."""
+
+    kind: str
+    listing: Any
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class SyntheticTaskSpec:
+    """What is drawn: so many images of each class of a domain, of so many pixels a side."""
+
+    kind: str
+    domain: str
+    train_per_class: int
+    test_per_class: int
+    side: int
+    seed: int
+
+
+def locate(t: TaskSettings) -> Location:
+    """Where the task's images lie and how they are read."""
+    options = tuple((name, getattr(t, name)) for name in OPTIONS.get(t.kind, ()))
+    return Location(t.kind, t.path, options=options)
+
+
+def step(t: TaskSettings, runtime: Runtime, presence: Presence) -> Step:
+    location = locate(t)
+    if t.kind in SYNTHETIC_TASKS:
+        spec, estimate, about = _drawn(t)
+    else:
+        spec, estimate, about = presence.find(f"task={t.name}", partial(_listed, t, location), _published(t))
+    return Step(
+        "task",
+        VERSIONS["task"],
+        spec,
+        {},
+        partial(build, spec=spec, location=location, runtime=runtime),
+        slug=t.name,
+        estimate=estimate,
+        about=about and f"task {t.name}: {about}",
+    )
+
+
+Described = tuple[TaskSpec | SyntheticTaskSpec, dict[str, float], str]
+"""Spec, estimate and description of a task."""
+
+
+def _published(t: TaskSettings) -> Described:
+    """Of a task that is not on this machine; the plan names it elsewhere."""
+    size = published(t.name)
+    return TaskSpec(t.kind, None, t.name), {"classes": size.classes, "images": size.images}, ""
+
+
+def _drawn(t: TaskSettings) -> Described:
+    """Of a task of the embedded world."""
+    assert t.domain is not None
+    assert t.train_per_class is not None
+    assert t.test_per_class is not None
+    assert t.side is not None
+    spec = SyntheticTaskSpec(t.kind, t.domain, t.train_per_class, t.test_per_class, t.side, t.seed)
+    count = classes(t.domain)
+    each = f"images of each: {t.train_per_class:,} to train on, {t.test_per_class:,} to test on"
+    images = count * t.train_per_class
+    estimate: dict[str, float] = {"classes": count, "per_class": t.train_per_class, "images": images}
+    return spec, estimate, f"{count:,} classes of {t.domain}, {each}, drawn"
+
+
+def _listed(t: TaskSettings, location: Location) -> Described:
+    """Of a task on disk."""
+    listed = _read_listing(location)
+    estimate: dict[str, float] = {"classes": len(listed.classes), "images": len(listed.train)}
+    return TaskSpec(t.kind, listed.identity), estimate, about_task(listed)
+
+
+def shots(t: TaskSettings, shot: Shot, query: Query, seed: int, task: Step) -> int:
+    """Training images that are used (or boxes, of queries by instance); a class with too few is refused here, before
+    any work."""
+    if not isinstance(task.spec, TaskSpec) or task.spec.listing is None:
+        return _expected_shots(t, shot, query, task)
+    listed = _read_listing(locate(t))
+    if isinstance(listed, Task):
+        return len(draw_shots(listed.train, shot.per_class, seed, listed.classes, shot.share or 1.0))
+    assert t.images is not None
+    drawn = draw_images([*listed.train], t.images, seed)
+    return len(instances(drawn)) if query.name == "instance" else len(drawn)
+
+
+def _expected_shots(t: TaskSettings, shot: Shot, query: Query, task: Step) -> int:
+    if t.images is not None:
+        return int(t.images * (published(t.name).boxes_per_image if query.name == "instance" else 1))
+    share = (shot.share or 1.0) * task.estimate["images"]
+    return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
+
+
 def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    *,
+    spec: TaskSpec | SyntheticTaskSpec,
+    location: Location,
+    runtime: Runtime,
 ) -> dict[str, Any]:
-    """place: kind, path and options of the reader."""
-    if spec["kind"] in SYNTHETIC_TASKS:
+    if isinstance(spec, SyntheticTaskSpec):
         from sept.data.patterns import draw_boxed_task, draw_task
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw = draw_task if spec["kind"] == "patterns" else draw_boxed_task
-        draw(
-            folder / IMAGES,
-            spec["domain"],
-            spec["train_per_class"],
-            spec["test_per_class"],
-            spec["side"],
-            spec["seed"],
-            runtime.threads,
-        )
-    if spec["kind"] == "patterns_masks":
+        draw = draw_task if spec.kind == "patterns" else draw_boxed_task
+        sizes = (spec.train_per_class, spec.test_per_class, spec.side, spec.seed)
+        draw(folder / IMAGES, spec.domain, *sizes, runtime.threads)
+    if spec.kind == "patterns_masks":
         write_masks(folder / IMAGES)
-    task = _read(folder, place)
-    if spec["kind"] == "inat2017":  # the species that were drawn, for task.class_list
+    task = _read(folder, location)
+    if spec.kind == "inat2017":  # the species that were drawn, for task.class_list
         assert isinstance(task, Task)
         write_class_list(task, folder / CLASS_LIST)
     facts = {"classes": task.classes, "train": len(task.train), "test": len(task.test)}
     return facts | ({"skipped": task.skipped} if isinstance(task, DetectionTask) else {})
 
 
-def open_task(artefact: Artefact, place: Mapping[str, Any]) -> Task:
+def open_task(artefact: Artefact, location: Location) -> Task:
     """The labelled images behind a task artefact, where they lie now."""
-    task = _read(artefact.path, place)
-    assert isinstance(task, Task), f"{place['kind']} has boxes or masks"
+    task = _read(artefact.path, location)
+    assert isinstance(task, Task), f"{location.kind} has boxes or masks"
     return task
 
 
-def few_shots(artefact: Artefact, place: Mapping[str, Any], shot: Mapping[str, Any], seed: int) -> list[Example]:
+def few_shots(artefact: Artefact, location: Location, shot: Shot, seed: int) -> list[Example]:
     """The labelled images that are used."""
-    task = open_task(artefact, place)
-    return draw_shots(task.train, shot["per_class"], seed, task.classes, shot["share"] or 1.0)
+    task = open_task(artefact, location)
+    return draw_shots(task.train, shot.per_class, seed, task.classes, shot.share or 1.0)
 
 
-def test_images(artefact: Artefact, place: Mapping[str, Any]) -> list[Example]:
+def test_images(artefact: Artefact, location: Location) -> list[Example]:
     """The test images, of a task with boxes or masks too."""
-    task = _read(artefact.path, place)
+    task = _read(artefact.path, location)
     return task.test if isinstance(task, Task) else _plain(task.test)
 
 
-def open_boxed(artefact: Artefact, place: Mapping[str, Any]) -> DetectionTask:
+def open_boxed(artefact: Artefact, location: Location) -> DetectionTask:
     """The annotated images behind a task artefact, where they lie now."""
-    task = _read(artefact.path, place)
-    assert isinstance(task, DetectionTask), f"{place['kind']} has no boxes"
+    task = _read(artefact.path, location)
+    assert isinstance(task, DetectionTask), f"{location.kind} has no boxes"
     return task
 
 
-def drawn_images(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Boxed]:
+def drawn_images(artefact: Artefact, location: Location, count: int, seed: int) -> list[Boxed]:
     """The annotated images that are used."""
-    return draw_images(open_boxed(artefact, place).train, count, seed)
+    return draw_images(open_boxed(artefact, location).train, count, seed)
 
 
-def open_masked(artefact: Artefact, place: Mapping[str, Any]) -> SegmentationTask:
+def open_masked(artefact: Artefact, location: Location) -> SegmentationTask:
     """The images with masks behind a task artefact, where they lie now."""
-    task = _read(artefact.path, place)
-    assert isinstance(task, SegmentationTask), f"{place['kind']} has no masks"
+    task = _read(artefact.path, location)
+    assert isinstance(task, SegmentationTask), f"{location.kind} has no masks"
     return task
 
 
-def drawn_examples(artefact: Artefact, place: Mapping[str, Any], count: int, seed: int) -> list[Example]:
+def drawn_examples(artefact: Artefact, location: Location, count: int, seed: int) -> list[Example]:
     """The images that are used of a task with boxes or masks, without those."""
-    task = _read(artefact.path, place)
-    assert not isinstance(task, Task), f"{place['kind']} has classes alone"
+    task = _read(artefact.path, location)
+    assert not isinstance(task, Task), f"{location.kind} has classes alone"
     return _plain(draw_images([*task.train], count, seed))
 
 
@@ -97,11 +199,17 @@ def _plain(images: Sequence[Boxed] | Sequence[Masked]) -> list[Example]:
     return [Example(image.id, image.path, 0) for image in images]
 
 
-def _read(folder: Path, place: Mapping[str, Any]) -> Task | DetectionTask | SegmentationTask:
-    if place["kind"] == "patterns":
+def _read(folder: Path, location: Location) -> Task | DetectionTask | SegmentationTask:
+    if location.kind == "patterns":
         return read_imagefolder(folder / IMAGES, test_fraction=0.0, seed=0)  # drawn with a test split
-    if place["kind"] == "patterns_boxes":
+    if location.kind == "patterns_boxes":
         return read_patterns_boxes(folder / IMAGES)
-    if place["kind"] == "patterns_masks":
+    if location.kind == "patterns_masks":
         return read_patterns_masks(folder / IMAGES)
-    return read(place["kind"], place["path"], place["options"])
+    return _read_listing(location)
+
+
+def _read_listing(location: Location) -> Task | DetectionTask | SegmentationTask:
+    """Classes and examples of a task on disk."""
+    assert location.path is not None
+    return read(location.kind, location.path, location.options)

@@ -2,149 +2,193 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sept import cost
-from sept.config import Preprocess
+from sept.backbones.flops import width
+from sept.data.location import Location
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
-from sept.retrieval.approximate import compare
-from sept.retrieval.compact import Compact
-from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled
 from sept.retrieval.features import Features
-from sept.retrieval.index import Ranked, search
-from sept.retrieval.leaks import FilteredLists, find_leaks
-from sept.retrieval.select import Selection, predicted_depth, random_subset, save_selection, select, statistics
+from sept.retrieval.leaks import find_leaks
+from sept.retrieval.lists import FilteredLists, Ranked
+from sept.retrieval.selections import Selection, save_selection, statistics
+from sept.retrievers import FEATURES
+from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import done, progress
-from sept.selectors.others import SelectionContext, choose
+from sept.selectors import SELECTORS, Selector
 from sept.stages import queries as query_stage
-from sept.stages import verify_features
-from sept.stages.copies import Copies
-from sept.stages.features import open_encoder
-from sept.stages.index import joined, numbered, opened
+from sept.stages.encoding import open_encoder
+from sept.stages.index import join_features, open_index
+from sept.stages.numbered import in_order
 from sept.stages.task import test_images
-from sept.store import Artefact
+from sept.store import Artefact, Step
+
+if TYPE_CHECKING:
+    from sept.retrieval.copies import Copies
 
 SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
-Lists = Callable[[int], Ranked]
+Search = Callable[[int], Ranked]
+
+
+@dataclass(frozen=True)
+class TaskSelectionSpec:
+    """leak: `remove` to do without copies of test images. nprobe and sample: of an approximate index."""
+
+    selector: Selector
+    budget: int
+    leak: str
+    seed: int
+    nprobe: int | None
+    sample: int | None
+
+
+@dataclass(frozen=True)
+class Lists:
+    """How ranked lists are come by, which changes nothing of them: the address of an index, images that the retriever
+    checks at a time, where the task lies, and lists that are there already, by what they are of (`searched`)."""
+
+    uri: str | None
+    batch_size: int
+    task: Location
+    ready: Mapping[tuple[str, ...], Ranked]
+
+
+def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r: Retriever) -> dict[str, float]:
+    """The products of an exact scan."""
+    rows = sum(each.estimate["images"] for each in features)
+    dim = FEATURES[r.feature].times * width(r.backbone)
+    return {"images": spec.budget, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
+
+
+def search_flops(rows: int, queries: int, dim: int) -> float:
+    return 2.0 * rows * queries * dim
 
 
 def searched(inputs: Mapping[str, Artefact]) -> tuple[str, ...]:
     """What exact lists depend on: the keys of the features, in their order, and of the queries."""
-    return (*(part.key for part in numbered(inputs, "features")), inputs["queries"].key)
+    return (*(part.key for part in in_order(inputs, "features")), inputs["queries"].key)
 
 
 def build(
     path: Path,
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
+    spec: TaskSelectionSpec,
     pool: ConcatPool,
     runtime: Runtime,
-    batch_size: int,
-    uri: str | None,
-    task_location: Mapping[str, Any],
-    ready: Mapping[tuple[str, ...], Ranked],
+    lists: Lists,
 ) -> dict[str, Any]:
-    """Writes the selection to `path` and gives its facts. ready: lists by what they are of (`searched`)."""
-    for part in numbered(inputs, "features"):
-        _require_same_encoder(part, inputs["queries"])
-    features = joined(inputs)
-    made = inputs["queries"].manifest["spec"]
-    preprocess = Preprocess(**made["preprocess"])
-    encoder, _ = open_encoder(inputs["retriever"], preprocess, runtime, batch_size, made["precision"])
-    verify_features.check(features, pool, encoder)
+    """Writes the selection to `path` and gives its facts."""
+    from sept.retrieval.copies import Copies
+
+    features = _checked_features(inputs, pool, runtime, lists.batch_size)
     vectors, ids, classes = query_stage.load(inputs["queries"])
-    copies = Copies(pool, test_images(inputs["task"], task_location), runtime)
-    known = ready.get(searched(inputs))
-    with _lists(inputs, spec, features, vectors, runtime, uri, known) as (lists, first_depth, quality):
-        selector = _Selector(spec, features, vectors, FilteredLists(lists, features.embedded), first_depth, runtime)
-        remove = spec["leak"] == "remove"
-        rows, removed = find_leaks(selector, copies.of_tests if remove else _none)
-        found = selector.found
-        facts = quality() | _about(rows, found, features, vectors, classes, pool, spec["seed"], selector.seen)
-    copies.of_tests(rows)
-    tests, group = copies.tests_of(rows), copies.groups(rows)
-    save_selection(path, rows, [pool.key(row) for row in rows], found, ids, tests, group)
-    told = statistics(found, len(vectors)) if found is not None else {"images": len(rows), "queries": len(vectors)}
+    copies = Copies(pool, test_images(inputs["task"], lists.task), runtime)
+    with _search(inputs, spec, features, vectors, runtime, lists) as (search, first_depth, quality):
+        chooser = _Chooser(spec, features, vectors, FilteredLists(search, features.embedded), first_depth, runtime)
+        remove = spec.leak == "remove"
+        rows, removed = find_leaks(chooser, copies.of_tests if remove else _none)
+        found = chooser.found
+        facts = quality() | _about(rows, found, features, vectors, classes, pool, spec.seed, chooser.lists.last)
     return {
-        **told,
-        "copies_of_test_images": sum(test is not None for test in tests),
+        **_save(path, rows, found, pool, copies, ids),
         "copies_removed": len(removed),
-        "near_duplicates": copies.duplicates(group),
         **facts,
-        "flops": cost.search_flops(features.rows, len(vectors), features.dim),
+        "flops": search_flops(features.rows, len(vectors), features.dim),
     }
 
 
-class _Selector:
-    """The rows that a selector chooses from a pool without some; keeps what Algorithm 1 says of them."""
+def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime: Runtime, batch_size: int) -> Features:
+    """The pool's, which the queries' encoder made of the images that are there now."""
+    from sept.retrievers.spot_check import spot_check
+
+    for part in in_order(inputs, "features"):
+        _require_same_encoder(part, inputs["queries"])
+    features, made = join_features(inputs), inputs["queries"].manifest["spec"]
+    preprocess = Preprocess(**made["preprocess"])
+    encoder = open_encoder(inputs["retriever"], made["feature"], preprocess, runtime, batch_size, made["precision"])
+    spot_check(features, pool, encoder)
+    return features
+
+
+def _save(
+    path: Path, rows: np.ndarray, found: Selection | None, pool: ConcatPool, copies: "Copies", ids: Sequence[str]
+) -> dict[str, Any]:
+    copies.of_tests(rows)
+    tests, group = copies.tests_of(rows), copies.groups(rows)
+    save_selection(path, rows, [pool.key(row) for row in rows], found, ids, tests, group)
+    told = statistics(found, len(ids)) if found is not None else {"images": len(rows), "queries": len(ids)}
+    copied = sum(test is not None for test in tests)
+    return {**told, "copies_of_test_images": copied, "near_duplicates": copies.duplicates(group)}
+
+
+class _Chooser:
+    """The rows that a selector chooses from a pool without some; keeps what it says of them."""
 
     def __init__(
         self,
-        spec: Mapping[str, Any],
+        spec: TaskSelectionSpec,
         features: Features,
         vectors: np.ndarray,
         lists: FilteredLists,
         first_depth: int | None,
         runtime: Runtime,
     ) -> None:
-        self.spec, self.features, self.vectors, self.lists = spec, features, vectors, lists
-        self.first_depth, self.runtime = first_depth, runtime
+        from sept.selectors.context import SelectionContext
+
+        self.budget, self.name, self.lists = spec.budget, spec.selector.name, lists
+        self.choose = SELECTORS[self.name].load()
+        self.context = SelectionContext(
+            features, vectors, spec.budget, spec.seed, lists, first_depth, runtime.accelerator
+        )
         self.found: Selection | None = None
-        self.seen: Ranked | None = None
 
     def __call__(self, removed: np.ndarray) -> np.ndarray:
         self.lists.removed = removed
-        if self.spec["method"] != "sept":
-            choice = SelectionContext(
-                self.features,
-                self.vectors,
-                self.spec["budget"],
-                self.spec["seed"],
-                self._ranked,
-                removed,
-                self.runtime.accelerator,
+        if not 0 < self.budget <= self.lists.available:
+            raise ConfigError(
+                f"budget.images={self.budget:,} but the pool holds only {self.lists.available:,} readable images"
             )
-            return choose(self.spec["method"], choice)
-        queries, budget = len(self.vectors), self.spec["budget"]
-        self.found = select(self._ranked, queries, budget, self.lists.available, self.first_depth)
-        return self.found.rows
-
-    def _ranked(self, depth: int) -> Ranked:
-        self.seen = self.lists(depth)
-        return self.seen
+        chosen = self.choose(self.context)
+        self.found = chosen if isinstance(chosen, Selection) else None
+        rows = chosen.rows if isinstance(chosen, Selection) else chosen
+        assert len(np.unique(rows)) == self.budget == len(rows), f"{self.name} broke the budget"
+        return rows
 
 
 @contextmanager
-def _lists(
+def _search(
     inputs: Mapping[str, Artefact],
-    spec: Mapping[str, Any],
+    spec: TaskSelectionSpec,
     features: Features,
     vectors: np.ndarray,
     runtime: Runtime,
-    uri: str | None,
-    ready: Ranked | None,
-) -> Iterator[tuple[Lists, int | None, Callable[[], dict[str, Any]]]]:
+    lists: Lists,
+) -> Iterator[tuple[Search, int | None, Callable[[], dict[str, Any]]]]:
     """Ranked lists to any depth, the depth to begin with, and what there is to say of an index once they were used."""
-    budget, device = spec["budget"], runtime.accelerator
+    from sept.retrieval.compact import Compact
+    from sept.retrieval.index import search
+
+    budget, device = spec.budget, runtime.accelerator
     if "index" in inputs:
-        how = {"nprobe": spec["nprobe"], "uri": uri, "device": device}
-        with opened(inputs["index"], inputs, how) as index:
+        assert spec.nprobe is not None
+        with open_index(inputs["index"], inputs, spec.nprobe, lists.uri, device) as index:
 
             def quality() -> dict[str, Any]:
-                compared = {}
-                if spec["sample"]:
-                    compared = compare(index, features, vectors, budget, spec["sample"], 0, device)
+                from sept.retrieval.approximate import compare
+
+                compared = compare(index, features, vectors, budget, spec.sample, 0, device) if spec.sample else {}
                 return {**index.facts, **compared}
 
             yield partial(index.search, vectors), None, quality
         return
 
+    ready = lists.ready.get(searched(inputs))
     compact = Compact.open(inputs["compact"].path, features) if "compact" in inputs else None
 
     def exact(depth: int) -> Ranked:
@@ -161,6 +205,9 @@ def _depth_from_sample(features: Features, vectors: np.ndarray, budget: int, dev
     """Reading one shard in `SAMPLE_EVERY` spares a pool of many a second scan."""
     if len(features.shards) < LEAST_SHARDS:
         return None
+    from sept.retrieval.index import search
+    from sept.retrieval.select import predicted_depth
+
     some = features.every(SAMPLE_EVERY)
     lists = partial(search, vectors, some, device=device)
     return predicted_depth(lists, len(vectors), budget, some.embedded, features.embedded)
@@ -177,6 +224,9 @@ def _about(
     seen: Ranked | None,
 ) -> dict[str, Any]:
     """Diagnostics: distances of the domains, and where the images come from."""
+    from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled
+    from sept.retrieval.select import random_subset
+
     drawn = random_subset(features.rows, min(features.rows, len(rows) + len(features.skipped)), seed)
     drawn = drawn[~np.isin(drawn, features.skipped)]  # in their random order: sorted, the first are the first source's
     chosen, random = (features.take(sampled(each, seed)) for each in (rows, drawn[: len(rows)]))
@@ -199,7 +249,7 @@ def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
     pool, task = (
         {
             "retriever": each.manifest["inputs"]["retriever"],
-            **{name: each.manifest["spec"][name] for name in ("preprocess", "precision")},
+            **{name: each.manifest["spec"][name] for name in ("feature", "preprocess", "precision")},
         }
         for each in (features, queries)
     )

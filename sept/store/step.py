@@ -37,7 +37,7 @@ class Step:
 
     stage: str
     version: int
-    spec: Mapping[str, Any]
+    spec: object
     inputs: Mapping[str, "Step"]
     build: Callable[[Path, Mapping[str, Artefact]], Mapping[str, Any]]
     slug: str = ""

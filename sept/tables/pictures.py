@@ -51,7 +51,7 @@ def strips(e: Experiment) -> list[Strip]:
 
 def _strips(e: Experiment) -> list[Strip]:
     pipeline = Pipeline(e, resolve(e.hardware))
-    backbone = pipeline.initial_weights()
+    backbone = pipeline.initial_weights
     packed = backbone.inputs.get("subset") if backbone else None
     if packed is None:
         return []
@@ -78,7 +78,7 @@ def _strips(e: Experiment) -> list[Strip]:
 
 def _brought(folder: Path) -> tuple[dict[str, list[int]], list[float | None]]:
     """Places in the selection by the query that brought them, and all similarities; nothing without queries."""
-    from sept.stages.selection import SELECTION
+    from sept.retrieval.selections import SELECTION
 
     table = pq.read_table(folder / SELECTION, columns=["query", "similarity"])
     brought: dict[str, list[int]] = {}
@@ -91,13 +91,15 @@ def _brought(folder: Path) -> tuple[dict[str, list[int]], list[float | None]]:
 def _looks(pipeline: Pipeline, chosen: Step, store: Store, labels: Sequence[str]) -> dict[str, Pixels]:
     """The images of these queries, those that can be read."""
     from sept.stages import queries as query_stage
+    from sept.stages.task import locate
 
     asked = chosen.inputs["queries"]
+    assert isinstance(asked.spec, query_stage.QueriesSpec)
     task: Artefact | None = store.find(asked.inputs["task"])
     if task is None:
         return {}
     try:
-        ids, _, read, _ = query_stage.images(task, pipeline.task_location(), asked.spec)
+        ids, _, read, _ = query_stage.images(task, locate(pipeline.e.task), asked.spec)
         return {label: read(ids.index(label)) for label in labels if label in ids}
     except (SeptError, ImageError, OSError):  # the task is not on this machine any more
         return {}

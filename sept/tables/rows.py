@@ -34,7 +34,16 @@ MEAN_OF = {
     "shared_wall_s": "shared_wall_s",
 }
 SPREAD_OF = {"std": "score", "frozen_std": "frozen_top1"}
-SEEN = {"task.name", "init.name", "init.source", "init.share", "budget.images", "query.name", "retriever.name"}
+SEEN = {
+    "task.name",
+    "init.name",
+    "selector.name",
+    "selector.source",
+    "selector.share",
+    "budget.images",
+    "query.name",
+    "retriever.name",
+}
 SEEN |= {"pool.name", "shot.per_class", "shot.share"}
 
 
@@ -92,7 +101,7 @@ def _look(group: _Group, e: Experiment, store: Store) -> None:
 
 
 def _step(e: Experiment) -> Step:
-    return Pipeline(e, resolve(e.hardware)).run()
+    return Pipeline(e, resolve(e.hardware)).run
 
 
 def _key(unseeded: Experiment, text: str) -> str:

@@ -15,7 +15,18 @@ from sept.config import Experiment
 from sept.errors import ConfigError
 from sept.paths import quoted
 
-GROUPS = ("pool", "retriever", "index", "query", "init", "pretrain", "finetune", "task")  # named by their option's file
+GROUPS = (
+    "pool",
+    "retriever",
+    "index",
+    "query",
+    "init",
+    "selector",
+    "backbone",
+    "pretrain",
+    "finetune",
+    "task",
+)  # named by their option's file
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sept.config import SIMILAR
 from sept.results import family
+from sept.selectors import SELECTORS
 
 CONFIDENCE = 0.95
 ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
@@ -97,7 +97,7 @@ def differences(lines: Sequence[Mapping[str, Any]]) -> list[Difference]:
 
 def gain(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Interval | None:
     """How far a row of images like the task lies above its row of random ones, where there is one."""
-    if line["init"] not in SIMILAR:
+    if line["init"] not in SELECTORS or not SELECTORS[line["init"]].searches:
         return None
     results = [paired(line, below) for below in lines if below["init"] == "random" and _axis(below, line) == "init"]
     return next((result[0] for result in results if result is not None), None)

@@ -45,7 +45,7 @@ class _Open:
 
 
 def follow(e: Experiment) -> Loggers:
-    """What `Runtime.loggers` is for this experiment."""
+    """What makes the loggers of this experiment's trainings, beside their CSV files."""
     return no_loggers if e.logger.name == "csv" else partial(_wandb, e, _places(e))
 
 
@@ -53,7 +53,7 @@ def _places(e: Experiment) -> dict[str, _Place]:
     """Of all artefacts of the experiment, by the names of their work folders when nobody builds there."""
     try:
         store = Store(e.store.root, mode="read-only")
-        steps = Pipeline(e, resolve(e.hardware)).run().walk()
+        steps = Pipeline(e, resolve(e.hardware)).run.walk()
     except SeptError:  # the experiment itself tells why
         return {}
     found = {}

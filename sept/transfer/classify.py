@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from sept.backbones import Backbone
 from sept.backbones.networks import build, layer_ids
 from sept.backbones.weights import load_backbone
-from sept.config import Classify, Model
 from sept.data.mixing import draw_mix, erase, mix_images, soft_targets
 from sept.data.rng import numpy_rng
 from sept.data.transforms import normalise
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import layer_decay_groups, warmup_cosine
+from sept.transfer.recipes import Classify
 
 HEAD_STD = 0.02  # SimMIM's initialisation of the new head
 CUTMIX_RATHER = 0.5  # probability of CutMix where both are on (SimMIM)
@@ -31,14 +32,14 @@ class Classifier(Learner):
     last: Tensor
 
     def __init__(
-        self, recipe: Classify, model: Model, classes: int, backbone: Path | None, *, seed: int, steps_per_epoch: int
+        self, recipe: Classify, backbone: Backbone, classes: int, start: Path | None, *, seed: int, steps_per_epoch: int
     ) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
         self.recipe, self.classes, self.warmup = recipe, classes, recipe.warmup_epochs * steps_per_epoch
         with seeded_weights(seed, "classifier"):
-            self.model = build(model.name, model.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
-            if backbone is not None:
-                load_backbone(self.model, backbone)
+            self.model = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
+            if start is not None:
+                load_backbone(self.model, start)
             self.model.reset_classifier(classes)  # type: ignore[operator]
             head: Any = self.model.get_classifier()  # type: ignore[operator]
             nn.init.trunc_normal_(head.weight, std=HEAD_STD)

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sept.config import Detect, Model
+from sept.backbones import Backbone
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import transfer_groups
 from sept.transfer.detection_metrics import ABSENT, DetectionMetrics
 from sept.transfer.faster_rcnn import build_detector
+from sept.transfer.recipes import Detect
 
 DROP = 0.1  # the rate's factor at a milestone
 
@@ -23,12 +24,12 @@ class Detector(Learner):
     """
 
     def __init__(
-        self, recipe: Detect, model: Model, classes: int, backbone: Path | None, *, seed: int, steps_per_epoch: int
+        self, recipe: Detect, backbone: Backbone, classes: int, start: Path | None, *, seed: int, steps_per_epoch: int
     ) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
         self.recipe, self.milestones = recipe, [epoch * steps_per_epoch for epoch in recipe.milestones]
         with seeded_weights(seed, "detector"):
-            self.model = build_detector(recipe, model, classes, backbone)
+            self.model = build_detector(recipe, backbone, classes, start)
         self.metrics = DetectionMetrics(classes)
         for name, value in self.metrics.none().items():
             self.register_buffer(name, value)

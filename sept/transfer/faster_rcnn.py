@@ -19,8 +19,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
+from sept.backbones import Backbone
 from sept.backbones.swin import SwinTrunk, build_trunk
-from sept.config import Detect, Model
+from sept.transfer.recipes import Detect
 
 LEVELS = 5  # of the pyramid
 ROI_CELLS, SAMPLES_PER_CELL = 7, 2  # of a box, along each side
@@ -91,9 +92,9 @@ class DetectorModel(FasterRCNN):
         return super().train(mode)
 
 
-def build_detector(recipe: Detect, model: Model, classes: int, backbone: Path | None) -> DetectorModel:
-    """With a trunk from the file `backbone`, or fresh; ConfigError as of `build_trunk`."""
-    trunk = build_trunk(model.name, model.args, backbone, recipe.drop_path_rate)
+def build_detector(recipe: Detect, backbone: Backbone, classes: int, start: Path | None) -> DetectorModel:
+    """With a trunk from the file `start`, or fresh; ConfigError as of `build_trunk`."""
+    trunk = build_trunk(backbone.name, backbone.args, start, recipe.drop_path_rate)
     return DetectorModel(recipe, Pyramid(trunk, recipe.fpn_width), classes)
 
 

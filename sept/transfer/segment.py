@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from sept.config import Model, Segment
+from sept.backbones import Backbone
 from sept.data.segmentation.masks import IGNORE
 from sept.data.segmentation.views import fitted
 from sept.data.transforms import normalise
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import transfer_groups
+from sept.transfer.recipes import Segment
 from sept.transfer.segmentation_loss import pixel_loss
 from sept.transfer.upernet import build_segmenter
 
@@ -29,12 +30,12 @@ class Segmenter(Learner):
     class_iou: Tensor
 
     def __init__(
-        self, recipe: Segment, model: Model, classes: int, backbone: Path | None, *, seed: int, steps_per_epoch: int
+        self, recipe: Segment, backbone: Backbone, classes: int, start: Path | None, *, seed: int, steps_per_epoch: int
     ) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
         self.recipe = recipe
         with seeded_weights(seed, "segmenter"):
-            self.model = build_segmenter(recipe, model, classes, backbone)
+            self.model = build_segmenter(recipe, backbone, classes, start)
         self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
         self.register_buffer("miou", torch.tensor(ABSENT))
         self.register_buffer("pixel_accuracy", torch.tensor(ABSENT))

@@ -11,9 +11,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sept.backbones import Backbone
 from sept.backbones.swin import SwinTrunk, build_trunk
-from sept.config import Model, Segment
 from sept.errors import ConfigError
+from sept.transfer.recipes import Segment
 
 DECODER = "segmentation_models_pytorch"
 HEAD_STD = 0.01  # of a new classifier's weights (mmseg)
@@ -53,8 +54,8 @@ class SegmenterModel(nn.Module):
         return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[:, :, :height, :width]
 
 
-def build_segmenter(recipe: Segment, model: Model, classes: int, backbone: Path | None) -> SegmenterModel:
-    """With a trunk from the file `backbone`, or fresh.
+def build_segmenter(recipe: Segment, backbone: Backbone, classes: int, start: Path | None) -> SegmenterModel:
+    """With a trunk from the file `start`, or fresh.
 
     Raises ConfigError as `build_trunk`, for a trunk of one stage, and where the decoder's package is not installed.
     """
@@ -62,9 +63,11 @@ def build_segmenter(recipe: Segment, model: Model, classes: int, backbone: Path 
         raise ConfigError(f"finetune={recipe.name} takes its decoder from {DECODER}: pip install 'sept[segment]'")
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-    trunk = build_trunk(model.name, model.args, backbone, recipe.drop_path_rate)
+    trunk = build_trunk(backbone.name, backbone.args, start, recipe.drop_path_rate)
     if len(trunk.channels) < LEAST_STAGES:
-        raise ConfigError(f"model.args.depths={model.args['depths']}: UPerNet needs at least {LEAST_STAGES} stages")
+        raise ConfigError(
+            f"backbone.args.depths={backbone.args['depths']}: UPerNet needs at least {LEAST_STAGES} stages"
+        )
     decoder = UPerNetDecoder([0] * FINER_MAPS + trunk.channels, LEAST_DEPTH, recipe.decoder_width)
     decoder.feature_norms = nn.ModuleList()  # the trunk's maps have passed theirs
     return SegmenterModel(recipe, trunk, decoder, classes)

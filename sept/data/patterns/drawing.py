@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sept.config import LEAST_DRAWN_SIDE
 from sept.data.patterns.canvas import UInt8Array
 from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
 from sept.data.patterns.scenes import NEAR, draw_scene
+from sept.data.settings import LEAST_DRAWN_SIDE
 from sept.errors import ConfigError
 from sept.runtime.lifeline import die_with_parent
 

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sept.backbones import Backbone
 from sept.backbones.drop_path import share_drop_path
 from sept.backbones.networks import build, width
-from sept.config import LR_BATCH, IBotRecipe, Model
-from sept.methods.heads import IBotHead
+from sept.methods.ibot.head import IBotHead
 from sept.methods.ibot.loss import cls_loss, patch_loss, sharpen
+from sept.methods.ibot.recipe import LR_BATCH, IBotRecipe
 from sept.methods.learner import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, interleave_views, split_views
 from sept.methods.momentum import ema_update, momentum_copy
 from sept.methods.views import MultiCrop
@@ -31,14 +32,14 @@ class IBot(SelfSupervised):
     cls_center: Tensor
     patch_center: Tensor
 
-    def __init__(self, recipe: IBotRecipe, model: Model, *, seed: int, steps_per_epoch: int) -> None:
-        super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
+    def __init__(self, recipe: IBotRecipe, backbone: Backbone, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
+        super().__init__(seed=seed, steps=epochs * steps_per_epoch)
         self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
-        args = {**model.args, "dynamic_img_size": True}
+        args = {**backbone.args, "dynamic_img_size": True}
         with seeded_weights(seed, "ibot"):
-            encoder = build(model.name, args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
+            encoder = build(backbone.name, args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
             head = IBotHead(width(encoder), recipe.head_hidden_dim, recipe.head_bottleneck_dim, recipe.out_dim)
-            teacher = build(model.name, args, side=recipe.side)
+            teacher = build(backbone.name, args, side=recipe.side)
         self.student = nn.ModuleDict({"backbone": share_drop_path(encoder), "head": head})
         self.mask_token = nn.Parameter(torch.zeros(1, width(encoder)))
         teacher.load_state_dict(encoder.state_dict())

@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from sept.backbones import Backbone
 from sept.backbones.drop_path import share_drop_path
 from sept.backbones.networks import build, width
-from sept.config import Pretrain
 from sept.data.rng import generator
 from sept.methods.heads import moby_mlp
 from sept.methods.learner import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, interleave_views, split_views
 from sept.methods.moby.loss import info_nce
 from sept.methods.moby.queue import KeyQueue
+from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.momentum import ema_update, momentum_copy
 from sept.methods.views import TwoViews
 from sept.training.learner import seeded_weights
@@ -35,13 +36,11 @@ class MoBy(SelfSupervised):
 
     views: TwoViews
 
-    def __init__(self, recipe: Pretrain, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, recipe: MoByRecipe, backbone: Backbone, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
         super().__init__(seed=seed, steps=epochs * steps_per_epoch)
         self.recipe, self.warmup = recipe, recipe.warmup_epochs * steps_per_epoch
         with seeded_weights(seed, "moby"):
-            encoder = build(
-                recipe.model.name, recipe.model.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side
-            )
+            encoder = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
             self.online = _branch(share_drop_path(encoder), recipe)
             self.predictor = moby_mlp(recipe.out_dim, recipe.hidden_dim, recipe.out_dim)
         self.target = momentum_copy(self.online)
@@ -115,7 +114,7 @@ def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
     return encoder(images)  # type: ignore[no-any-return]
 
 
-def _branch(encoder: nn.Module, recipe: Pretrain) -> nn.ModuleDict:
+def _branch(encoder: nn.Module, recipe: MoByRecipe) -> nn.ModuleDict:
     return nn.ModuleDict({"encoder": encoder, "projector": moby_mlp(width(encoder), recipe.hidden_dim, recipe.out_dim)})
 
 

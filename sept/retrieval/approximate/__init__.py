@@ -23,7 +23,8 @@ from sept.data.rng import fold
 from sept.errors import ConfigError, DataError
 from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.index import Ranked, check_queries, search
+from sept.retrieval.index import check_queries, search
+from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset, select
 
 TRAINING_PER_CELL = 39  # below this k-means fits noise; faiss warns

@@ -27,7 +27,7 @@ from sept.retrieval.approximate import (
     require_same,
 )
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.index import Ranked
+from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset
 from sept.retrieval.shards import publish
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from sept.retrieval.index import Ranked, search_many
+from sept.retrieval.index import search_many
+from sept.retrieval.lists import Ranked
 from sept.retrieval.select import DEPTH_MARGIN
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import done, progress
 from sept.stages import queries as query_stage
 from sept.stages import task_selection
-from sept.stages.index import joined
+from sept.stages.index import join_features
 from sept.store import Step, Store
 
 NEEDED = ("features", "queries")  # inputs of a selection that lists are made of
@@ -26,12 +27,13 @@ def prepare(
     """
     wanted: dict[tuple[str, ...], tuple] = {}
     for step in selections:
+        assert isinstance(step.spec, task_selection.TaskSelectionSpec)
         made = {name: store.read(each) for name, each in step.inputs.items() if name.startswith(NEEDED)}
         vectors, _, _ = query_stage.load(made["queries"])
-        key, depth = task_selection.searched(made), ceil(DEPTH_MARGIN * step.spec["budget"] / len(vectors))
+        key, depth = task_selection.searched(made), ceil(DEPTH_MARGIN * step.spec.budget / len(vectors))
         _, known = wanted.get(key, (vectors, 0))
         wanted[key] = vectors, max(known, depth)
-    features, found = joined(made), list[Ranked]()
+    features, found = join_features(made), list[Ranked]()
     if len(wanted) > 1:
         runtime.configure_torch()
         with progress("search", features.rows) as advance:

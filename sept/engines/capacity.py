@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sept.engines.dispatch import share
 from sept.errors import ConfigError
-from sept.runtime.engines.dispatch import share
 from sept.runtime.hardware import Runtime
 
 

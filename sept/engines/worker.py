@@ -2,7 +2,7 @@
 
 import pickle
 
-from sept.runtime.engines.dispatch import Failure, Work, failure_of
+from sept.engines.dispatch import Failure, Work, failure_of
 from sept.runtime.hardware import Runtime
 
 

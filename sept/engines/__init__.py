@@ -8,8 +8,8 @@ same call with those that are missing goes on from there.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept.runtime.engines import local, ray
-from sept.runtime.engines.dispatch import Done, Make, Work, share
+from sept.engines import local, ray
+from sept.engines.dispatch import Done, Make, Work, share
 from sept.runtime.hardware import Runtime
 
 __all__ = ["Done", "Make", "Work", "run", "share"]

@@ -13,7 +13,7 @@ ROWS = 4  # spread over the pool
 ALIKE = 0.99  # cosine of a vector and the same computed on another kind of hardware, at least
 
 
-def check(features: Features, pool: ConcatPool, encoder: Encoder) -> None:
+def spot_check(features: Features, pool: ConcatPool, encoder: Encoder) -> None:
     """Raises DataError naming the image where a row's vector is not its image's: one was moved or replaced."""
     readable = np.setdiff1d(np.linspace(0, features.rows - 1, ROWS).astype(np.int64), features.skipped)
     if not len(readable):

@@ -20,11 +20,11 @@ from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from sept.engines.capacity import Needs, Node, pool_size
+from sept.engines.dispatch import Done, Make, Report, dispatch
+from sept.engines.shared_fs import answer_file, answer_probe, read_in_time
+from sept.engines.worker import Worker
 from sept.errors import ConfigError
-from sept.runtime.engines.capacity import Needs, Node, pool_size
-from sept.runtime.engines.dispatch import Done, Make, Report, dispatch
-from sept.runtime.engines.shared_fs import answer_file, answer_probe, read_in_time
-from sept.runtime.engines.worker import Worker
 from sept.runtime.hardware import Runtime
 from sept.runtime.signals import remembered
 
@@ -44,7 +44,7 @@ def run(
     address: str | None,
     workers: int | None,
 ) -> None:
-    """Raises as `sept.runtime.engines.run` does, and ConfigError where the cluster cannot be used."""
+    """Raises as `sept.engines.run` does, and ConfigError where the cluster cannot be used."""
     with remembered() as flag, _connected(address):
         flag.listen()  # Ray has set its own handler
         nodes = _nodes()

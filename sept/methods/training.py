@@ -1,9 +1,10 @@
-"""What the retriever and the pre-training share: a learner fitted to views of a locally stored selection."""
+"""A self-supervised training from end to end: a learner fitted to views of a locally stored selection."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from sept.data.loading import Batches
+from sept.backbones import Backbone
+from sept.backbones.networks import sized_args
+from sept.backbones.saved import BACKBONE
+from sept.backbones.weights import save_backbone
+from sept.data.loading import Batches, steps_per_epoch
 from sept.data.subset import Subset
 from sept.data.transforms import normalise
-from sept.methods.ibot.learner import IBot
-from sept.methods.moby.learner import MoBy
+from sept.methods.learner import SelfSupervised
+from sept.methods.recipe import Recipe
 from sept.methods.views import CroppedSubset, Views
-from sept.runtime.hardware import Runtime
+from sept.runtime.hardware import Loggers, Runtime
 from sept.store import CHECKPOINTS, Artefact
 from sept.training import distributed
 from sept.training.callbacks import LogImagesAtStart
@@ -30,18 +35,35 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ViewTraining:
-    """Trains what `make` makes on its own views of a subset, on one device or several. Picklable."""
+class SelfSupervisedTraining:
+    """Trains a backbone by a recipe on views of a subset, on one device or several. Picklable.
 
-    make: Callable[[], MoBy | IBot]
+    spec: what identifies the training, for loggers. what: for messages, `pre-train`.
+    """
+
+    recipe: Recipe
+    backbone: Backbone
     subset: Subset
-    batch_size: int
+    seed: int
+    epochs: int
     spec: Mapping[str, Any]
     folder: Path
     what: str
+    loggers: Loggers
     watchers: Callable[[], Sequence] = list
 
-    def run(self, runtime: Runtime) -> MoBy | IBot:
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self.subset), self.recipe.batch_size)
+
+    def make(self) -> SelfSupervised:
+        """The learner before its first step."""
+        module, _, name = self.recipe.learner.partition(":")
+        learner = getattr(import_module(module), name)
+        of_epoch = self.steps_per_epoch
+        return learner(self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch)  # type: ignore[no-any-return]
+
+    def run(self, runtime: Runtime) -> SelfSupervised:
         """The learner at its last step; warns when it learned nothing."""
         if runtime.devices == 1:
             learner = self.fit(runtime)
@@ -53,21 +75,39 @@ class ViewTraining:
         _warn(self.what, learner.health())
         return learner
 
-    def fit(self, runtime: Runtime) -> MoBy | IBot:
+    def fit(self, runtime: Runtime) -> SelfSupervised:
         """The part of one process."""
         learner = self.make()
         dataset = CroppedSubset(self.subset, learner.views)
-        batches = Batches(dataset, len(self.subset), self.batch_size, self.spec["seed"])
+        batches = Batches(dataset, len(self.subset), self.recipe.batch_size, self.seed)
         train(
             learner,
             batches,
             self.folder,
             runtime,
             what=self.what,
-            loggers=partial(runtime.loggers, self.folder.name, self.spec),
+            loggers=partial(self.loggers, self.folder.name, self.spec),
             watchers=[LogImagesAtStart(VIEWS, partial(pictured, self.subset, learner.views)), *self.watchers()],
         )
         return learner
+
+
+def train_backbone(training: SelfSupervisedTraining, runtime: Runtime, subset: Artefact) -> dict[str, Any]:
+    """Runs the training, leaves the backbone below its folder, and gives its facts."""
+    recipe, backbone = training.recipe, training.backbone
+    learner = training.run(runtime)
+    seen = learner.steps * min(recipe.batch_size, len(training.subset))
+    facts = {
+        "images": len(training.subset),
+        "images_seen": seen,
+        "steps": learner.steps,
+        "flops": recipe.flops(backbone) * seen,
+        **learner.health(),
+    }
+    args = sized_args(backbone.name, backbone.args, recipe.side)
+    described = card(recipe.title, training.spec, subset, facts)
+    save_backbone(learner.encoder, training.folder / BACKBONE, backbone.name, args, described)
+    return facts
 
 
 def pictured(subset: Subset, views: Views) -> dict[str, np.ndarray]:

@@ -1,28 +1,22 @@
 """Fine-tuning the segmenter on the drawn images, and mean IoU on the task's test set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sept import cost
-from sept.config import Model, Segment
-from sept.data.annotated import draw_images
+from sept.backbones.flops import BACKWARD, counted_flops
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.data.segmentation.masks import IGNORE, check_masks
+from sept.data.segmentation.masks import IGNORE, Masked, SegmentationTask, check_masks
 from sept.data.segmentation.views import Crop, CroppedImages, WholeImages, as_lists
-from sept.runtime.hardware import Runtime
-from sept.stages import finetuning
-from sept.stages.task import open_masked
-from sept.store import Artefact
 from sept.training.callbacks import TestEvery
 from sept.transfer.segment import Segmenter
+from sept.transfer.training import FinetuneJob, Predictions
 
 SEGMENTER = "segmenter.safetensors"
 LEAST_SIDE = 300  # pixels of a picture's shorter side
@@ -31,27 +25,23 @@ BITS = 8  # of a colour of VOC's palette
 UInt8Array = NDArray[np.uint8]
 
 
-def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
-) -> dict[str, Any]:
-    recipe, model = Segment(**spec["recipe"]), Model(**spec["model"])
-    task = open_masked(inputs["task"], place)
-    classes = len(task.classes)
-    train = draw_images(task.train, spec["images"], spec["shot_seed"])
+def segment(job: FinetuneJob, task: SegmentationTask, train: Sequence[Masked]) -> dict[str, Any]:
+    """Trains on the drawn images, tests on all test images; leaves SEGMENTER and pictures, and gives the facts."""
+    recipe, runtime, classes = job.recipe, job.runtime, len(task.classes)
     check_masks([*train, *task.test], classes, runtime.threads)
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
-    seed = fold(spec["shot_seed"], "segment", recipe.seed)
-    learner = Segmenter(recipe, model, classes, finetuning.backbone(inputs), seed=seed, steps_per_epoch=per_epoch)
+    seed = fold(job.seed, "segment", recipe.seed)
+    learner = Segmenter(recipe, job.backbone, classes, job.start, seed=seed, steps_per_epoch=per_epoch)
     images = WholeImages(task.test, classes)
     pin = runtime.accelerator != "cpu"
     tests = loader(images, in_order(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
     crop = Crop(recipe.side, recipe.long_side, (recipe.scale[0], recipe.scale[1]))
-    predictions = finetuning.Predictions(learner, images, partial(_drawn, learner))
+    predictions = Predictions(learner, images, partial(_drawn, learner))
 
     batches = Batches(CroppedImages(train, classes, crop, seed), len(train), recipe.batch_size, seed)
     watchers = [TestEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
-    seen = finetuning.finetune(learner, batches, folder, spec, runtime, watchers, SEGMENTER)
-    predictions.save(folder)
+    seen = job.train(learner, batches, watchers, SEGMENTER)
+    predictions.save(job.folder)
     view = torch.zeros(1, 3, recipe.side, recipe.side, device=learner.device)
     return {
         "metric": "miou",
@@ -62,7 +52,7 @@ def build(
         "images": len(train),
         "tests": len(task.test),
         "images_seen": seen,
-        "flops": seen * (1 + cost.BACKWARD) * cost.counted_flops(learner.model, view),  # less the auxiliary head
+        "flops": seen * (1 + BACKWARD) * counted_flops(learner.model, view),  # less the auxiliary head
     }
 
 

@@ -66,7 +66,7 @@ class Crew(Protocol):
 
 
 def dispatch(crew: Crew, shards: Sequence[int], done: Done, flag: Flag) -> None:
-    """Has the crew do all shards. Raises as `sept.runtime.engines.run` does; the caller then ends the crew."""
+    """Has the crew do all shards. Raises as `sept.engines.run` does; the caller then ends the crew."""
     board = _Board(crew, shards, done)
     for place in range(min(crew.size, len(shards))):
         crew.spawn(place)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from math import ceil
 from pathlib import Path
 
-from sept.config import SYNTHETIC_TASKS, Classify, Detect, Experiment, Segment
-from sept.cost import KNOWN
+from sept.config import Experiment
+from sept.data.settings import SYNTHETIC_TASKS
 from sept.errors import ConfigError
 from sept.runtime.hardware import Runtime
 from sept.store import Step
+from sept.transfer.recipes import Classify, Detect, Segment
 
 FOLDER = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker makes ahead: torch's default
@@ -69,9 +70,13 @@ def batch_bytes(e: Experiment, runtime: Runtime, stage: str) -> int:
     """
     match stage:
         case "pretrain":
-            return min(e.pretrain.batch_size, e.budget.images) * 2 * _pixels(e.pretrain.side)
+            return min(e.pretrain.batch_size, e.budget.images) * e.pretrain.view_bytes(e.backbone)
         case "retriever":
-            return 0 if e.retriever.weights is not None else e.retriever.train.batch_size * _multi_crop(e)
+            return (
+                0
+                if e.retriever.weights is not None
+                else e.retriever.train.batch_size * e.retriever.train.view_bytes(e.retriever.backbone)
+            )
         case "features" if e.engine.name == "ray":
             return 0
         case "features":
@@ -79,14 +84,6 @@ def batch_bytes(e: Experiment, runtime: Runtime, stage: str) -> int:
         case "queries":
             return e.retriever.batch_size * _pixels(e.retriever.preprocess.crop)
     return _fine_tuning(e)
-
-
-def _multi_crop(e: Experiment) -> int:
-    """Bytes of the crops of an image, and of the masks of its global ones, a byte for each patch."""
-    recipe, model = e.retriever.train, e.retriever.model
-    patch = (KNOWN.get(model.name, {}) | model.args).get("patch_size", 16)
-    views = 2 * _pixels(recipe.side) + recipe.local_crops * _pixels(recipe.local_side)
-    return int(views + 2 * (recipe.side // patch) ** 2)
 
 
 def _fine_tuning(e: Experiment) -> int:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from sept.runtime.engines.dispatch import Done, Make, Report, dispatch
-from sept.runtime.engines.worker import Worker
+from sept.engines.dispatch import Done, Make, Report, dispatch
+from sept.engines.worker import Worker
 from sept.runtime.hardware import Runtime
 from sept.runtime.lifeline import die_with_parent
 from sept.runtime.signals import raising, remembered
 
 
 def run(make: Make, shards: Sequence[int], runtime: Runtime, done: Done) -> None:
-    """Raises as `sept.runtime.engines.run` does."""
+    """Raises as `sept.engines.run` does."""
     if runtime.devices > 1:
         with remembered() as flag, closing(Processes(make, runtime)) as crew:
             dispatch(crew, shards, done, flag)

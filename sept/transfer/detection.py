@@ -1,28 +1,22 @@
 """Fine-tuning the detector on the drawn images, and average precision on the task's test set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
-from sept import cost
-from sept.config import Detect, Model
-from sept.data.annotated import draw_images
+from sept.backbones.flops import BACKWARD, counted_flops
+from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.targets import Annotated, DetectionImages, FlippedImages, as_lists
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.runtime.hardware import Runtime
-from sept.stages import finetuning
-from sept.stages.task import open_boxed
-from sept.store import Artefact
 from sept.training.callbacks import TestEvery
 from sept.transfer.detect import Detector
-from sept.transfer.detection_metrics import headline
+from sept.transfer.training import FinetuneJob, Predictions
 
 DETECTOR = "detector.safetensors"
 LEAST_SCORE = 0.5  # of detections that are drawn
@@ -30,33 +24,29 @@ LEAST_SIDE = 400  # pixels of a picture's shorter side, so that labels can be re
 FOUND, THERE = (220, 60, 30), (40, 160, 60)  # colours of boxes
 
 
-def build(
-    folder: Path, inputs: Mapping[str, Artefact], spec: Mapping[str, Any], *, runtime: Runtime, place: Mapping[str, Any]
-) -> dict[str, Any]:
-    recipe, model = Detect(**spec["recipe"]), Model(**spec["model"])
-    task = open_boxed(inputs["task"], place)
-    train = draw_images(task.train, spec["images"], spec["shot_seed"])
+def detect(job: FinetuneJob, task: DetectionTask, train: Sequence[Boxed], metric: str) -> dict[str, Any]:
+    """Trains on the drawn images, tests on all test images; leaves DETECTOR and pictures, and gives the facts."""
+    recipe, runtime = job.recipe, job.runtime
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
-    seed = fold(spec["shot_seed"], "detect", recipe.seed)
-    start = finetuning.backbone(inputs)
-    learner = Detector(recipe, model, len(task.classes), start, seed=seed, steps_per_epoch=per_epoch)
+    seed = fold(job.seed, "detect", recipe.seed)
+    learner = Detector(recipe, job.backbone, len(task.classes), job.start, seed=seed, steps_per_epoch=per_epoch)
     images = DetectionImages(task.test, training=False)
     pin = runtime.accelerator != "cpu"
     tests = loader(images, in_order(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
-    predictions = finetuning.Predictions(learner, images, partial(_drawn, learner, task.classes))
+    predictions = Predictions(learner, images, partial(_drawn, learner, task.classes))
 
     batches = Batches(FlippedImages(train, seed), len(train), recipe.batch_size, seed, as_lists)
     watchers = [TestEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
-    seen = finetuning.finetune(learner, batches, folder, spec, runtime, watchers, DETECTOR)
-    predictions.save(folder)
+    seen = job.train(learner, batches, watchers, DETECTOR)
+    predictions.save(job.folder)
     image = images[0][0].to(learner.device)
     return {
-        **_precisions(learner, task.classes, headline(inputs["task"].manifest["spec"]["kind"])),
+        **_precisions(learner, task.classes, metric),
         "images": len(train),
         "boxes": sum(len(image.boxes) for image in train),
         "tests": len(task.test),
         "images_seen": seen,
-        "flops": seen * (1 + cost.BACKWARD) * cost.counted_flops(learner.model, [image / 255]),
+        "flops": seen * (1 + BACKWARD) * counted_flops(learner.model, [image / 255]),
     }
 
 

@@ -1,7 +1,7 @@
-"""What fine-tunings of every kind share: where they start, the training, what they leave and the pictures they draw."""
+"""What fine-tunings of every kind share: the training, what it leaves and the pictures it draws."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
+from sept.backbones import Backbone
 from sept.data.loading import Batches
-from sept.runtime.hardware import Runtime
-from sept.stages.weights import BACKBONE
-from sept.store import Artefact
+from sept.runtime.hardware import Loggers, Runtime
 from sept.training.callbacks import LogImagesAtEnd
 from sept.training.loop import train
 
@@ -22,28 +21,32 @@ PREDICTIONS = "predictions"
 SHOWN = 8  # test images, spread evenly
 
 
-def backbone(inputs: Mapping[str, Artefact]) -> Path | None:
-    """The file that fine-tuning starts from; None for fresh weights."""
-    return inputs["backbone"].path / BACKBONE / "model.safetensors" if "backbone" in inputs else None
+@dataclass(frozen=True)
+class FinetuneJob:
+    """One fine-tuning: its recipe on a backbone, from the weights in the file `start` (None: fresh ones).
 
-
-def finetune(
-    learner: Any,
-    batches: Batches,
-    folder: Path,
-    spec: Mapping[str, Any],
-    runtime: Runtime,
-    watchers: Sequence[L.Callback],
-    name: str,
-) -> int:
-    """Trains `learner` and saves its model as `name`; gives how many images it saw, each as often as it did.
-
-    On one device: labels are few, and what several would save is little.
+    seed: of the few-shot draw, which the recipe's own seed repeats. spec: what identifies it, for loggers.
     """
-    alone, loggers = replace(runtime, devices=1), partial(runtime.loggers, folder.name, spec)
-    train(learner, batches, folder, alone, what="fine-tune", loggers=loggers, watchers=watchers)
-    save_file({key: value.contiguous() for key, value in learner.model.state_dict().items()}, folder / name)
-    return int(learner.steps * min(batches.batch_size, batches.samples))
+
+    recipe: Any
+    backbone: Backbone
+    start: Path | None
+    seed: int
+    spec: Mapping[str, Any]
+    folder: Path
+    runtime: Runtime
+    loggers: Loggers
+
+    def train(self, learner: Any, batches: Batches, watchers: Sequence[L.Callback], name: str) -> int:
+        """Trains `learner` and saves its network as `name`; gives how many images it saw, each as often as it did.
+
+        On one device: labels are few, and what several would save is little.
+        """
+        alone, loggers = replace(self.runtime, devices=1), partial(self.loggers, self.folder.name, self.spec)
+        train(learner, batches, self.folder, alone, what="fine-tune", loggers=loggers, watchers=watchers)
+        state = {key: value.contiguous() for key, value in learner.model.state_dict().items()}
+        save_file(state, self.folder / name)
+        return int(learner.steps * min(batches.batch_size, batches.samples))
 
 
 class Predictions:

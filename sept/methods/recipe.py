@@ -1,0 +1,47 @@
+"""What the recipe of every self-supervised method has: a plan reads it, so there is no torch here."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sept import ranges
+from sept.backbones import Backbone
+
+CHANNELS = 3
+
+
+@dataclass
+class Recipe:
+    """Settings of one self-supervised training, whatever it trains: the target's backbone or a retriever.
+
+    A method is a folder below `sept.methods`: its recipe, a subclass of this one; its learner, named here and imported
+    when the training starts; and what else it needs. `sept.methods.METHODS` lists the recipes.
+
+    method: the name in METHODS. title: as its paper writes it. learner: "module:class", called with (recipe, backbone,
+    seed=, epochs=, steps_per_epoch=). needs: what a backbone must offer (`sept.backbones.OFFERS`).
+    """
+
+    method: ClassVar[str]
+    title: ClassVar[str]
+    learner: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ("pooled",)
+
+    name: str = ranges.text("")
+    side: int = ranges.side(224)  # pixels of a training view
+    batch_size: int = ranges.batch(512, least=2)
+    drop_path_rate: float = ranges.share(0.2, below=1)
+    store_side: int = ranges.side(256)  # shorter side at which the images are stored locally
+
+    def check(self, prefix: str) -> None:
+        """What several settings say together; raises ConfigError. prefix: where the recipe stands, `pretrain`."""
+
+    def sides(self) -> list[int]:
+        """Sides in pixels of the square views that the backbone has to take, the largest first."""
+        return [self.side]
+
+    def view_bytes(self, backbone: Backbone) -> int:
+        """Bytes of the views of one sample, as workers hand them over: uint8; two of `side` pixels."""
+        return 2 * CHANNELS * self.side**2
+
+    def flops(self, backbone: Backbone) -> float:
+        """FLOPs of one sample in one step: all its views through all networks, forward and backward."""
+        raise NotImplementedError

@@ -1,0 +1,11 @@
+"""SEPT Algorithm 1: ranked lists, best ranks first, one query at a time."""
+
+from sept.retrieval.select import select
+from sept.retrieval.selections import Selection
+from sept.selectors.context import SelectionContext
+
+
+def algorithm1(context: SelectionContext) -> Selection:
+    """The rows that Algorithm 1 picks, and for each the list that brought it. Exact whatever depth it starts from."""
+    lists = context.lists
+    return select(lists, len(context.queries), context.budget, lists.available, context.first_depth)

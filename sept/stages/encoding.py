@@ -1,0 +1,27 @@
+"""The encoder of a retriever artefact."""
+
+from typing import TYPE_CHECKING
+
+from sept.backbones import Backbone
+from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.retrievers.settings import Preprocess
+from sept.runtime.hardware import Runtime
+from sept.store import Artefact
+
+if TYPE_CHECKING:
+    from sept.retrievers.encoder import Encoder
+
+
+def backbone_of(retriever: Artefact) -> Backbone:
+    """What the artefact holds weights of."""
+    return Backbone(**retriever.manifest["spec"]["backbone"])
+
+
+def open_encoder(
+    retriever: Artefact, feature: str, preprocess: Preprocess, runtime: Runtime, batch_size: int, precision: str
+) -> "Encoder":
+    """Computes in the precision of the features that it makes or goes with, whatever the runtime's is."""
+    from sept.retrievers.encoder import Encoder
+
+    weights = retriever.path / BACKBONE / WEIGHTS
+    return Encoder(weights, backbone_of(retriever), feature, preprocess, runtime, batch_size, precision=precision)
