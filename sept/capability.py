@@ -136,8 +136,8 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
     ):
         if wanted > count:
             raise ConfigError(
-                f"selector.share={selector.share} of budget.images={e.budget.images:,} takes {wanted:,} images of {what}, "
-                f"and the pool holds only {count:,}"
+                f"selector.share={selector.share} of budget.images={e.budget.images:,} takes {wanted:,} images of "
+                f"{what}, and the pool holds only {count:,}"
             )
 
 

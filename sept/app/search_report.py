@@ -72,22 +72,39 @@ def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str)
 
 def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
     """Look the images at query.path up in the pool: names, similarities, and the gallery."""
-    assert e.query.path is not None
-    examples = _looked_up(Path(e.query.path))
-    pool, features = _pool(pipeline, store), _features(pipeline, store)
-    r, runtime = e.retriever, pipeline.runtime
-    retriever = store.read(pipeline.retriever)
-    encoder = open_encoder(retriever, r.feature, r.preprocess, runtime, r.batch_size, runtime.precision)
-    vectors, _ = encoder(reader(examples, r.preprocess.resize), range(len(examples)))
-    ranked = search(vectors, features, e.query.top)
+    examples, ranked = _matches(e, pipeline, store)
+    pool = _pool(pipeline, store)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
-    folder = folder / f"matches-{Path(e.query.path).stem}"
+    folder = folder / f"matches-{Path(str(e.query.path)).stem}"
     folder.mkdir(parents=True, exist_ok=True)
     _draw(folder, f"{e.query.path} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
     lines = []
     for row in rows:
         lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]
     return "\n".join([*lines, *(f"  {folder / name}" for name in (PNG, HTML))])
+
+
+def look_up(e: Experiment, pipeline: Pipeline, store: Store) -> pa.Table:
+    """The matches of the images at query.path: columns query, rank (from 0), pool_key and similarity."""
+    examples, ranked = _matches(e, pipeline, store)
+    pool, depth = _pool(pipeline, store), ranked.rows.shape[1]
+    columns = {
+        "query": [example.id for example in examples for _ in range(depth)],
+        "rank": [rank for _ in examples for rank in range(depth)],
+        "pool_key": [pool.key(row) for row in ranked.rows.ravel().tolist()],
+        "similarity": ranked.scores.ravel().astype(np.float32),
+    }
+    return pa.table(columns)
+
+
+def _matches(e: Experiment, pipeline: Pipeline, store: Store) -> tuple[list[Example], Ranked]:
+    """The images at query.path, and their ranked lists."""
+    assert e.query.path is not None
+    examples, r, runtime = _looked_up(Path(e.query.path)), e.retriever, pipeline.runtime
+    retriever = store.read(pipeline.retriever)
+    encoder = open_encoder(retriever, r.feature, r.preprocess, runtime, r.batch_size, runtime.precision)
+    vectors, _ = encoder(reader(examples, r.preprocess.resize), range(len(examples)))
+    return examples, search(vectors, _features(pipeline, store), e.query.top)
 
 
 def _pool(pipeline: Pipeline, store: Store) -> ConcatPool:

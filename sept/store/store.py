@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from sept.errors import ConfigError, DataError, StorageError
 from sept.runtime import signals
@@ -30,7 +30,7 @@ FORMAT_FILE = "store.json"
 UNFINISHED = ".unfinished"
 LOOKS = 3  # a folder that is being replaced moves twice; looking again finds it in its new place
 
-Mode = Literal["reuse", "read-only"]
+MODES = ("reuse", "read-only")
 log = logging.getLogger(__name__)
 
 
@@ -44,10 +44,10 @@ class Store:
     """
 
     def __init__(
-        self, root: str | Path, mode: Mode = "reuse", force: Collection[str] = (), since: float | None = None
+        self, root: str | Path, mode: str = "reuse", force: Collection[str] = (), since: float | None = None
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ConfigError(f"store mode {mode!r} is not one of: {', '.join(get_args(Mode))}")
+        if mode not in MODES:
+            raise ConfigError(f"store mode {mode!r} is not one of: {', '.join(MODES)}")
         if mode == "read-only" and force:
             raise ConfigError(f"a read-only store cannot rebuild {', '.join(sorted(force))}; drop one of the two")
         self.root = Path(root).expanduser().absolute()
