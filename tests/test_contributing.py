@@ -6,7 +6,7 @@ import official
 import yaml
 from conftest import ROOT
 
-from sept.data.tasks import Task
+from sept.data.tasks.task import Task
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 

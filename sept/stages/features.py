@@ -10,7 +10,7 @@ import numpy as np
 
 from sept import engines
 from sept.backbones.flops import forward_flops, width
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip

@@ -9,7 +9,7 @@ from typing import Any
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.annotated import draw_images
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.errors import ConfigError, DataError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
 from sept.runtime.hardware import Loggers, Runtime

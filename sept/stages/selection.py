@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sept.data.location import Location
-from sept.data.patterns import MIXTURES
+from sept.data.locate import Location
+from sept.data.patterns.drawing import MIXTURES
 from sept.data.pool import ConcatPool
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.data.settings import Pool as PoolSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.data.images import Pixels
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.subset import write_subset
 from sept.retrieval.selections import SELECTION, load_selection
 from sept.runtime.progress import progress

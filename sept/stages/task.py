@@ -11,15 +11,17 @@ from sept.data.about import about_task
 from sept.data.annotated import draw_images
 from sept.data.detection.boxes import Boxed, DetectionTask, instances
 from sept.data.detection.patterns_boxes import read_patterns_boxes
-from sept.data.location import Location
-from sept.data.patterns import classes
+from sept.data.locate import Location
+from sept.data.patterns.domains import classes
 from sept.data.read import OPTIONS, read
 from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.settings import SYNTHETIC_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.data.shots import draw as draw_shots
-from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
+from sept.data.tasks.imagefolder import read_imagefolder
+from sept.data.tasks.inat_classes import write_class_list
+from sept.data.tasks.task import Example, Task
 from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
@@ -134,7 +136,8 @@ def build(
     runtime: Runtime,
 ) -> dict[str, Any]:
     if isinstance(spec, SyntheticTaskSpec):
-        from sept.data.patterns import draw_boxed_task, draw_task
+        from sept.data.patterns.boxed import draw_boxed_task
+        from sept.data.patterns.drawing import draw_task
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         draw = draw_task if spec.kind == "patterns" else draw_boxed_task

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sept.backbones.flops import width
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
 from sept.retrieval.features import Features
