@@ -1,4 +1,4 @@
-"""Where images lie now, never part of what identifies a result; what a pool's source holds. Without torch: for plans."""
+"""Where images lie now, never part of what identifies a result; what a pool's source holds. No torch: for plans."""
 
 import re
 from collections.abc import Callable, Iterator

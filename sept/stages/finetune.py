@@ -16,7 +16,7 @@ from sept.errors import ConfigError, DataError
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 from sept.transfer.recipes import RECIPES, Classify, Detect, Finetune
 
 STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe

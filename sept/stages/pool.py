@@ -19,7 +19,7 @@ from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 IMAGES = "images"
 NAMED = 1_000  # of the photos that a list names and the disk does not hold

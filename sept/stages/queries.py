@@ -21,7 +21,7 @@ from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.stages.encoding import backbone_of, open_encoder
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
 

@@ -25,7 +25,7 @@ from sept.stages.numbered import numbered
 from sept.stages.pool import open_pool
 from sept.stages.task_selection import Lists, TaskSelectionSpec
 from sept.stages.unreadable import Readable, named
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sept.runtime.progress import progress
 from sept.stages import VERSIONS
 from sept.stages.numbered import numbered
 from sept.stages.pool import open_pool
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 SHAPE = 4 / 3  # of a photograph, for estimates
 

@@ -26,7 +26,7 @@ from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 IMAGES, CLASS_LIST = "images", "classes.txt"
 

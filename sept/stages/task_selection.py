@@ -27,7 +27,7 @@ from sept.stages.encoding import open_encoder
 from sept.stages.index import join_features, open_index
 from sept.stages.numbered import in_order
 from sept.stages.task import test_images
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
     from sept.retrieval.copies import Copies
