@@ -46,9 +46,9 @@ def cell(cfg: DictConfig, ready: Lists) -> None:
         with signals.raising():  # in other processes `main` is not there
             run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready)
     except Interrupted as stop:
-        sys.exit(command.told(stop))
+        sys.exit(command.report_error(stop))
     except Exception as error:
-        failures.append(command.told(error))
+        failures.append(command.report_error(error))
         if not here:
             raise  # Hydra hands it to `main`, once the others are done
 
@@ -82,7 +82,7 @@ def main() -> None:
             else:
                 sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
     except (Exception, Interrupted) as error:
-        sys.exit(command.told(error))
+        sys.exit(command.report_error(error))
     if failures:
         sys.exit(max(failures))
 
@@ -110,7 +110,7 @@ def sweep(table: str, narrowed: list[str]) -> None:
     try:
         launch(ready)
     except Exception as error:
-        failures.append(command.told(error))
+        failures.append(command.report_error(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others
             return
     from sept import tables

@@ -54,7 +54,7 @@ class Features:
         return cls(files, facts["rows"], facts["dim"], skipped, shards)
 
     @classmethod
-    def joined(cls, parts: Sequence["Features"]) -> "Features":
+    def concatenate(cls, parts: Sequence["Features"]) -> "Features":
         """The vectors of several pools as those of their union. Raises ConfigError where their dimensions differ."""
         if len({part.dim for part in parts}) > 1:
             raise ConfigError(f"vectors of {sorted({part.dim for part in parts})} dimensions cannot be one pool")
