@@ -12,7 +12,7 @@ import pretended_driver
 import pytest
 import torch
 
-from sept.engines.worker import Worker
+from sept.engines.dispatch import Worker
 from sept.errors import ConfigError
 from sept.ranges import check_ranges
 from sept.retrieval.scan import full_float32

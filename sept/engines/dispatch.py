@@ -4,6 +4,7 @@ The one place that knows which shard is whose: a worker takes nothing by itself,
 no lock and no other's shard.
 """
 
+import pickle
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -136,3 +137,21 @@ class _Schedule:
                 f"{self.failed_starts} workers in a row died while starting, the last by {how}: is there memory for "
                 f"{self.pool.size} of them? Use fewer"
             )
+
+
+class Worker:
+    """Makes its work, then does shards; gives back what they raise."""
+
+    work: Work
+
+    def start(self, job: bytes, device: str) -> Failure:
+        """job: the pickled `make`."""
+
+        def begin() -> None:
+            Runtime(device).select_device()  # before anything of this process can open a context on another
+            self.work = pickle.loads(job)(device)
+
+        return failure_of(begin)
+
+    def do(self, shard: int) -> Failure:
+        return failure_of(lambda: self.work(shard))

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from sept.backbones.drop_path import drop_path_factors, set_factors
 from sept.methods.health import effective_rank, feature_std
 from sept.methods.views import Views
-from sept.training.chunks import Chunk, fitting, in_chunks, kept_bytes
-from sept.training.learner import Learner
+from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
 
 FLOAT_BYTES = 4
 PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as it comes, as it is coloured and among the others of its batch

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval.shards import REPAIR, Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
-from sept.retrieval.sums import Sums
+from sept.retrieval.shards import REPAIR, Shard, Sums, damage, data_path, mark_path, npy_bytes, read_json, read_shard
 
 READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
 

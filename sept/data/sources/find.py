@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sept.data.names import any_case, ends_with, is_hidden
-from sept.data.sources import remote
 from sept.data.sources.files import Root, is_url, name_of, stem_of, within
 from sept.errors import ConfigError, DataError
 
@@ -105,6 +104,8 @@ def _find_remote(pattern: str, kind: str) -> list[str]:
 
 
 def _visible_remote(folder: str, pattern: str, kind: str) -> list[str]:
+    from sept.data.sources import remote
+
     names = remote.list_names(folder, any_case(pattern, f".{kind}"))
     return [str(within(folder, name)) for name in names if not is_hidden(name)]
 
