@@ -5,10 +5,10 @@ import sys
 
 import pytest
 from conftest import TINY
-from sept.cost import KNOWN
 
 from sept import capability
 from sept.backbones import Backbone, trial
+from sept.backbones.flops import KNOWN
 from sept.compose import check_hydra, experiment
 from sept.errors import ConfigError, StorageError
 from sept.gpu.micro import SWIN, VIT
@@ -57,7 +57,7 @@ def test_a_network_is_tried_without_data(role, model, sides, message):
     with pytest.raises(ConfigError, match=message) as refused:
         trial.attempt("pretrain", role, model, sides, **HOW[role])
     assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith("pretrain.model")
+    assert str(refused.value).startswith("backbone")
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -74,13 +74,16 @@ def test_the_shapes_that_are_known_are_timms(name):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("task=patterns_boxes finetune=detect_micro task.images=8 pretrain.model.name=resnet18", "do not fit resnet18"),
+        ("task=patterns_boxes finetune=detect_micro task.images=8 backbone.name=resnet18", "do not fit resnet18"),
         ("task=patterns_boxes finetune=detect_micro task.images=9999", "draws only"),
-        ("retriever.model.args.depth=2 retriever=ibot_micro", "does not fit retriever.model.args"),
+        ("retriever.backbone.args.depth=2 retriever=ibot_micro", "does not fit retriever.backbone.args"),
         ("pool.images=20", "cannot hold every class"),
         ("task.domain=weaves", "is not a task of the drawn world"),
-        ("init=random init.source=curate init.share=0.5", "did you mean curated?"),
-        ("init=random init.source=curated init.share=1 budget.images=320", "of curated, and the pool holds only"),
+        ("init=random selector.source=curate selector.share=0.5", "did you mean curated?"),
+        (
+            "init=random selector.source=curated selector.share=1 budget.images=320",
+            "of curated, and the pool holds only",
+        ),
         ("pool.curated=nope", "pool.curated=nope: must be one of curated, wild"),
         ("pretrain.side=30", "multiples of its patches"),
     ],
@@ -92,7 +95,7 @@ def test_it_is_told_before_any_work(overrides, message):
 
 def test_a_detector_on_a_network_without_maps_is_refused_before_the_pre_training():
     e = experiment([*POOL, "task=patterns_boxes", "finetune=detect_micro", "task.images=8"])
-    e.pretrain.model = Backbone("resnet18")
+    e.backbone = Backbone("resnet18")
     with pytest.raises(ConfigError, match=r"pretrain\.model\.name=resnet18: detection and segmentation take a Swin"):
         capability.require(e)
 
@@ -100,10 +103,10 @@ def test_a_detector_on_a_network_without_maps_is_refused_before_the_pre_training
 def test_a_source_of_archives_is_one_of_their_names(tmp_path):
     for name in ("good-000.tar", "good-001.tar", "junk-000.tar"):
         (tmp_path / name).write_bytes(bytes(10240))
-    shards = ["pool=webdataset", f"pool.path={tmp_path}", "init=random", "init.share=0.5"]
-    capability.require(experiment([*TINY, *shards, "init.source=good"]))
+    shards = ["pool=webdataset", f"pool.path={tmp_path}", "init=random", "selector.share=0.5"]
+    capability.require(experiment([*TINY, *shards, "selector.source=good"]))
     with pytest.raises(ConfigError, match=r"init\.source=god: must be one of good, junk; did you mean good\?"):
-        capability.require(experiment([*TINY, *shards, "init.source=god"]))
+        capability.require(experiment([*TINY, *shards, "selector.source=god"]))
 
 
 def test_an_extra_that_is_not_there_is_told_at_once(monkeypatch):

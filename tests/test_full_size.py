@@ -44,7 +44,7 @@ def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path)
 def test_a_full_size_ibot_step_runs_from_the_default_yaml(photographs, tmp_path):
     retriever = experiment("retriever=ibot_vit_s16", f"retriever.train.batch_size={BATCH}").retriever
     recipe = replace(retriever.train, epochs=1)
-    learner = recorded(IBot)(recipe, retriever.model, seed=0, steps_per_epoch=1)
+    learner = recorded(IBot)(recipe, retriever.backbone, seed=0, steps_per_epoch=1)
     run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     sides = [crop.shape[-1] for crop in learner.batches[0]["crops"]]
     assert sides == [224] * 2 + [96] * 10

@@ -34,7 +34,7 @@ from sept.retrieval.index import search, search_many
 from sept.retrievers.encoder import Encoder
 from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
-from sept.training.callbacks import KNNProbe, TestEvery
+from sept.training.callbacks import EvaluateEvery, KNNProbe
 from sept.training.learner import Learner
 from sept.transfer.classify import Classifier
 
@@ -168,7 +168,7 @@ def classifier(folder: Path) -> Case:
     return Case(
         partial(Classifier, recipe, micro.SWIN, 4, None, seed=0, steps_per_epoch=1),
         partial(micro.labelled, count=8, classes=4, batch_size=8),
-        lambda: [TestEvery(tests, 2)],
+        lambda: [EvaluateEvery(tests, 2)],
     )
 
 
@@ -177,7 +177,7 @@ def detector(folder: Path) -> Case:
     seen = test_detector.DetectionImages(images, training=False)
     tests = loader(seen, test_detector.in_order(8, 4), 0, test_detector.as_lists)
     make = partial(test_detector.learner, images, test_detector.recipe(epochs=STEPS // 2))
-    return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [TestEvery(tests, STEPS)])
+    return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [EvaluateEvery(tests, STEPS)])
 
 
 def segmenter(folder: Path) -> Case:
@@ -185,7 +185,7 @@ def segmenter(folder: Path) -> Case:
     whole = test_segmentation.WholeImages(images, test_segmentation.CLASSES)
     tests = loader(whole, test_segmentation.in_order(8, 4), 0, test_segmentation.as_lists)
     make = partial(test_segmentation.learner, images, test_segmentation.recipe(epochs=STEPS // 2))
-    return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [TestEvery(tests, STEPS)])
+    return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [EvaluateEvery(tests, STEPS)])
 
 
 CASES = {"moby": moby, "ibot": ibot, "classifier": classifier, "detector": detector, "segmenter": segmenter}

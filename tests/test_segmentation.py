@@ -49,7 +49,7 @@ from sept.errors import ConfigError, DataError
 from sept.ranges import check_ranges
 from sept.stages import segment
 from sept.store import Artefact
-from sept.training.callbacks import TestEvery
+from sept.training.callbacks import EvaluateEvery
 from sept.training.loop import train
 from sept.transfer.recipes import Segment
 from sept.transfer.segment import ABSENT, Segmenter, class_ious, linear
@@ -448,7 +448,7 @@ def test_four_images_are_learnt_and_their_masks_found_again(tmp_path):
     spec = recipe(epochs=80, lr=1e-2, warmup_steps=5)
     tests = loader(WholeImages(images, CLASSES), in_order(4, 3), 0, as_lists)
     segmenter = learner(images, spec)
-    train(segmenter, batches(images, 4), tmp_path / "run", MACHINE, what="test", watchers=[TestEvery(tests, 80)])
+    train(segmenter, batches(images, 4), tmp_path / "run", MACHINE, what="test", watchers=[EvaluateEvery(tests, 80)])
     assert segmenter.miou > 90
     assert segmenter.pixel_accuracy > 95
     sample = WholeImages(images, CLASSES)[0]

@@ -12,7 +12,7 @@ from sept.data.transforms import normalise
 from sept.methods.health import knn_accuracy
 
 
-class TestEvery(L.Callback):
+class EvaluateEvery(L.Callback):
     """Runs the test set every `every` steps and after the last one."""
 
     def __init__(self, tests: DataLoader, every: int) -> None:
