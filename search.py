@@ -19,10 +19,9 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
-from sept.app import command
 from sept.app.making import make
 from sept.errors import Interrupted
-from sept.runtime import out_of_memory
+from sept.runtime import command, failures
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -41,7 +40,7 @@ def search(e: config.Experiment) -> None:
         from sept.app import search_report  # brings torch
 
         tell = search_report.show_matches if look_up else search_report.show_selection
-        with out_of_memory.translated("search", capability.remedy("selection", e)):
+        with failures.translated("search", capability.remedy("selection", e)):
             print(tell(e, pipeline, store, Path("outputs")))
 
 

@@ -21,15 +21,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import compose, config, tables
-from sept.app import command, console
+from sept import compose, config
+from sept.app import console
 from sept.app.making import STARTED, make
 from sept.app.plan import plan
 from sept.app.sweep import require_store, share_scans
 from sept.errors import Interrupted
 from sept.results import row
+from sept.runtime import command
 from sept.runtime.lifeline import tie_to_parent
-from sept.tracking import conclude, follow
+from sept.tracking import conclude, follow, send_table
 
 PROGRAM = "SEPT_PROGRAM"  # the number of the process that a person started, likewise
 Lists = Mapping[tuple[str, ...], Any]
@@ -112,7 +113,9 @@ def sweep(table: str, narrowed: list[str]) -> None:
         failures.append(command.told(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others
             return
-    tables.tell(table, cells)
+    from sept import tables
+
+    tables.tell(table, cells, send_table)
 
 
 if __name__ == "__main__":

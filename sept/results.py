@@ -13,6 +13,17 @@ CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
 # Percent; each row has those of its metric.
 MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75", "miou")
 
+METRICS = {
+    "top1": "top-1",
+    "best_top1": "best",
+    "frozen_top1": "frozen",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "voc_ap50": "VOC AP50",
+    "miou": "mIoU",
+}
+
 
 def choices(e: Experiment) -> dict[str, Any]:
     """What the experiment compares; null where a choice has no part in it (random initialisation has no pool)."""

@@ -14,14 +14,15 @@ from lines import line, table
 from sept.compose import expand
 from sept.config import Budget, Experiment, Init
 from sept.data.settings import Pool, Shot, Task
+from sept.overrides import command, leaves
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store
-from sept.tables import COLUMNS, cells_of, main, rows
+from sept.tables import COLUMNS, cells_of, rows
+from sept.tables.__main__ import main
 from sept.tables.latex import as_latex, escape
 from sept.tables.paper import PAPER, printed
-from sept.tables.runs import command, leaves
 from sept.tables.text import as_csv, as_markdown, as_terminal, never_raise
 from sept.transfer.recipes import Classify, Detect
 

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from sept.config import Experiment
-from sept.results import CELL, MEASURES
+from sept.overrides import command
+from sept.results import CELL, MEASURES, METRICS
 from sept.store import Step, Store
-from sept.tables.labels import METRICS
-from sept.tables.runs import command
 
 
 def print_plan(step: Step, store: Store) -> None:

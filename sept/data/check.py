@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sept.app import command
 from sept.data.tasks import LAYOUTS, Task, read_task
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import path
+from sept.runtime import command
 
 TABLE1 = Path(__file__).resolve().parent.parent / "paper" / "table1.csv"
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
 from sept.methods.ibot.learner import IBot
-from sept.methods.learner import SelfSupervised, chunk_that_fits
+from sept.methods.learner import SelfSupervised
 from sept.training.chunks import Chunk
 
 AUTO = "auto"
@@ -60,7 +60,7 @@ class Steps:
         assert isinstance(self.learner, SelfSupervised)
         images = len(self.batch["crops"][0])
         with torch.enable_grad():
-            return chunk_that_fits(self.learner, images)
+            return self.learner.chunk_that_fits(images)
 
 
 def sent(batch: Any) -> Any:

@@ -85,6 +85,25 @@ class SelfSupervised(Learner):
         """Mean over the processes, without gradient."""
         return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")  # type: ignore[return-value]
 
+    def use_compile(self, on: bool) -> None:
+        super().use_compile(on)
+        self.views.compile = on
+
+    def chunk_that_fits(self, images: int) -> Chunk | None:
+        """None on other devices than a GPU, too. Raises ConfigError where not one image fits."""
+        if self.device.type != "cuda" or not torch.cuda.is_available():
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        weights = sum(each.nbytes for each in self.parameters() if each.requires_grad)
+        free -= (GRADIENTS + ADAM) * weights + self.bytes_beside(images)
+        with self.trainer.precision_plugin.train_step_context():
+            each = kept_bytes(self.encode_blank)
+        chunk = fitting(images, each, free)
+        if chunk is not None:
+            log.info("%d of %d images keep their activations, the others are encoded twice", chunk.kept, images)
+        return chunk
+
     def health(self) -> dict[str, float]:
         """The measures as of the last step."""
         names = ("loss_over_chance", "feature_std", "effective_rank")
@@ -142,23 +161,6 @@ class TwoViewLearner(SelfSupervised):
 def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
     """Features (n, D) of images (n, 3, H, W)."""
     return encoder(images)  # type: ignore[no-any-return]
-
-
-def chunk_that_fits(learner: SelfSupervised, images: int) -> Chunk | None:
-    """How a batch of `images` is encoded so that a step fits into the memory of the learner's GPU; None: as a whole, as
-    on other devices. Raises ConfigError where not one image fits."""
-    if learner.device.type != "cuda" or not torch.cuda.is_available():
-        return None
-    free, _ = torch.cuda.mem_get_info(learner.device)
-    free += torch.cuda.memory_reserved(learner.device) - torch.cuda.memory_allocated(learner.device)
-    weights = sum(each.nbytes for each in learner.parameters() if each.requires_grad)
-    free -= (GRADIENTS + ADAM) * weights + learner.bytes_beside(images)
-    with learner.trainer.precision_plugin.train_step_context():
-        each = kept_bytes(learner.encode_blank)
-    chunk = fitting(images, each, free)
-    if chunk is not None:
-        log.info("%d of %d images keep their activations, the others are encoded twice", chunk.kept, images)
-    return chunk
 
 
 def interleave_views(views: list[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from sept.data.rng import generator, numpy_rng
 from sept.data.subset import Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
 from sept.methods.recipe import TwoViewRecipe
-from sept.training.distributed import place
+from sept.runtime.device import rank_and_world
 
 CROP_RATIO = (3 / 4, 4 / 3)
 FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
@@ -64,7 +64,7 @@ class Views:
 
     def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
         """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
-        rank, world = place()
+        rank, world = rank_and_world()
         draws = []
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
             whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)

@@ -114,6 +114,16 @@ def log_table(
         end(run, 0)
 
 
+def send_table(name: str, cells: Sequence[Experiment], lines: Sequence[Mapping[str, Any]]) -> None:
+    """The table of a sweep and the galleries of its rows (`sept.tables.rows`), where its cells log to W&B."""
+    if cells[0].logger.name == "wandb":
+        from sept.tables import COLUMNS
+        from sept.tables.montage import montages
+
+        values = [[name, *(line.get(each) for each in COLUMNS)] for line in lines]
+        log_table(cells[0].logger, name, ("table", *COLUMNS), values, montages(lines))
+
+
 def _images(pictures: Mapping[str, Any]) -> dict[str, list]:
     import wandb
 
