@@ -18,7 +18,8 @@ from sept.backbones.files import resolve
 from sept.backbones.flops import KNOWN, is_plain
 from sept.config import Experiment
 from sept.data import locate
-from sept.data.patterns import MIXTURES, check_pool, check_target, classes, pool_items
+from sept.data.patterns.domains import classes
+from sept.data.patterns.drawing import MIXTURES, check_pool, check_target, pool_items
 from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError

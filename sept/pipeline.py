@@ -21,7 +21,7 @@ from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
 from sept.stages import features, finetune, index, pool, pretrain, queries, retriever, selection, subset, task, weights
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 
 class Pipeline:

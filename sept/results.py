@@ -6,7 +6,8 @@ from typing import Any
 from sept.config import Experiment
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
 from sept.selectors import RandomSubset
-from sept.store import Artefact, Step, Store
+from sept.store import Store
+from sept.store.step import Artefact, Step
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 
 from sept.backbones import Backbone
-from sept.data.tasks import Task
+from sept.data.tasks.task import Task
 from sept.methods.training import SelfSupervisedTraining
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features

@@ -16,7 +16,7 @@ from sept.errors import DataError
 from sept.pipeline import Pipeline
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store, content
-from sept.store.artefact import MANIFEST
+from sept.store.step import MANIFEST
 
 
 @contextmanager

@@ -30,21 +30,13 @@ from sept.data.annotated import draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader
-from sept.data.patterns import draw_boxed_task
+from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.rng import generator, numpy_rng
-from sept.data.segmentation import (
-    IGNORE,
-    Masked,
-    check_masks,
-    digest,
-    read_ade20k,
-    read_mask,
-    read_masked,
-    read_patterns_masks,
-    read_voc_masks,
-    write_masks,
-)
+from sept.data.segmentation.ade20k import read_ade20k
+from sept.data.segmentation.masks import IGNORE, Masked, check_masks, digest, read_mask, read_masked
+from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.segmentation.views import GROUND, Crop, CroppedImages, WholeImages, as_lists, fitted
+from sept.data.segmentation.voc import read_voc_masks
 from sept.errors import ConfigError, DataError
 from sept.ranges import check_ranges
 from sept.stages import segment

@@ -14,7 +14,7 @@ from PIL import Image
 from sept.compose import CONF, check_overrides, load, register
 from sept.data import locate
 from sept.data.pool import ConcatPool, Pool, write_manifest
-from sept.data.sources import scan
+from sept.data.sources.scan import scan
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.features import Features

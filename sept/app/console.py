@@ -7,7 +7,8 @@ from typing import Any
 from sept.config import Experiment
 from sept.overrides import command
 from sept.results import CELL, MEASURES, METRICS
-from sept.store import Step, Store
+from sept.store import Store
+from sept.store.step import Step
 
 
 def print_plan(step: Step, store: Store) -> None:

@@ -10,7 +10,7 @@ from sept.errors import ConfigError, SeptError
 from sept.paths import path
 from sept.runtime import command
 from sept.store import check
-from sept.store.artefact import MANIFEST, load_artefact
+from sept.store.step import MANIFEST, load_artefact
 
 FILES = (CARD, CONFIG, WEIGHTS)
 

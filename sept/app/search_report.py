@@ -11,8 +11,8 @@ from sept.config import Experiment
 from sept.data.images import ImageError, Pixels
 from sept.data.labelled import read_image, reader
 from sept.data.pool import ConcatPool
-from sept.data.sources import list_folder
-from sept.data.tasks import Example
+from sept.data.sources.folder import list_folder
+from sept.data.tasks.task import Example
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure

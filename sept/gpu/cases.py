@@ -12,7 +12,7 @@ from unittest.mock import patch
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.detection.targets import FlippedImages, as_lists
 from sept.data.loading import Batches
-from sept.data.patterns import draw_boxed_task
+from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.segmentation.views import Crop, CroppedImages
 from sept.data.subset import Subset

@@ -28,12 +28,11 @@ from sept.data.subset import Subset, write_subset
 from sept.data.transforms import normalise
 from sept.gpu import micro
 from sept.gpu.card import Card, cores
-from sept.gpu.fits import free_memory
 from sept.gpu.memory import SWIN, VIT
 from sept.gpu.peaks import TERA, peak
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
-from sept.gpu.steps import AUTO, Steps, sent
+from sept.gpu.steps import AUTO, Steps, free_memory, sent
 from sept.gpu.waits import waits
 from sept.methods.ibot.learner import IBot
 from sept.methods.ibot.recipe import IBotRecipe

@@ -1,5 +1,6 @@
 """Training steps of a learner on a batch that stays on the device: without loader, copies and trainer."""
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
@@ -61,6 +62,12 @@ class Steps:
         images = len(self.batch["crops"][0])
         with torch.enable_grad():
             return self.learner.chunk_that_fits(images)
+
+
+def free_memory() -> None:
+    """What nobody holds goes back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def sent(batch: Any) -> Any:

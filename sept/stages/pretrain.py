@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
 

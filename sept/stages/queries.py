@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from sept.backbones.flops import forward_flops
 from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.retrievers.settings import Preprocess, Retriever
@@ -21,7 +21,7 @@ from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.stages.encoding import backbone_of, open_encoder
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
 

@@ -12,8 +12,8 @@ from sept.backbones.saved import BACKBONE
 from sept.errors import ConfigError
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
 from sept.store.disk import sha256
+from sept.store.step import Artefact, Step
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from typing import Literal
 from sept.errors import ConfigError, DataError, StorageError
 from sept.runtime import signals
 from sept.store import owner
-from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
 from sept.store.build import complete, read_work
 from sept.store.content import check
 from sept.store.disk import discard, listing, storage_errors, sweep, sync, write_json
-from sept.store.lock import POLL_S, locked
-from sept.store.step import Step
+from sept.store.owner import POLL_S, locked
+from sept.store.step import ASIDE, KEY_CHARS, Artefact, Step, load_artefact, parse_folder
 
 FORMAT = 1
 FORMAT_FILE = "store.json"

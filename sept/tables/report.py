@@ -6,8 +6,8 @@ from typing import Any
 
 from sept.overrides import command
 from sept.results import METRICS
-from sept.store.artefact import KEY_CHARS
 from sept.store.disk import storage_errors
+from sept.store.step import KEY_CHARS
 from sept.tables import labels
 from sept.tables.charts import charts
 from sept.tables.html import escape, folded, grid, page, paragraph, wide

@@ -15,10 +15,10 @@ from sept.errors import SeptError
 from sept.pipeline import Pipeline
 from sept.results import choices
 from sept.runtime.hardware import Loggers, no_loggers, resolve
-from sept.store import CHECKPOINTS, Store
-from sept.store.artefact import load_artefact
+from sept.store import Store
+from sept.store.build import commit
 from sept.store.owner import MARK
-from sept.store.provenance import commit
+from sept.store.step import CHECKPOINTS, load_artefact
 from sept.tracking.run import begin, end, never_raise
 
 SENT = "sent-to-wandb"  # among the checkpoints: the last step whose values were sent

@@ -27,8 +27,8 @@ from sept.runtime.environment import forgotten
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.signals import Flag, remembered
-from sept.store import CHECKPOINTS
 from sept.store.disk import sha256, sync
+from sept.store.step import CHECKPOINTS
 from sept.training.chunks import Chunk
 from sept.training.learner import Learner
 

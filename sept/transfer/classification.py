@@ -9,7 +9,7 @@ from torch import Tensor
 from sept.data.labelled import Shots, Tests, in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.data.tasks import Example, Task
+from sept.data.tasks.task import Example, Task
 from sept.data.transforms import FinetuneTransform, normalise
 from sept.runtime.hardware import Runtime
 from sept.training.callbacks import EvaluateEvery
