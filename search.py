@@ -19,10 +19,10 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
-from sept.app import command, console
+from sept.app import command, console, shared_memory
 from sept.errors import Interrupted
 from sept.pipeline import Pipeline
-from sept.runtime import out_of_memory, shared_memory
+from sept.runtime import out_of_memory
 from sept.runtime.hardware import resolve
 from sept.store import Store
 

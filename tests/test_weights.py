@@ -30,7 +30,8 @@ from sept.backbones.saved import facts_of, header_of
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.methods.heads import IBotHead, moby_mlp
+from sept.methods.heads import moby_mlp
+from sept.methods.ibot.head import IBotHead
 
 SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 
