@@ -197,7 +197,7 @@ def test_the_chunk_for_a_limit_keeps_as_many_images_as_it_can():
 
 def test_a_learners_weights_and_the_state_of_adamw_are_counted_to_the_byte():
     step = counted("moby", 4)
-    learner = build_learner("moby", MICRO["moby"]["given"])
+    learner = build_learner("moby", MICRO["moby"]["given"], SWIN)
     held = {id(tensor): tensor for tensor in (*learner.parameters(), *learner.buffers())}
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     assert step.weights == sum(tensor.numel() * tensor.element_size() for tensor in held.values())

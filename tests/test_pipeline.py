@@ -220,7 +220,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task, *pipeline.pools, pipeline.run)} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "PUT"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "4280218dcd2d83b2"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

@@ -644,5 +644,5 @@ def test_a_side_that_cuts_a_patch_is_refused(spec, patch):
 
 
 def test_a_side_does_not_hide_arguments_that_do_not_fit():
-    with pytest.raises(ConfigError, match=r"model\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
+    with pytest.raises(ConfigError, match=r"backbone\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
         build("vit_small_patch16_224", {"depht": 3}, side=96)
