@@ -69,9 +69,10 @@ def equality(card: Card, one: Runtime, two: Runtime) -> list[Result]:
 def _trained(card: Card, made: Case, runtime: Runtime) -> Trained:
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     images = packed(card.folder)
-    make: Any = made.make  # of a recipe and a backbone
+    make: Any = made.make
+    recipe, backbone = make.args
     epochs = -(-make.keywords["epochs"] * BATCH // IMAGES)  # of several steps each
-    training = SelfSupervisedTraining(*make.args, images, SEED, epochs, {}, folder, "check", no_loggers)
+    training = SelfSupervisedTraining(recipe, backbone, images, SEED, epochs, {}, folder, "check", no_loggers)
     learner = training.run(replace(runtime, checkpoint_every_s=0))
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, [])
 
