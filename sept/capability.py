@@ -1,8 +1,8 @@
 """Whether data and networks can do what an experiment asks of them, told before any work.
 
 Of data, what is known without reading an image: of the drawn world, and of the names of a pool's sources. Of networks
-without torch for the networks whose shapes are known (`sept.cost`), as long as their arguments are beyond doubt: a plan
-stays quick. Any other network is built and tried, on tensors without data.
+without torch for the networks whose shapes are known (`sept.backbones.flops`), as long as their arguments are beyond
+doubt: a plan stays quick. Any other network is built and tried, on tensors without data.
 """
 
 import json

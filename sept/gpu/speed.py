@@ -193,7 +193,7 @@ def stepping(card: Card, name: str) -> list[Result]:
 
 
 def share_of_peak(card: Card, name: str, flops: float) -> list[Result]:
-    """Of FLOP/s counted by `sept.cost`; nothing without a card."""
+    """Of FLOP/s counted by `sept.backbones.flops`; nothing without a card."""
     if not card.real:
         return []
     label, most = f"{name}: share of peak", peak(card.name)

@@ -1,7 +1,7 @@
 """A classifier, detector or segmenter, trained on the task's labelled images; its scores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ def step(
             "boxes)"
         )
     of_classes = t.images is None
-    spec = FinetuneSpec(recipe, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
+    unnamed = replace(recipe, name="")  # the option that holds these settings is none of them
+    spec = FinetuneSpec(unnamed, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
     stage = STAGES[kind]
     return Step(
         stage,

@@ -1,7 +1,7 @@
 """A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def step(
 ) -> Step:
     """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on."""
     images = int(subset.estimate["images"])
-    spec = PretrainSpec(recipe, backbone, epochs, seed, runtime.precision, runtime.compile)
+    counted = replace(recipe, name="", store_side=recipe.side)  # the images' side counts where they are stored
+    spec = PretrainSpec(counted, backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],

@@ -15,7 +15,7 @@ from sept.data.transforms import normalise
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # of the k-NN evaluation of DINO and iBOT
 
 
-class TestEvery(L.Callback):
+class EvaluateEvery(L.Callback):
     """Runs the test set every `every` steps and after the last one."""
 
     def __init__(self, tests: DataLoader, every: int) -> None:
