@@ -29,7 +29,7 @@ def cell(cfg: DictConfig) -> None:
     try:
         search(compose.load(cfg))
     except (Interrupted, Exception) as error:  # here: Hydra would print a line of its own before it hands it on
-        sys.exit(command.told(error))
+        sys.exit(command.report_error(error))
 
 
 def search(e: config.Experiment) -> None:

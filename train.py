@@ -24,13 +24,11 @@ from omegaconf import DictConfig
 from sept import compose, config
 from sept.app import console
 from sept.app.making import STARTED, make
-from sept.app.plan import plan
-from sept.app.sweep import require_store, share_scans
 from sept.errors import Interrupted
 from sept.results import row
 from sept.runtime import command
+from sept.runtime.hardware import no_loggers
 from sept.runtime.lifeline import tie_to_parent
-from sept.tracking import conclude, follow, send_table
 
 PROGRAM = "SEPT_PROGRAM"  # the number of the process that a person started, likewise
 Lists = Mapping[tuple[str, ...], Any]
@@ -46,9 +44,9 @@ def cell(cfg: DictConfig, ready: Lists) -> None:
         with signals.raising():  # in other processes `main` is not there
             run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready)
     except Interrupted as stop:
-        sys.exit(command.told(stop))
+        sys.exit(command.report_error(stop))
     except Exception as error:
-        failures.append(command.told(error))
+        failures.append(command.report_error(error))
         if not here:
             raise  # Hydra hands it to `main`, once the others are done
 
@@ -56,9 +54,17 @@ def cell(cfg: DictConfig, ready: Lists) -> None:
 def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
     """Make what is missing for the experiment; gives its row, or None for a plan. ready: see `share_scans`."""
     if e.plan:
+        from sept.app.plan import plan
+
         print(plan("this run", [e]))
         return None
-    pipeline, store = make(e, lambda steps: [steps.run], loggers=follow(e), ready=ready)
+    if e.logger.name == "wandb":
+        from sept import tracking
+
+        loggers, conclude = tracking.follow(e), tracking.conclude
+    else:
+        loggers, conclude = no_loggers, lambda row: None
+    pipeline, store = make(e, lambda steps: [steps.run], loggers=loggers, ready=ready)
     done = row(e, pipeline.run, store)
     assert done is not None
     conclude(done)
@@ -82,7 +88,7 @@ def main() -> None:
             else:
                 sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
     except (Exception, Interrupted) as error:
-        sys.exit(command.told(error))
+        sys.exit(command.report_error(error))
     if failures:
         sys.exit(max(failures))
 
@@ -100,6 +106,11 @@ def launch(ready: Lists) -> None:
 
 def sweep(table: str, narrowed: list[str]) -> None:
     """The cells of a table, then the table."""
+    from sept import tables
+    from sept.app.plan import plan
+    from sept.app.sweep import require_store, share_scans
+    from sept.tracking import send_table
+
     cells = compose.expand(table, narrowed)
     if cells[0].plan:
         print(plan(table, cells))
@@ -110,11 +121,9 @@ def sweep(table: str, narrowed: list[str]) -> None:
     try:
         launch(ready)
     except Exception as error:
-        failures.append(command.told(error))
+        failures.append(command.report_error(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others
             return
-    from sept import tables
-
     tables.tell(table, cells, send_table)
 
 

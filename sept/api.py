@@ -80,7 +80,7 @@ def embed(pool: str | Path, *, retriever: str = RETRIEVER, overrides: Sequence[s
 
     e = _composed(pool, None, [f"retriever={retriever}", "query.path=.", *overrides])
     pipeline, store = make(e, lambda steps: steps.features, selection_only=True)
-    features = Features.joined([Features.open(store.read(step).path) for step in pipeline.features])
+    features = Features.concatenate([Features.open(store.read(step).path) for step in pipeline.features])
     images = open_pool({f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools)}, pipeline.pool_locations)
     vectors = np.concatenate([block for _, block in features.blocks(BLOCK_ROWS)])
     return Embedded(vectors, [images.key(row) for row in range(len(images))])

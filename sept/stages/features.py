@@ -22,7 +22,7 @@ from sept.runtime.settings import Engine
 from sept.stages import VERSIONS
 from sept.stages.encoding import backbone_of, open_encoder
 from sept.stages.pool import open_pool
-from sept.stages.unreadable import named, skipped
+from sept.stages.unreadable import describe_skips, skipped
 from sept.store.step import Artefact, Step
 
 LEAST_ROWS_PER_SHARD = 1_000
@@ -105,7 +105,7 @@ def build(
     facts: dict[str, Any] = conclude(folder, rows, max_unreadable, per_shard)
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
     flops = rows * forward_flops(backbone_of(inputs["retriever"]), spec.preprocess.crop)
-    return {**facts, "unreadable": named(skips), "flops": flops}
+    return {**facts, "unreadable": describe_skips(skips), "flops": flops}
 
 
 @dataclass(frozen=True)
