@@ -1,6 +1,7 @@
 """Stops at the selection: `python search.py budget=1k` says what was selected and draws the gallery of SEPT Fig. 5.
 
-`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead.
+`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead, and
+`python search.py retriever=clip_b16_text text="a red kite over a field"` words.
 """
 
 import os
@@ -19,10 +20,10 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
-from sept.app import command, console
+from sept.app import command, console, shared_memory
 from sept.errors import Interrupted
 from sept.pipeline import Pipeline
-from sept.runtime import out_of_memory, shared_memory
+from sept.runtime import out_of_memory
 from sept.runtime.hardware import resolve
 from sept.store import Store
 
@@ -42,19 +43,19 @@ def search(e: config.Experiment) -> None:
         capability.require_packages(e, selection_only=True)
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
-        for step in [pipeline.selection] if e.query.path is None else pipeline.features:
+        for step in [pipeline.selection] if not e.query.looks_up else pipeline.features:
             console.print_plan(step, store)
             shared_memory.require(e, pipeline.runtime, store.missing(step))
             store.make(step)
         from sept.app import search_report  # brings torch
 
-        tell = search_report.show_selection if e.query.path is None else search_report.show_matches
+        tell = search_report.show_selection if not e.query.looks_up else search_report.show_matches
         with out_of_memory.translated("search", capability.remedy("selection", e)):
             print(tell(e, pipeline, store, Path("outputs")))
 
 
 def rewritten(arguments: list[str]) -> list[str]:
-    """`query=PATH` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
+    """`query=PATH`, `text=WORDS` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
     known = {path.stem for path in (compose.CONF / "query").glob("*.yaml")}
     result = []
     for text in arguments:
@@ -62,6 +63,8 @@ def rewritten(arguments: list[str]) -> list[str]:
         value = "./???" if value == "???" else value  # which alone is a setting without a value
         if key == "query" and value not in known:
             text = f"query.path={paths.quoted(value)}"
+        elif key == "text":
+            text = f"query.text={paths.quoted(value)}"
         elif key == "top":
             text = f"query.top={value}"
         result.append(text)

@@ -45,8 +45,8 @@ def expected(made: Encoder, mixed: bool) -> np.ndarray:
     for start in range(0, IMAGES, BATCH):
         views = torch.stack([embed_view(image, 32, 32, True) for image in micro.images(IMAGES)[start : start + BATCH]])
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            cls, patches = tokens(made.network, normalise(views))
-        parts.append(F.normalize(torch.cat([cls.float(), patches.float().mean(dim=1)], dim=1), dim=1))
+            prefix, patches = tokens(made.network, normalise(views))
+        parts.append(F.normalize(torch.cat([prefix[:, 0].float(), patches.float().mean(dim=1)], dim=1), dim=1))
     return torch.cat(parts).numpy()
 
 
@@ -79,7 +79,7 @@ def test_the_machine_does_not_decide_what_vectors_are_made_of(retriever):
 
 def test_a_pool_and_queries_of_different_precision_are_not_compared():
     def artefact(precision: str) -> SimpleNamespace:
-        spec = {"preprocess": {"resize": 32}, "precision": precision}
+        spec = {"feature": "cls", "preprocess": {"resize": 32}, "precision": precision}
         return SimpleNamespace(manifest={"inputs": {"retriever": {"key": "a"}}, "spec": spec})
 
     _require_same_encoder(artefact("bf16-mixed"), artefact("bf16-mixed"))

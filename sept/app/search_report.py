@@ -1,5 +1,6 @@
-"""What `search.py` shows: a selection with its statistics and gallery, or the matches of looked-up images."""
+"""What `search.py` shows: a selection with its statistics and gallery, or the matches of looked-up images or words."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
-from sept.retrieval.gallery import Match, Row, shown, write_html, write_png
+from sept.retrieval.gallery import Match, Row, shown, write_html, write_png, written
 from sept.retrieval.index import search
 from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset
@@ -29,6 +30,7 @@ from sept.stages.task import locate
 from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
+SLUG_CHARS = 60  # of a text, in a folder's name
 PNG, HTML = "gallery.png", "gallery.html"
 PAPER_POOL = 155_000_000  # images of SEPT-155m
 
@@ -71,20 +73,25 @@ def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str)
 
 
 def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
-    """Look the images at query.path up in the pool: names, similarities, and the gallery."""
-    assert e.query.path is not None
-    examples = _looked_up(Path(e.query.path))
+    """Look the images at query.path, or the words of query.text, up in the pool: names, similarities, the gallery."""
     pool, features = _pool(pipeline, store), _features(pipeline, store)
     r, runtime = e.retriever, pipeline.runtime
     retriever = store.read(pipeline.retriever)
     preprocess = r.resolved_preprocess()
     encoder = open_encoder(retriever, r.feature, preprocess, runtime, r.batch_size, runtime.precision)
-    vectors, _ = encoder(reader(examples, preprocess.resize), range(len(examples)))
-    ranked = search(vectors, features, e.query.top)
-    rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
-    folder = folder / f"matches-{Path(e.query.path).stem}"
+    if e.query.text is not None:
+        asked, slug = e.query.text, re.sub(r"\W+", "-", e.query.text)[:SLUG_CHARS].strip("-")
+        vectors, shown_as = encoder.texts([asked]), [(asked, written(asked))]
+    else:
+        assert e.query.path is not None
+        asked, slug = e.query.path, Path(e.query.path).stem
+        examples = _looked_up(Path(asked))
+        vectors, _ = encoder(reader(examples, preprocess.resize), range(len(examples)))
+        shown_as = [(example.id, read_image(example)) for example in examples]
+    rows = _rows(shown_as, search(vectors, features, e.query.top), pool)
+    folder = folder / f"matches-{slug}"
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder, f"{e.query.path} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
+    _draw(folder, f"{asked} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
     lines = []
     for row in rows:
         lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]

@@ -81,10 +81,15 @@ def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any
     config = json.loads((folder / CONFIG).read_text())
     config["architecture"] = name
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
+    write_weights(model, folder, facts)
+    (folder / CARD).write_text(card(name, config.get("model_args", args), facts))
+
+
+def write_weights(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:
+    """Write model.safetensors, with the facts in its header: equal weights with equal facts give equal bytes."""
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / WEIGHTS, header_of(facts))
     _order_header(folder / WEIGHTS)
-    (folder / CARD).write_text(card(name, config.get("model_args", args), facts))
 
 
 def _order_header(path: Path) -> None:

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+from sept.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Library:
     extra: str = ""
 
     def load(self) -> Any:
+        """The module. ConfigError where the package is not installed."""
+        if self.package and find_spec(self.package) is None:
+            raise ConfigError(
+                f"retriever.library={self.package} needs {self.package}, which is not installed: "
+                f"pip install 'sept[{self.extra}]'"
+            )
         return import_module(self.module)
 
 

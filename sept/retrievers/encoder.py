@@ -85,6 +85,13 @@ class Encoder:
             advance(len(reasons))
         return np.concatenate(vectors), failures
 
+    @torch.inference_mode()
+    def texts(self, lines: Sequence[str]) -> np.ndarray:
+        """Vectors (len(lines), D) of texts, in the space of the images' where the library has one for both."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            vectors: Tensor = self.library.embed_text(self.network, self.backbone, list(lines))
+        return F.normalize(vectors, dim=1).cpu().numpy()
+
     def _encoded(self, batch: dict[str, Any]) -> tuple[Callable[[], Tensor], list[str]]:
         """A call that waits for the batch's features (B, D) and gives them, and the reason of each unreadable image."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
