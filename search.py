@@ -20,12 +20,9 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
-from sept.app import command, console, shared_memory
+from sept.app.making import make
 from sept.errors import Interrupted
-from sept.pipeline import Pipeline
-from sept.runtime import out_of_memory
-from sept.runtime.hardware import resolve
-from sept.store import Store
+from sept.runtime import command, failures
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -39,18 +36,12 @@ def cell(cfg: DictConfig) -> None:
 def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with signals.raising():
-        capability.require(e, selection_only=True)
-        capability.require_packages(e, selection_only=True)
-        pipeline = Pipeline(e, resolve(e.hardware))
-        store = Store(e.store.root, e.store.mode, e.store.force)
-        for step in [pipeline.selection] if not e.query.looks_up else pipeline.features:
-            console.print_plan(step, store)
-            shared_memory.require(e, pipeline.runtime, store.missing(step))
-            store.make(step)
+        look_up = e.query.looks_up
+        pipeline, store = make(e, lambda steps: steps.features if look_up else [steps.selection], selection_only=True)
         from sept.app import search_report  # brings torch
 
-        tell = search_report.show_selection if not e.query.looks_up else search_report.show_matches
-        with out_of_memory.translated("search", capability.remedy("selection", e)):
+        tell = search_report.show_matches if look_up else search_report.show_selection
+        with failures.translated("search", capability.remedy("selection", e)):
             print(tell(e, pipeline, store, Path("outputs")))
 
 

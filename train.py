@@ -21,19 +21,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sept import capability, compose, config, tables
-from sept.app import command, console, shared_memory
+from sept import compose, config
+from sept.app import console
+from sept.app.making import STARTED, make
 from sept.app.plan import plan
 from sept.app.sweep import require_store, share_scans
 from sept.errors import Interrupted
-from sept.pipeline import Pipeline
 from sept.results import row
-from sept.runtime.hardware import resolve
+from sept.runtime import command
 from sept.runtime.lifeline import tie_to_parent
-from sept.store import Store
-from sept.tracking import conclude, follow
+from sept.tracking import conclude, follow, send_table
 
-STARTED = "SEPT_STARTED"  # when, in seconds since the epoch: the jobs of a launcher inherit it
 PROGRAM = "SEPT_PROGRAM"  # the number of the process that a person started, likewise
 Lists = Mapping[tuple[str, ...], Any]
 failures: list[int] = []  # exit codes of the cells that failed
@@ -60,18 +58,11 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
     if e.plan:
         print(plan("this run", [e]))
         return None
-    capability.require(e)
-    capability.require_packages(e)
-    pipeline = Pipeline(e, resolve(e.hardware), loggers=follow(e), ready=ready)
-    since = float(os.environ.get(STARTED, time.time()))
-    step, store = pipeline.run, Store(e.store.root, e.store.mode, e.store.force, since)
-    console.print_plan(step, store)
-    shared_memory.require(e, pipeline.runtime, store.missing(step))
-    store.make(step)
-    done = row(e, step, store)
+    pipeline, store = make(e, lambda steps: [steps.run], loggers=follow(e), ready=ready)
+    done = row(e, pipeline.run, store)
     assert done is not None
     conclude(done)
-    console.print_row(e, done, step, store)
+    console.print_row(e, done, pipeline.run, store)
     return done
 
 
@@ -122,7 +113,9 @@ def sweep(table: str, narrowed: list[str]) -> None:
         failures.append(command.told(error))
         if alone:  # else: of a cell in another process; the table shows what became of the others
             return
-    tables.tell(table, cells)
+    from sept import tables
+
+    tables.tell(table, cells, send_table)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sept.methods.ibot.recipe import IBotRecipe
+from sept.methods.ibot.views import MultiCrop
 from sept.methods.moby.recipe import MoByRecipe
-from sept.methods.views import MultiCrop, TwoViews, Views
+from sept.methods.views import TwoViews, Views
 
 ON_CPU = 16  # images a round
 COPIES = {"aten::_to_copy", "aten::copy_"}

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 
 from sept.pipeline import BY_PART
 from sept.store import Artefact, Store, check
-from sept.store.artefact import load_artefact
+from sept.store.step import load_artefact
 
 PART = 2**20  # bytes that are read at a time
 

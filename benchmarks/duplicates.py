@@ -24,7 +24,7 @@ import sept
 from sept.backbones.networks import build, retrieval_features
 from sept.backbones.weights import load_backbone
 from sept.data.images import Pixels, decode
-from sept.data.patterns import TARGETS, classes, draw
+from sept.data.patterns.domains import TARGETS, classes, draw
 from sept.data.transforms import embed_view, normalise
 from sept.retrieval import duplicates
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, thumbnails

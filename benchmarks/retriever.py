@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from sept.compose import CONF, load, register
 from sept.config import Experiment
-from sept.data.patterns import DOMAINS
+from sept.data.patterns.domains import DOMAINS
 from sept.pipeline import Pipeline
 from sept.retrieval.features import Features
 from sept.retrieval.selections import load_selection

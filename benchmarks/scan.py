@@ -23,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sept.data.sources import scan_in_parallel
+from sept.data.sources.scan import scan_in_parallel
 
 TARS, IN_TAR = 20, 10_000
 FOLDERS, IN_FOLDER = 50, 1_000

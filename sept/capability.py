@@ -1,8 +1,8 @@
 """Whether data and networks can do what an experiment asks of them, told before any work.
 
 Of data, what is known without reading an image: of the drawn world, and of the names of a pool's sources. Of networks
-without torch for the networks whose shapes are known (`sept.cost`), as long as their arguments are beyond doubt: a plan
-stays quick. Any other network is built and tried, on tensors without data.
+without torch for the networks whose shapes are known (`sept.backbones.flops`), as long as their arguments are beyond
+doubt: a plan stays quick. Any other network is built and tried, on tensors without data.
 """
 
 import json
@@ -18,7 +18,8 @@ from sept.backbones.files import resolve
 from sept.backbones.flops import KNOWN, is_plain
 from sept.config import Experiment
 from sept.data import locate
-from sept.data.patterns import MIXTURES, check_pool, check_target, classes, pool_items
+from sept.data.patterns.domains import classes
+from sept.data.patterns.drawing import MIXTURES, check_pool, check_target, pool_items
 from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
@@ -136,8 +137,8 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
     ):
         if wanted > count:
             raise ConfigError(
-                f"selector.share={selector.share} of budget.images={e.budget.images:,} takes {wanted:,} images of {what}, "
-                f"and the pool holds only {count:,}"
+                f"selector.share={selector.share} of budget.images={e.budget.images:,} takes {wanted:,} images of "
+                f"{what}, and the pool holds only {count:,}"
             )
 
 

@@ -99,8 +99,8 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     from hydra import compose
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if name not in _options("table"):
-        raise ConfigError(f"there is no table {name}; " + _nearest(name, _options("table")))
+    if name not in options_of("table"):
+        raise ConfigError(f"there is no table {name}; " + _nearest(name, options_of("table")))
     register()
     with one_line(), _composing():
         whole = compose("config", [f"+table={name}"], return_hydra_config=True)
@@ -197,7 +197,7 @@ def check_overrides(overrides: list[str]) -> None:
         key = key.lstrip("+~").partition("@")[0]
         if not equals or key.startswith("hydra") or key.startswith("-"):
             continue
-        options = _options(key)
+        options = options_of(key)
         if options:
             for choice in value.split(","):
                 if choice not in options:
@@ -254,12 +254,12 @@ def usage(program: str, purpose: str) -> str:
     """What `--help` prints: each group with its default, a line that says what it is, and its options."""
     told = dict(ADDED)
     for item in fields(Experiment):
-        if is_dataclass(item.type) and _options(item.name):
+        if is_dataclass(item.type) and options_of(item.name):
             told[item.name] = str(item.type.__doc__).split(". ")[0].split(".\n")[0].rstrip(".") + "."
     lines = []
     for key, default in ({f"+{name}": "NAME" for name in ADDED} | defaults()).items():
         group = key.lstrip("+")
-        options = textwrap.wrap(" ".join(_options(group)), WIDTH, break_on_hyphens=False)
+        options = textwrap.wrap(" ".join(options_of(group)), WIDTH, break_on_hyphens=False)
         lines += ["", f"{key}={default}: {told[group]}", *(f"    {line}" for line in options)]
     return USAGE.format(program=program, purpose=purpose, groups="\n".join(lines[1:]))
 
@@ -295,7 +295,8 @@ def _names(cls: type, prefix: str) -> list[str]:
     return names
 
 
-def _options(group: str) -> list[str]:
+def options_of(group: str) -> list[str]:
+    """The options of a group, sorted; none of what is no group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
 
 

@@ -182,7 +182,8 @@ class Experiment:
         task, shot = self.task, self.shot
         if self.query.name == "instance" and task.kind not in DETECTION_TASKS:
             raise ConfigError(
-                f"query=instance needs annotated boxes, and task.kind={task.kind} has none: {', '.join(DETECTION_TASKS)}"
+                f"query=instance needs annotated boxes, and task.kind={task.kind} has none: "
+                f"{', '.join(DETECTION_TASKS)}"
             )
         if self.logger.knn_every is not None and task.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
             raise ConfigError(

@@ -17,11 +17,11 @@ from typing import Any
 
 from sept.capability import remedy
 from sept.config import Experiment
-from sept.runtime import out_of_memory
+from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
 from sept.stages import features, finetune, index, pool, pretrain, queries, retriever, selection, subset, task, weights
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 
 class Pipeline:
@@ -176,7 +176,7 @@ class Pipeline:
 
         def build(folder: Path, inputs: Mapping[str, Artefact]) -> Mapping[str, Any]:
             try:
-                with out_of_memory.translated(step.stage, remedy(step.stage, self.e)):
+                with failures.translated(step.stage, remedy(step.stage, self.e)):
                     return step.build(folder, inputs)
             finally:
                 self.runtime.release()

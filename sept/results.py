@@ -6,12 +6,24 @@ from typing import Any
 from sept.config import Experiment
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
 from sept.selectors import RandomSubset
-from sept.store import Artefact, Step, Store
+from sept.store import Store
+from sept.store.step import Artefact, Step
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
 # Percent; each row has those of its metric.
 MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75", "miou")
+
+METRICS = {
+    "top1": "top-1",
+    "best_top1": "best",
+    "frozen_top1": "frozen",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "voc_ap50": "VOC AP50",
+    "miou": "mIoU",
+}
 
 
 def choices(e: Experiment) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a small run of every stage leaves, in numbers that hold on any machine; `python tests/golden.py` renews them.
 
-An artefact's key stands for its content: `VERSIONS` in sept/pipeline.py must move when the content does, or old
+An artefact's key stands for its content: `VERSIONS` in sept/stages/__init__.py must move when the content does, or old
 artefacts are used in its place. tests/test_golden.py compares each stage's content with golden.json, where the key is
 the same. What is made of whole numbers is compared exactly. What is computed in floating point is compared by the root
 mean square of each array and two projections of it, within what processors and threads differ by (TOLERANCE).
@@ -52,25 +52,25 @@ KEPT = [setting for setting in TINY if not setting.startswith(("finetune.", "tas
 def wanted() -> dict[str, Step]:
     """One step of every stage, inputs before what reads them. All but the last four are in the tests' common store."""
     sept, random = (_pipeline(*TINY, f"init={name}") for name in ("sept", "random"))
-    similar, drawn = sept.selection(), random.run()
+    similar, drawn = sept.selection, random.run
     other = _pipeline(*TINY, "init=in1k_sup", "init.weights=sept:ibot_micro", "retriever=ibot_micro")
-    other.e.pretrain.model = other.e.retriever.model
+    other.e.backbone = other.e.retriever.backbone
     return {
-        "pool": sept.pools()[0],
-        "task": sept.task(),
-        "selection, a source": sept.curated(),
-        "subset": sept.subset(sept.curated(), sept.e.retriever.preprocess.resize),
-        "retriever": sept.retriever(),
-        "features": sept.features()[0],
-        "queries": sept.queries(),
+        "pool": sept.pools[0],
+        "task": sept.task,
+        "selection, a source": sept.retriever.inputs["subset"].inputs["selection"],
+        "subset": sept.retriever.inputs["subset"],
+        "retriever": sept.retriever,
+        "features": sept.features[0],
+        "queries": sept.queries,
         "selection, by likeness": similar,
-        "selection, at random": random.selection(),
+        "selection, at random": random.selection,
         "pretrain": drawn.inputs["backbone"],
         "finetune": drawn,
-        "index": _pipeline(*TINY, "index=int8").index(),
-        "weights": other.published(),
-        "detect": _pipeline(*KEPT, *BOXES, *FEW, "init=rand_init").run(),
-        "segment": _pipeline(*KEPT, *MASKS, *FEW, "init=rand_init").run(),
+        "index": _pipeline(*TINY, "index=int8").index,
+        "weights": other.initial_weights,
+        "detect": _pipeline(*KEPT, *BOXES, *FEW, "init=rand_init").run,
+        "segment": _pipeline(*KEPT, *MASKS, *FEW, "init=rand_init").run,
     }
 
 
@@ -210,7 +210,9 @@ def told(apart: Mapping[str, list[str]], now: Mapping[str, Any]) -> str:
     causes = [name for name in apart if not keys & {each.key for each in steps[name].walk()} - {steps[name].key}]
     lines = ["The content of a stage moved and its key did not: stores would go on with the old one."]
     for name in causes:
-        lines += [f"  {name}: raise VERSIONS[{now[name]['stage']!r}] in sept/pipeline.py and name it in CHANGELOG.md"]
+        lines += [
+            f"  {name}: raise VERSIONS[{now[name]['stage']!r}] in sept/stages/__init__.py and name it in CHANGELOG.md"
+        ]
         lines += [f"    {line}" for line in apart[name][:5]]
     return "\n".join([*lines, f"Then `{COMMAND}` renews tests/golden.json. If the move is not meant, mend the code."])
 

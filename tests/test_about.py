@@ -85,7 +85,7 @@ def test_a_single_class_is_refused_before_any_work_and_can_be_searched_for(overr
     with pytest.raises(DataError, match=r"one has one class; a classifier needs two") as told:
         plan("x", [e])
     assert told.value.exit_code == 65
-    assert Pipeline(e, resolve(e.hardware)).selection().estimate["images"] == 16
+    assert Pipeline(e, resolve(e.hardware)).selection.estimate["images"] == 16
     assert not Path(f"{folder}.store").exists()
 
 

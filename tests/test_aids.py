@@ -16,7 +16,7 @@ READ = {"pretrain": ["backbone/model.safetensors", "backbone/config.json"], "sel
 
 def step_of(stage: str, *overrides: str) -> Step:
     e = experiment([*TINY, *overrides])
-    found = [step for step in Pipeline(e, resolve(e.hardware)).run().walk() if step.stage == stage and step.aids]
+    found = [step for step in Pipeline(e, resolve(e.hardware)).run.walk() if step.stage == stage and step.aids]
     assert len(found) == 1
     return found[0]
 
@@ -41,7 +41,7 @@ def test_a_step_with_an_aid_leaves_the_files_of_the_step_without(stage, aid, cho
 def test_every_aid_is_one_of_those_that_architecture_names():
     choices = [["init=random", "logger.knn_every=1"], ["init=sept"], ["init=sept", "index=int8"]]
     experiments = [experiment([*TINY, *each]) for each in choices]
-    steps = [step for e in experiments for step in Pipeline(e, resolve(e.hardware)).run().walk()]
+    steps = [step for e in experiments for step in Pipeline(e, resolve(e.hardware)).run.walk()]
     assert {(step.stage, name) for step in steps for name in step.aids} == {
         ("pretrain", "task"),
         ("selection", "retriever"),

@@ -5,27 +5,28 @@ import sys
 
 import pytest
 from conftest import TINY
-from sept.cost import KNOWN
 
 from sept import capability
 from sept.backbones import Backbone, trial
+from sept.backbones.flops import KNOWN
 from sept.compose import check_hydra, experiment
 from sept.errors import ConfigError, StorageError
 from sept.gpu.micro import SWIN, VIT
 
 VITS, SWINS = VIT.name, SWIN.name
 HOW = {
-    "embed": {},
-    "ibot": {"drop_path_rate": 0.1},
-    "moby": {"drop_path_rate": 0.1},
+    "embed": {"needs": ("cls", "tokens"), "function": "sept.retrievers.pooling:cls_mean", "times": 2},
+    "ibot": {"needs": ("cls", "tokens", "plain_vit"), "drop_path_rate": 0.1},
+    "moby": {"needs": ("pooled",), "drop_path_rate": 0.1},
     "classify": {"drop_path_rate": 0.1, "batch": 2},
     "trunk": {"least": 2, "most": 5},
 }
+ROLES = {"ibot": "pretrain", "moby": "pretrain"}  # of the trial, where it differs from the case
 POOL = [text for text in TINY if not text.startswith("finetune.")]
 TRIED = [
     ("embed", VIT, [32], ""),
-    ("embed", SWIN, [32], "a retriever is a ViT with a class token"),
-    ("embed", Backbone("resnet18"), [32], "a retriever is a ViT with a class token"),
+    ("embed", SWIN, [32], "class token, as a ViT"),
+    ("embed", Backbone("resnet18"), [32], "class token, as a ViT"),
     ("ibot", VIT, [32, 16], ""),
     ("ibot", VIT, [32, 18], "does not take sides of 32, 18 pixels"),
     ("moby", SWIN, [32], ""),
@@ -49,15 +50,16 @@ TRIED = [
 
 @pytest.mark.parametrize(("role", "model", "sides", "message"), TRIED)
 def test_a_network_is_tried_without_data(role, model, sides, message):
-    sure = capability._is_sure(role, model, sides, HOW[role].get("least", 1))
+    how, role = HOW[role], ROLES.get(role, role)
+    sure = capability._is_sure(role, model, sides, how.get("needs", ()), how.get("least", 1))
     if not message:
-        trial.attempt("pretrain", role, model, sides, **HOW[role])
+        trial.attempt("backbone", role, model, sides, **how)
         return
     assert not sure
     with pytest.raises(ConfigError, match=message) as refused:
-        trial.attempt("pretrain", role, model, sides, **HOW[role])
+        trial.attempt("backbone", role, model, sides, **how)
     assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith("pretrain.model")
+    assert str(refused.value).startswith("backbone")
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -74,13 +76,16 @@ def test_the_shapes_that_are_known_are_timms(name):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("task=patterns_boxes finetune=detect_micro task.images=8 pretrain.model.name=resnet18", "do not fit resnet18"),
+        ("task=patterns_boxes finetune=detect_micro task.images=8 backbone.name=resnet18", "do not fit resnet18"),
         ("task=patterns_boxes finetune=detect_micro task.images=9999", "draws only"),
-        ("retriever.model.args.depth=2 retriever=ibot_micro", "does not fit retriever.model.args"),
+        ("retriever.backbone.args.depth=2 retriever=ibot_micro", "does not fit retriever.backbone.args"),
         ("pool.images=20", "cannot hold every class"),
         ("task.domain=weaves", "is not a task of the drawn world"),
-        ("init=random init.source=curate init.share=0.5", "did you mean curated?"),
-        ("init=random init.source=curated init.share=1 budget.images=320", "of curated, and the pool holds only"),
+        ("init=random selector.source=curate selector.share=0.5", "did you mean curated?"),
+        (
+            "init=random selector.source=curated selector.share=1 budget.images=320",
+            "of curated, and the pool holds only",
+        ),
         ("pool.curated=nope", "pool.curated=nope: must be one of curated, wild"),
         ("pretrain.side=30", "multiples of its patches"),
     ],
@@ -92,18 +97,18 @@ def test_it_is_told_before_any_work(overrides, message):
 
 def test_a_detector_on_a_network_without_maps_is_refused_before_the_pre_training():
     e = experiment([*POOL, "task=patterns_boxes", "finetune=detect_micro", "task.images=8"])
-    e.pretrain.model = Backbone("resnet18")
-    with pytest.raises(ConfigError, match=r"pretrain\.model\.name=resnet18: detection and segmentation take a Swin"):
+    e.backbone = Backbone("resnet18")
+    with pytest.raises(ConfigError, match=r"backbone\.name=resnet18: detection and segmentation take a Swin"):
         capability.require(e)
 
 
 def test_a_source_of_archives_is_one_of_their_names(tmp_path):
     for name in ("good-000.tar", "good-001.tar", "junk-000.tar"):
         (tmp_path / name).write_bytes(bytes(10240))
-    shards = ["pool=webdataset", f"pool.path={tmp_path}", "init=random", "init.share=0.5"]
-    capability.require(experiment([*TINY, *shards, "init.source=good"]))
-    with pytest.raises(ConfigError, match=r"init\.source=god: must be one of good, junk; did you mean good\?"):
-        capability.require(experiment([*TINY, *shards, "init.source=god"]))
+    shards = ["pool=webdataset", f"pool.path={tmp_path}", "init=random", "selector.share=0.5"]
+    capability.require(experiment([*TINY, *shards, "selector.source=good"]))
+    with pytest.raises(ConfigError, match=r"selector\.source=god: must be one of good, junk; did you mean good\?"):
+        capability.require(experiment([*TINY, *shards, "selector.source=god"]))
 
 
 def test_an_extra_that_is_not_there_is_told_at_once(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from scipy.io import loadmat
 
 from sept.data.check import TABLE1, TASKS, counts, main
-from sept.data.tasks import Example, Task
+from sept.data.tasks.task import Example, Task
 
 
 def drawn(classes: int, train: int, test: int) -> Task:

@@ -338,11 +338,11 @@ def test_weights_of_no_use_are_told_before_the_pool_is_listed(tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = [*TINY, "pool=folder", f"pool.path={tmp_path / 'pool'}", f"retriever.weights={tmp_path / 'nan.pth'}"]
         e = load(compose("config", chosen))
-    tensors = dict(build(e.retriever.model.name, e.retriever.model.args).state_dict())
+    tensors = dict(build(e.retriever.backbone.name, e.retriever.backbone.args).state_dict())
     tensors["norm.weight"][0] = float("nan")
     saved(tmp_path / "nan.pth", tensors)
     pipeline, store = Pipeline(e, machine_of(e.hardware)), Store(tmp_path / "store")
-    for step in (*pipeline.features(), pipeline.selection()):
+    for step in (*pipeline.features, pipeline.selection):
         with pytest.raises(
             ConfigError, match=rf"^retriever\.weights: {tmp_path}/nan\.pth: the tensor norm\.weight holds val"
         ):
@@ -358,7 +358,7 @@ def test_weights_that_changed_since_the_plan_are_refused(tmp_path):
     saved(tmp_path / "file.pth", under("_orig_mod.", read_state(resolve("sept:ibot_micro", "x"))))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         e = load(compose("config", [*TINY, "retriever=ibot_micro", f"retriever.weights={tmp_path / 'file.pth'}"]))
-    step = Pipeline(e, machine_of(e.hardware)).retriever()
+    step = Pipeline(e, machine_of(e.hardware)).retriever
     saved(tmp_path / "file.pth", read_state(resolve("sept:ibot_micro", "x")))
     with pytest.raises(ConfigError, match=r"^retriever\.weights: .*file\.pth was changed since the plan was made"):
         Store(tmp_path / "store").make(step)

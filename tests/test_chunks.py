@@ -19,12 +19,12 @@ STEPS, BATCH = 3, 8
 
 def moby():
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=0.3, lr=1e-4)
-    return MoBy(recipe, seed=3, epochs=STEPS, steps_per_epoch=1)
+    return MoBy(recipe, micro.SWIN, seed=3, epochs=STEPS, steps_per_epoch=1)
 
 
 def ibot():
-    recipe = micro.ibot(epochs=STEPS, batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
-    return IBot(recipe, micro.VIT, seed=3, steps_per_epoch=1)
+    recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
+    return IBot(recipe, micro.VIT, seed=3, epochs=STEPS, steps_per_epoch=1)
 
 
 def trained(make, folder, chunk):

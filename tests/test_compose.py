@@ -119,7 +119,7 @@ def test_a_misspelt_override_is_refused_with_the_nearest_names(override, message
 
 
 def test_what_hydra_and_models_own_is_let_through():
-    check_overrides(["hydra.run.dir=x", "-m", "pretrain.model.args.embed_dim=32", "budget=1k,2k", "seed=0,1"])
+    check_overrides(["hydra.run.dir=x", "-m", "backbone.args.embed_dim=32", "budget=1k,2k", "seed=0,1"])
 
 
 def test_a_smuggled_field_is_refused_when_loading():

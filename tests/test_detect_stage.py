@@ -62,7 +62,7 @@ def test_predictions_are_drawn_and_sent_to_wandb(detected: tuple[Path, str]) -> 
 
 
 def test_a_table_shows_the_headline_of_its_task(detected: tuple[Path, str], monkeypatch, capsys) -> None:
-    from sept.tables import main
+    from sept.tables.__main__ import main
 
     store, _ = detected
     monkeypatch.setenv("SEPT_STORE", str(store))

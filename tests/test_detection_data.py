@@ -30,23 +30,15 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from sept.data.detection import (
-    Boxed,
-    DetectionTask,
-    digest,
-    draw_images,
-    instances,
-    read_cityscapes,
-    read_logodet,
-    read_split,
-    read_voc,
-    write_split,
-)
+from sept.data.annotated import draw_images
 from sept.data.detection.annotation import Annotation, read_annotation
-from sept.data.detection.cityscapes import map_boxes
+from sept.data.detection.boxes import Boxed, DetectionTask, digest, instances
+from sept.data.detection.cityscapes import map_boxes, read_cityscapes
 from sept.data.detection.crops import crop_instance
 from sept.data.detection.frames import Frame, clip, turn_upright
+from sept.data.detection.logodet import read_logodet, read_split, write_split
 from sept.data.detection.targets import DetectionImages, to_target
+from sept.data.detection.voc import read_voc
 from sept.data.images import ORIENTATION_TAG, ORIENTATIONS, decode
 from sept.errors import ConfigError, DataError
 

@@ -24,7 +24,7 @@ from sept.data.loading import Batches, loader
 from sept.data.rng import generator, numpy_rng
 from sept.errors import ConfigError
 from sept.store import CHECKPOINTS
-from sept.training.callbacks import TestEvery
+from sept.training.callbacks import EvaluateEvery
 from sept.training.loop import Checkpoint, train
 from sept.transfer.detect import Detector, stepped
 from sept.transfer.faster_rcnn import build_detector
@@ -305,7 +305,7 @@ def test_eight_images_are_learnt_and_their_boxes_found_again(tmp_path):
     spec = recipe(epochs=60, batch_size=8, milestones=[45], warmup_steps=5)
     tests = loader(DetectionImages(images, training=False), in_order(8, 3), 0, as_lists)
     detector = learner(images, spec)
-    train(detector, batches(images, 8), tmp_path, MACHINE, what="test", watchers=[TestEvery(tests, 60)])
+    train(detector, batches(images, 8), tmp_path, MACHINE, what="test", watchers=[EvaluateEvery(tests, 60)])
     assert detector.ap50 > 95
     assert detector.voc_ap50 > 95
     assert 0 < detector.ap <= detector.ap50

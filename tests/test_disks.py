@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sept.app import command
 from sept.errors import ConfigError, StorageError
+from sept.runtime import command
+from sept.runtime.failures import refusal
 from sept.store import Artefact, Step, Store
-from sept.store.disk import refusal, refusals
+from sept.store.disk import refusals
 
 LIMIT = 10_000  # bytes that a file may have
 NOISE = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8)

@@ -12,12 +12,10 @@ import lightning as L
 import micro
 import pytest
 import torch
-from sept.stages.selfsupervised import ViewTraining
 
 from sept.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory, ProcessError
-from sept.methods.ibot.learner import IBot
-from sept.methods.moby.learner import MoBy
-from sept.runtime.hardware import Runtime
+from sept.methods.training import SelfSupervisedTraining
+from sept.runtime.hardware import Runtime, no_loggers
 from sept.store import CHECKPOINTS
 from sept.training import distributed
 from sept.training.loop import Checkpoint
@@ -33,12 +31,12 @@ PLACES = [("one", 0), ("two", 0), ("two", 1)]
 
 def moby(**changes):
     recipe = micro.moby(batch_size=BATCH, queue=5 * BATCH // 2, drop_path_rate=0.3, lr=SMALL_RATE, **changes)
-    return partial(MoBy, recipe, seed=3, epochs=STEPS, steps_per_epoch=1)
+    return recipe, micro.SWIN
 
 
 def ibot():
-    recipe = micro.ibot(epochs=STEPS, batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=2)
-    return partial(IBot, recipe, micro.VIT, seed=3, steps_per_epoch=1)
+    recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=1)
+    return recipe, micro.VIT
 
 
 class Recorder(L.Callback):
@@ -57,10 +55,12 @@ def recorders(folder: Path) -> list[L.Callback]:
     return [Recorder(folder)]
 
 
-def training(make, folder: Path) -> ViewTraining:
+def training(what, folder: Path, watchers=None) -> SelfSupervisedTraining:
     packed = micro.subset(folder.parent / "images", IMAGES)
     folder.mkdir(exist_ok=True)
-    return ViewTraining(make, packed, BATCH, {"seed": 3}, folder, "train", partial(recorders, folder))
+    recipe, backbone = what
+    epochs, watchers = STEPS // (IMAGES // BATCH), watchers or partial(recorders, folder)
+    return SelfSupervisedTraining(recipe, backbone, packed, 3, epochs, {}, folder, "train", no_loggers, watchers)
 
 
 def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sept.data.images import decode
-from sept.data.patterns import classes, draw
+from sept.data.patterns.domains import classes, draw
 from sept.errors import ConfigError
 from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, global_hash, thumbnails, window_hashes

@@ -26,7 +26,7 @@ from sept.methods.views import CroppedSubset
 from sept.runtime.hardware import Runtime
 from sept.runtime.signals import raising
 from sept.store import CHECKPOINTS, Step, Store
-from sept.training.callbacks import TestEvery
+from sept.training.callbacks import EvaluateEvery
 from sept.training.learner import Learner
 from sept.training.loop import Checkpoint, train
 from sept.transfer.classify import Classifier
@@ -38,12 +38,12 @@ STEPS = PER_EPOCH * EPOCHS
 
 def moby() -> MoBy:
     recipe = micro.moby(batch_size=BATCH, queue=2 * BATCH, warmup_epochs=1, drop_path_rate=0.2)
-    return MoBy(recipe, seed=3, epochs=EPOCHS, steps_per_epoch=PER_EPOCH)
+    return MoBy(recipe, micro.SWIN, seed=3, epochs=EPOCHS, steps_per_epoch=PER_EPOCH)
 
 
 def ibot() -> IBot:
-    recipe = micro.ibot(epochs=EPOCHS, batch_size=BATCH, warmup_epochs=1, drop_path_rate=0.2)
-    return IBot(recipe, micro.VIT, seed=3, steps_per_epoch=PER_EPOCH)
+    recipe = micro.ibot(batch_size=BATCH, warmup_epochs=1, drop_path_rate=0.2)
+    return IBot(recipe, micro.VIT, seed=3, epochs=EPOCHS, steps_per_epoch=PER_EPOCH)
 
 
 def classifier() -> Classifier:
@@ -83,7 +83,7 @@ def train_learner(
     subset = Subset.open(images or next(each for each in folder.parents if (each / "pixels.bin").exists()))
     dataset = Labelled(folder) if labelled else CroppedSubset(subset, learner.views)
     tests = loader(Labelled(folder), [list(range(BATCH))], runtime.workers) if labelled else None
-    watchers = [TestEvery(tests, test_every)] if tests is not None else []
+    watchers = [EvaluateEvery(tests, test_every)] if tests is not None else []
     train(learner, Batches(dataset, IMAGES, BATCH, 3), folder, runtime, what="train", watchers=watchers)
     return learner
 

@@ -16,7 +16,7 @@ from sept.errors import DataError
 from sept.pipeline import Pipeline
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store, content
-from sept.store.artefact import MANIFEST
+from sept.store.step import MANIFEST
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def test_a_flipped_byte_of_an_input_is_refused_by_the_stage_that_reads_it(
     e = compose.experiment([*TINY, "init=sept", f"store.root={root}"])
     pairs = [
         (step, name)
-        for step in Pipeline(e, resolve(e.hardware)).run().walk()
+        for step in Pipeline(e, resolve(e.hardware)).run.walk()
         for name in step.inputs
         if step.stage != "retriever"  # takes long, and reads a subset, as the pre-training does
     ]

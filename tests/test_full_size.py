@@ -33,8 +33,8 @@ def photographs(tmp_path) -> Subset:
 
 
 def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path):
-    recipe = experiment("pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}").pretrain
-    learner = recorded(MoBy)(recipe, seed=0, epochs=1, steps_per_epoch=1)
+    e = experiment("pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}")
+    learner = recorded(MoBy)(e.pretrain, e.backbone, seed=0, epochs=1, steps_per_epoch=1)
     run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == 33_835_898
     assert learner.batches[0]["crops"][0].shape == (BATCH, 3, 224, 224)
@@ -43,8 +43,7 @@ def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path)
 
 def test_a_full_size_ibot_step_runs_from_the_default_yaml(photographs, tmp_path):
     retriever = experiment("retriever=ibot_vit_s16", f"retriever.train.batch_size={BATCH}").retriever
-    recipe = replace(retriever.train, epochs=1)
-    learner = recorded(IBot)(recipe, retriever.model, seed=0, steps_per_epoch=1)
+    learner = recorded(IBot)(retriever.train, retriever.backbone, seed=0, epochs=1, steps_per_epoch=1)
     run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     sides = [crop.shape[-1] for crop in learner.batches[0]["crops"]]
     assert sides == [224] * 2 + [96] * 10
@@ -66,6 +65,6 @@ def test_the_papers_retrievers_differ_from_the_first_in_model_weights_branch_and
 ):
     monkeypatch.delenv("SEPT_WEIGHTS", raising=False)
     first, found = experiment("retriever=ibot_vit_s16").retriever, experiment(f"retriever={name}").retriever
-    assert (found.model.name, found.branch) == (model, branch)
-    expected = replace(first, name=name, model=found.model, branch=branch, weights=f"weights/{name}.pth")
-    assert found == replace(expected, train=replace(first.train, epochs=found.train.epochs))
+    assert (found.backbone.name, found.branch) == (model, branch)
+    expected = replace(first, name=name, backbone=found.backbone, branch=branch, weights=f"weights/{name}.pth")
+    assert found == replace(expected, epochs=found.epochs)

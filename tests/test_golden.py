@@ -9,7 +9,7 @@ import golden
 import pytest
 from conftest import Tiny
 
-from sept.pipeline import VERSIONS
+from sept.stages import VERSIONS
 
 KNOWN = json.loads(golden.GOLDEN.read_text())
 
@@ -53,7 +53,10 @@ def test_another_content_of_the_same_key_is_told_with_the_number_to_raise(name, 
     apart = golden.moved(KNOWN, now)
     assert list(apart) == [name]
     said = golden.told(apart, now)
-    assert f"{name}: raise VERSIONS[{KNOWN[name]['stage']!r}] in sept/pipeline.py and name it in CHANGELOG.md" in said
+    assert (
+        f"{name}: raise VERSIONS[{KNOWN[name]['stage']!r}] in sept/stages/__init__.py and name it in CHANGELOG.md"
+        in said
+    )
 
 
 def test_what_is_built_on_a_change_is_not_blamed():

@@ -21,7 +21,7 @@ LARGE = 64
 
 def large_moby():
     recipe = micro.moby(batch_size=LARGE, queue=LARGE, drop_path_rate=0.3, lr=1e-4, hidden_dim=16, out_dim=8)
-    return MoBy(recipe, seed=3, epochs=2, steps_per_epoch=1)
+    return MoBy(recipe, micro.SWIN, seed=3, epochs=2, steps_per_epoch=1)
 
 
 def losses(folder, runtime):

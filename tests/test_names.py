@@ -12,7 +12,8 @@ import pytest
 
 from sept.data.listed import stems
 from sept.data.names import any_case, is_hidden, is_image, leads_outside, plain
-from sept.data.sources import identify, scan
+from sept.data.sources.layouts import identify
+from sept.data.sources.scan import scan
 from sept.data.tasks import csv_list
 from sept.errors import DataError
 

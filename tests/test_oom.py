@@ -7,11 +7,12 @@ import conftest
 import pytest
 import torch
 
+from sept.capability import remedy
 from sept.compose import experiment
 from sept.engines.dispatch import failure_of
 from sept.errors import DataError, OutOfMemory
 from sept.pipeline import Pipeline
-from sept.runtime import out_of_memory
+from sept.runtime import failures
 from sept.runtime.hardware import Runtime
 from sept.stages import features, pretrain
 
@@ -34,15 +35,15 @@ def exhausted(kept: list | None = None) -> None:
 
 
 def test_the_numbers_are_those_that_torch_says():
-    assert str(out_of_memory.out_of_memory(torch.OutOfMemoryError(SAID))) == NUMBERS
-    assert "(no more of it)" in str(out_of_memory.out_of_memory(torch.OutOfMemoryError("no more of it\nand more")))
+    assert str(failures.out_of_memory(torch.OutOfMemoryError(SAID))) == NUMBERS
+    assert "(no more of it)" in str(failures.out_of_memory(torch.OutOfMemoryError("no more of it\nand more")))
     for text in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"):
-        assert isinstance(out_of_memory.out_of_memory(RuntimeError(text)), OutOfMemory)
+        assert isinstance(failures.out_of_memory(RuntimeError(text)), OutOfMemory)
     for other in (RuntimeError("CUDA error: an illegal memory access"), MemoryError("Unable to allocate"), KeyError(1)):
-        assert out_of_memory.out_of_memory(other) is None
+        assert failures.out_of_memory(other) is None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pipeline():
     chosen = ["hardware.chunk=64", "hardware.devices=2", "pretrain.batch_size=16"]
     return Pipeline(experiment([*conftest.TINY, *chosen]), Runtime(devices=2))
@@ -52,7 +53,7 @@ def test_a_stage_names_its_settings_and_lets_go_what_it_held(pipeline, tmp_path,
     kept: list[weakref.ref] = []
     monkeypatch.setattr(pretrain, "build", lambda *args, **given: exhausted(kept))
     with pytest.raises(OutOfMemory) as told:
-        pipeline.pretrain(pipeline.random_subset()).build(tmp_path, {})
+        pipeline.pretrain.build(tmp_path, {})
     assert str(told.value) == (
         f"pretrain: {NUMBERS}; set fewer images at a time with hardware.chunk (now 64; results stay), more "
         "hardware.devices (now 2), or a smaller pretrain.batch_size (now 16; another result)"
@@ -70,16 +71,16 @@ def test_what_a_process_of_the_work_said_gets_the_settings_of_the_stage(pipeline
 
     monkeypatch.setattr(features, "build", build)
     with pytest.raises(OutOfMemory, match=f"^features: {NUMBERS}; set a smaller retriever.batch_size .now 512; "):
-        pipeline.features()[0].build(tmp_path, {})
+        pipeline.features[0].build(tmp_path, {})
 
 
 def test_other_failures_pass_as_they_are():
     for other in (DataError("lost"), RuntimeError("a bug")):
-        with pytest.raises(type(other)) as found, out_of_memory.translated("stage", "nothing"):
+        with pytest.raises(type(other)) as found, failures.translated("stage", "nothing"):
             raise other
         assert found.value is other
 
 
 @pytest.mark.parametrize("stage", ["retriever", "pretrain", "features", "queries", "selection", "index", "finetune"])
 def test_every_stage_on_a_gpu_has_something_to_set(stage, pipeline):
-    assert "(now " in out_of_memory.remedy(stage, pipeline.e)
+    assert "(now " in remedy(stage, pipeline.e)

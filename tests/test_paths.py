@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from search import rewritten
 from sept.compose import experiment
 from sept.errors import ConfigError
+from sept.overrides import command, leaves
 from sept.paths import PLACES, quoted, settled
 from sept.store.__main__ import main as store_command
-from sept.tables.runs import command, leaves
 
 ODD = ["Bob's photo.png", "a\\\\${b}\\${c", "$'\"[{a: b}, c=d \\", "null"]
 SIGNS = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sept.data.patterns import DOMAINS, MIXTURES, TARGETS, classes, draw, draw_pool, draw_task
+from sept.data.patterns.domains import DOMAINS, TARGETS, classes, draw
+from sept.data.patterns.drawing import MIXTURES, draw_pool, draw_task
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.errors import ConfigError
 

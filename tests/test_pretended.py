@@ -19,6 +19,7 @@ import test_segmentation
 import torch
 
 from sept.backbones.networks import build
+from sept.backbones.saved import WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.compose import experiment
 from sept.data.images import ImageError
@@ -34,7 +35,7 @@ from sept.retrieval.index import search, search_many
 from sept.retrievers.encoder import Encoder
 from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
-from sept.training.callbacks import KNNProbe, TestEvery
+from sept.training.callbacks import EvaluateEvery, KNNProbe
 from sept.training.learner import Learner
 from sept.transfer.classify import Classifier
 
@@ -151,14 +152,14 @@ def neighbours() -> list[L.Callback]:
 
 def moby(folder: Path) -> Case:
     recipe, packed = micro.moby(batch_size=8, queue=20, drop_path_rate=0.3, lr=1e-4), micro.subset(folder, 24)
-    make = partial(MoBy, recipe, seed=3, epochs=STEPS, steps_per_epoch=1)
+    make = partial(MoBy, recipe, micro.SWIN, seed=3, epochs=STEPS, steps_per_epoch=1)
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)
 
 
 def ibot(folder: Path) -> Case:
-    changes = {"epochs": STEPS, "drop_path_rate": 0.3, "lr": 1e-4, "freeze_last_layer_epochs": 2}
+    changes = {"drop_path_rate": 0.3, "lr": 1e-4, "freeze_last_layer_epochs": 2}
     recipe, packed = micro.ibot(batch_size=8, **changes), micro.subset(folder, 24)
-    make = partial(IBot, recipe, micro.VIT, seed=3, steps_per_epoch=1)
+    make = partial(IBot, recipe, micro.VIT, seed=3, epochs=STEPS, steps_per_epoch=1)
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)
 
 
@@ -168,7 +169,7 @@ def classifier(folder: Path) -> Case:
     return Case(
         partial(Classifier, recipe, micro.SWIN, 4, None, seed=0, steps_per_epoch=1),
         partial(micro.labelled, count=8, classes=4, batch_size=8),
-        lambda: [TestEvery(tests, 2)],
+        lambda: [EvaluateEvery(tests, 2)],
     )
 
 
@@ -177,7 +178,7 @@ def detector(folder: Path) -> Case:
     seen = test_detector.DetectionImages(images, training=False)
     tests = loader(seen, test_detector.in_order(8, 4), 0, test_detector.as_lists)
     make = partial(test_detector.learner, images, test_detector.recipe(epochs=STEPS // 2))
-    return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [TestEvery(tests, STEPS)])
+    return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [EvaluateEvery(tests, STEPS)])
 
 
 def segmenter(folder: Path) -> Case:
@@ -185,7 +186,7 @@ def segmenter(folder: Path) -> Case:
     whole = test_segmentation.WholeImages(images, test_segmentation.CLASSES)
     tests = loader(whole, test_segmentation.in_order(8, 4), 0, test_segmentation.as_lists)
     make = partial(test_segmentation.learner, images, test_segmentation.recipe(epochs=STEPS // 2))
-    return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [TestEvery(tests, STEPS)])
+    return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [EvaluateEvery(tests, STEPS)])
 
 
 CASES = {"moby": moby, "ibot": ibot, "classifier": classifier, "detector": detector, "segmenter": segmenter}
@@ -281,7 +282,9 @@ def test_vectors_are_those_of_the_cpu(tmp_path: Path) -> None:
         return drawn[i]
 
     def vectors(runtime: Runtime) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        return Encoder(tmp_path, micro.VIT, Preprocess(32, 32, True), runtime, 6)(read, range(20))
+        return Encoder(tmp_path / "backbone" / WEIGHTS, micro.VIT, "cls_mean", Preprocess(32, 32, True), runtime, 6)(
+            read, range(20)
+        )
 
     with pretended():
         found, lost = vectors(CUDA)

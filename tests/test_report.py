@@ -14,7 +14,8 @@ from lines import line, run, table
 from PIL import Image
 
 from sept.compose import expand
-from sept.tables import main, rows
+from sept.tables import rows
+from sept.tables.__main__ import main
 from sept.tables.charts import charts
 from sept.tables.figures import COLOURS, draw
 from sept.tables.html import grid, page

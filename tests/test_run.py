@@ -18,7 +18,8 @@ from conftest import ROOT, TINY, Tiny, command, environment, run
 from PIL import Image
 
 import train
-from sept.store import Store, verify
+from sept.store import Store
+from sept.store.maintenance import verify
 
 COPIED = ("pool", "task", "retriever")
 

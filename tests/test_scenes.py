@@ -13,9 +13,10 @@ from PIL import Image
 
 from sept.data.detection.annotation import read_annotation
 from sept.data.detection.patterns_boxes import read_patterns_boxes
-from sept.data.patterns import DOMAINS, MIXTURES, TARGETS, classes, draw_boxed_task, draw_pool, draw_scene
-from sept.data.patterns.boxed import annotation, class_name
-from sept.data.patterns.scenes import GAP, IMAGE, PLACES, WALL, Board
+from sept.data.patterns.boxed import annotation, class_name, draw_boxed_task
+from sept.data.patterns.domains import DOMAINS, TARGETS, classes
+from sept.data.patterns.drawing import MIXTURES, draw_pool
+from sept.data.patterns.scenes import GAP, IMAGE, PLACES, WALL, Board, draw_scene
 from sept.errors import ConfigError, DataError
 
 IMAGES, SEED, SIDE = 600, 3, 64

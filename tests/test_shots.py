@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sept.data.shots import draw
-from sept.data.tasks import Example
+from sept.data.tasks.task import Example
 from sept.errors import DataError
 
 CLASSES = ["cat", "dog"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sept.data.sources import Reader, scan
+from sept.data.sources.reader import Reader
+from sept.data.sources.scan import scan
 from sept.errors import DataError
 
 JPEG, PNG = b"\xff\xd8\xff\xe0 a jpeg ", b"\x89PNG\r\n\x1a\n a png "

@@ -16,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.data.images import ImageError
-from sept.data.sources import Entry, Reader, identify, lists, parquet, root, scan, zips
+from sept.data.sources import lists, parquet, zips
+from sept.data.sources.files import Entry
+from sept.data.sources.layouts import identify, root
+from sept.data.sources.reader import Reader
+from sept.data.sources.scan import scan
 from sept.errors import ConfigError, DataError
 
 HASHES = [f"{n:06x}{n:026x}" for n in (0xABC123, 0xABC124, 0x000001)]
@@ -277,7 +281,7 @@ def test_a_parquet_file_that_lost_rows_is_refused(tmp_path):
 
 BIG_GROUP = """
 import resource, sys
-from sept.data.sources import Reader
+from sept.data.sources.reader import Reader
 reader = Reader(__import__("pathlib").Path(sys.argv[1]))
 reader.read("x.parquet", 0, -1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sept.data.sources import Reader, identify, remote, root, scan
+from sept.data.sources import remote
+from sept.data.sources.layouts import identify, root
+from sept.data.sources.reader import Reader
+from sept.data.sources.scan import scan
 from sept.errors import ConfigError, DataError
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sept.data.sources import Absent, Entry, list_folder, scan, scan_in_parallel, scan_shards
 from sept.data.sources import folder as folder_module
+from sept.data.sources.files import Absent, Entry
+from sept.data.sources.folder import list_folder
+from sept.data.sources.scan import scan, scan_in_parallel, scan_shards
 from sept.errors import DataError, StorageError
 
 
@@ -145,7 +147,7 @@ def test_a_key_that_two_parts_name_is_found_on_the_disk_too(tmp_path, monkeypatc
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sept.data.sources import scan_in_parallel
+from sept.data.sources.scan import scan_in_parallel
 for n, entry in enumerate(scan_in_parallel("folder", sys.argv[1], "s", 2, Path(sys.argv[2]))):
     if n == 250:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -23,9 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sept.store import CHECKPOINTS, Artefact, Step, Store, content, owner, prune, repair, verify
+from sept.store import CHECKPOINTS, Artefact, Step, Store, content, owner
 from sept.store.__main__ import main
-from sept.store.artefact import ASIDE, checksum
+from sept.store.maintenance import prune, repair, verify
+from sept.store.step import ASIDE, checksum
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -19,9 +19,10 @@ from conftest import ROOT, TINY, command, environment, results, run
 import train
 from sept.compose import expand
 from sept.results import CELL
-from sept.store import Store, verify
+from sept.store import Store
 from sept.store.__main__ import main as upkeep
-from sept.store.artefact import ASIDE
+from sept.store.maintenance import verify
+from sept.store.step import ASIDE
 from sept.tables import rows
 
 TABLE = "patterns_table2"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sept.data.tasks import Example, Task, digest, random_key, read_imagefolder
+from sept.data.tasks.imagefolder import read_imagefolder
+from sept.data.tasks.task import Example, Task, digest, random_key
 from sept.errors import ConfigError, DataError
 
 

@@ -10,7 +10,8 @@ from micro import SIDE, ibot, images, moby, subset
 from sept.data.augment import draw_parameters, photometric
 from sept.data.loading import collate
 from sept.data.rng import generator
-from sept.methods.views import CroppedSubset, MultiCrop, TwoViews
+from sept.methods.ibot.views import MultiCrop
+from sept.methods.views import CroppedSubset, TwoViews
 
 GRID = (4, 4)
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from sept.config import Experiment
-from sept.results import CELL, MEASURES
-from sept.store import Step, Store
-from sept.tables.labels import METRICS
-from sept.tables.runs import command
+from sept.overrides import command
+from sept.results import CELL, MEASURES, METRICS
+from sept.store import Store
+from sept.store.step import Step
 
 
 def print_plan(step: Step, store: Store) -> None:

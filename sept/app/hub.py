@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept.app import command
 from sept.backbones.saved import CARD, CONFIG, WEIGHTS, facts_of
 from sept.errors import ConfigError, SeptError
 from sept.paths import path
+from sept.runtime import command
 from sept.store import check
-from sept.store.artefact import MANIFEST, load_artefact
+from sept.store.step import MANIFEST, load_artefact
 
 FILES = (CARD, CONFIG, WEIGHTS)
 

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from sept.config import Experiment
 from sept.data.images import ImageError, Pixels
 from sept.data.labelled import read_image, reader
 from sept.data.pool import ConcatPool
-from sept.data.sources import list_folder
-from sept.data.tasks import Example
+from sept.data.sources.folder import list_folder
+from sept.data.tasks.task import Example
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure
@@ -74,28 +75,50 @@ def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str)
 
 def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
     """Look the images at query.path, or the words of query.text, up in the pool: names, similarities, the gallery."""
-    pool, features = _pool(pipeline, store), _features(pipeline, store)
-    r, runtime = e.retriever, pipeline.runtime
-    retriever = store.read(pipeline.retriever)
-    preprocess = r.resolved_preprocess()
-    encoder = open_encoder(retriever, r.feature, preprocess, runtime, r.batch_size, runtime.precision)
-    if e.query.text is not None:
-        asked, slug = e.query.text, re.sub(r"\W+", "-", e.query.text)[:SLUG_CHARS].strip("-")
-        vectors, shown_as = encoder.texts([asked]), [(asked, written(asked))]
-    else:
-        assert e.query.path is not None
-        asked, slug = e.query.path, Path(e.query.path).stem
-        examples = _looked_up(Path(asked))
-        vectors, _ = encoder(reader(examples, preprocess.resize), range(len(examples)))
-        shown_as = [(example.id, read_image(example)) for example in examples]
-    rows = _rows(shown_as, search(vectors, features, e.query.top), pool)
-    folder = folder / f"matches-{slug}"
+    asked, ranked = _matches(e, pipeline, store)
+    pool = _pool(pipeline, store)
+    rows = _rows([(name, picture()) for name, picture in asked], ranked, pool)
+    what = str(e.query.path or e.query.text)
+    folder = folder / f"matches-{Path(what).stem if e.query.path else _slug(what)}"
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder, f"{asked} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
+    _draw(folder, f"{what} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
     lines = []
     for row in rows:
         lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]
     return "\n".join([*lines, *(f"  {folder / name}" for name in (PNG, HTML))])
+
+
+def _slug(text: str) -> str:
+    """Of words, for a folder's name."""
+    return re.sub(r"\W+", "-", text)[:SLUG_CHARS].strip("-")
+
+
+def look_up(e: Experiment, pipeline: Pipeline, store: Store) -> pa.Table:
+    """The matches of what is looked up: columns query, rank (from 0), pool_key and similarity."""
+    asked, ranked = _matches(e, pipeline, store)
+    pool, depth = _pool(pipeline, store), ranked.rows.shape[1]
+    columns = {
+        "query": [name for name, _ in asked for _ in range(depth)],
+        "rank": [rank for _ in asked for rank in range(depth)],
+        "pool_key": [pool.key(row) for row in ranked.rows.ravel().tolist()],
+        "similarity": ranked.scores.ravel().astype(np.float32),
+    }
+    return pa.table(columns)
+
+
+def _matches(e: Experiment, pipeline: Pipeline, store: Store) -> tuple[list[tuple[str, Callable[[], Pixels]]], Ranked]:
+    """The images at query.path or the words of query.text, each by its name and a call that gives its picture, and
+    their ranked lists."""
+    r, runtime, text = e.retriever, pipeline.runtime, e.query.text
+    examples = _looked_up(Path(str(e.query.path))) if text is None else []
+    preprocess, retriever = r.resolved_preprocess(), store.read(pipeline.retriever)
+    encoder = open_encoder(retriever, r.feature, preprocess, runtime, r.batch_size, runtime.precision)
+    if text is not None:
+        asked, vectors = [(text, partial(written, text))], encoder.texts([text])
+    else:
+        asked = [(example.id, partial(read_image, example)) for example in examples]
+        vectors, _ = encoder(reader(examples, preprocess.resize), range(len(examples)))
+    return [*asked], search(vectors, _features(pipeline, store), e.query.top)
 
 
 def _pool(pipeline: Pipeline, store: Store) -> ConcatPool:

@@ -12,7 +12,7 @@ from sept.config import Experiment
 from sept.errors import ConfigError, DataError, SeptError
 from sept.pipeline import Pipeline
 from sept.retrieval.settings import EXACT
-from sept.runtime import out_of_memory
+from sept.runtime import failures
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 
@@ -47,12 +47,12 @@ def share_scans(cells: Sequence[Experiment]) -> dict[tuple[str, ...], Any]:
 
 
 def _search(selections: Sequence[Step], e: Experiment) -> Mapping[tuple[str, ...], Any]:
-    from sept.stages.shared_search import prepare
+    from sept.app.shared_search import prepare
 
     try:
         store, runtime = Store(e.store.root), resolve(e.hardware)
         shared_memory.require(e, runtime, [each for step in selections for each in store.missing(step)])
-        with out_of_memory.translated():
+        with failures.translated():
             lists, tasks, images = prepare(selections, store, runtime)
     except SeptError:
         return {}

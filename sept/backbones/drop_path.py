@@ -8,8 +8,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from sept.runtime.device import send
-from sept.training.distributed import place
+from sept.runtime.device import rank_and_world, send
 
 
 class SharedDropPath(DropPath):
@@ -42,7 +41,7 @@ def drop_path_factors(model: nn.Module, images: Tensor) -> Tensor | None:
     layers = _dropping(model)
     if not layers:
         return None
-    rank, world = place()
+    rank, world = rank_and_world()
     share = slice(rank * len(images), (rank + 1) * len(images))
     keeps = [1 - layer.drop_prob for layer in layers]
     drawn = [torch.empty(len(images) * world).bernoulli_(keep)[share] / keep for keep in keeps]

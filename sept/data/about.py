@@ -8,7 +8,7 @@ from sept.data import locate
 from sept.data.detection.boxes import DetectionTask
 from sept.data.segmentation.masks import SegmentationTask
 from sept.data.sources.layouts import parts
-from sept.data.tasks import Example, Task
+from sept.data.tasks.task import Example, Task
 
 SHOWN = 3
 """Names of classes."""

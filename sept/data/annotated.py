@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from sept.data.tasks import random_key
+from sept.data.tasks.task import random_key
 from sept.errors import DataError
 
 PURPOSE = "detection"  # stands where a class name does in the lots of classification

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sept.app import command
-from sept.data.tasks import LAYOUTS, Task, read_task
+from sept.data.read import read_task
+from sept.data.tasks import flowers102, food101, inat2017, places365, stanford_cars
+from sept.data.tasks.layout import Layout
+from sept.data.tasks.task import Task
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import path
+from sept.runtime import command
 
 TABLE1 = Path(__file__).resolve().parent.parent / "paper" / "table1.csv"
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -24,6 +27,14 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "inat_m1k": ("inat2017", {"subset": "all13", "seed": 0}),
 }
 """Name in Table 1 -> kind of layout and its options."""
+LAYOUTS: dict[str, Layout] = {
+    "flowers102": flowers102.LAYOUT,
+    "stanford_cars": stanford_cars.LAYOUT,
+    "food101": food101.LAYOUT,
+    "places365": places365.LAYOUT,
+    "inat2017": inat2017.LAYOUT,
+}
+"""How the official data sets lie on disk, by kind."""
 SYNTHETIC_TASKS = "inat2017"
 TEST_TOLERANCE = 0.12
 """Share by which the test images of drawn species may differ from Table 1, whose species are not published.

@@ -11,7 +11,7 @@ from sept.data.detection.boxes import Instance
 from sept.data.detection.crops import crop_instance
 from sept.data.images import ImageError, Pixels, ample, decode
 from sept.data.loading import Place
-from sept.data.tasks import Example
+from sept.data.tasks.task import Example
 from sept.data.transforms import FinetuneTransform, eval_view
 from sept.errors import DataError
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sept.data.images import ImageError, Pixels, ample, decode
-from sept.data.sources import Entry, Reader, Root
+from sept.data.sources.files import Entry, Root
+from sept.data.sources.reader import Reader
 from sept.errors import ConfigError, DataError
 
 MANIFEST = "pool.parquet"

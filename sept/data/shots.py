@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sept.data.tasks import Example, random_key
+from sept.data.tasks.task import Example, random_key
 from sept.errors import DataError
 
 

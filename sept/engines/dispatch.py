@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sept.errors import ConfigError, DataError, Interrupted, SeptError
+from sept.runtime.failures import out_of_memory, refusal
 from sept.runtime.hardware import Runtime
-from sept.runtime.out_of_memory import out_of_memory
 from sept.runtime.signals import Flag
-from sept.store.disk import refusal
 
 Work = Callable[[int], None]
 Make = Callable[[str], Work]

@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept.app import command
 from sept.errors import Interrupted
 from sept.gpu import copies, equality, fits, scans, speed, stages, surroundings, two
 from sept.gpu.card import Card, found
 from sept.gpu.report import Report, Result
 from sept.gpu.runner import Budget, Sections, run
 from sept.paths import path
+from sept.runtime import command
 from sept.runtime.hardware import cuda_devices
 
 SECTIONS: Sections = {

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.detection.targets import FlippedImages, as_lists
 from sept.data.loading import Batches
-from sept.data.patterns import draw_boxed_task
+from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.segmentation.views import Crop, CroppedImages
 from sept.data.subset import Subset
@@ -46,13 +46,14 @@ class Case:
 
 def moby(folder: Path) -> Case:
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=DROP_PATH, lr=RATE, lr_batch=BATCH)
-    make = partial(MoBy, recipe, seed=SEED, epochs=STEPS, steps_per_epoch=1)
+    make = partial(MoBy, recipe, micro.SWIN, seed=SEED, epochs=STEPS, steps_per_epoch=1)
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 
 def ibot(folder: Path) -> Case:
-    changes = {"epochs": STEPS, "drop_path_rate": DROP_PATH, "lr": RATE, "freeze_last_layer_epochs": 2}
-    make = partial(IBot, micro.ibot(batch_size=BATCH, **changes), micro.VIT, seed=SEED, steps_per_epoch=1)
+    changes = {"drop_path_rate": DROP_PATH, "lr": RATE, "freeze_last_layer_epochs": 2}
+    recipe = micro.ibot(batch_size=BATCH, **changes)
+    make = partial(IBot, recipe, micro.VIT, seed=SEED, epochs=STEPS, steps_per_epoch=1)
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 

@@ -1,6 +1,5 @@
 """One step of every learner at full size: whether it fits, and its peak next to the one that was counted."""
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from sept.gpu.cases import SCENE_CLASSES, untested, without_counter
 from sept.gpu.memory import DETECTED, GIB, build_learner, recipe, step_memory
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
-from sept.gpu.steps import AUTO, Steps, noise
+from sept.gpu.steps import AUTO, Steps, free_memory, noise
 from sept.training.chunks import Chunk
 
 OVER = 0.15, GIB  # what is not counted: what the allocator rounds up, as a share; workspaces of cuDNN and cuBLAS
@@ -41,7 +40,7 @@ def _sizes(given: Any, model: Backbone | None = None, classes: int | None = None
 
 MICRO = {
     "moby": _sizes(micro.moby(batch_size=8, drop_path_rate=0.2)),
-    "ibot": _sizes(micro.ibot(epochs=20, drop_path_rate=0.1), micro.VIT),
+    "ibot": _sizes(micro.ibot(drop_path_rate=0.1), micro.VIT),
     "detect": _sizes(micro.detect(epochs=20, rpn_samples=64, roi_samples=32), micro.SWIN, SCENE_CLASSES),
     "segment": _sizes(micro.segment(epochs=20), micro.SWIN, SCENE_CLASSES),
 }
@@ -105,12 +104,6 @@ def _peak(card: Card, step: Step, given: dict[str, Any]) -> tuple[int, Chunk | N
         del steps, learner
         free_memory()
     return peak, chunk
-
-
-def free_memory() -> None:
-    """What nobody holds goes back to the device."""
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _free(card: Card) -> int:

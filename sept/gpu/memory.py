@@ -19,10 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sept.backbones import Backbone
 from sept.gpu.largest import OBJECTS, largest_counts
 from sept.gpu.live import Live, cuda_operators
-from sept.methods.ibot.learner import IBot
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
-from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
 from sept.training.chunks import Chunk, fitting
 from sept.training.learner import Learner
@@ -44,7 +42,7 @@ def recipe(kind: str) -> Any:
     """The published full-size recipe of "moby", "ibot", "classify", "detect" or "segment", as conf/ has it."""
     recipes: dict[str, Callable[[], Any]] = {
         "moby": lambda: MoByRecipe(name="moby_swin_t"),
-        "ibot": lambda: IBotRecipe(batch_size=1024, drop_path_rate=0.1),
+        "ibot": lambda: IBotRecipe(name="ibot_vit_s16", batch_size=1024, drop_path_rate=0.1),
         "classify": lambda: Classify(name="classify"),
         "detect": lambda: Detect(name="detect", epochs=36, batch_size=16, drop_path_rate=0.2, test_every=6),
         "segment": lambda: Segment(
@@ -58,8 +56,12 @@ def build_learner(kind: str, recipe: Any, model: Backbone | None = None, classes
     """The learner of a recipe with fresh weights; `model` and `classes` as of the full size."""
     times: dict[str, Any] = {"seed": 0, "steps_per_epoch": STEPS}
     if kind == "moby":
+        from sept.methods.moby.learner import MoBy
+
         return MoBy(recipe, model or SWIN, epochs=300, **times)
     if kind == "ibot":
+        from sept.methods.ibot.learner import IBot
+
         return IBot(recipe, model or VIT, epochs=800, **times)
     learner: Any = {"classify": Classifier, "detect": Detector, "segment": Segmenter}[kind]
     return learner(recipe, model or SWIN, classes or CLASSES[kind], None, **times)
@@ -236,6 +238,9 @@ def _images(batch: int, height: int, width: int) -> Tensor:
 
 def _encoder(learner: Any) -> Any:
     """The module whose output are the features of the encoder that learns, or the last of these."""
+    from sept.methods.ibot.learner import IBot
+    from sept.methods.moby.learner import MoBy
+
     if isinstance(learner, MoBy):
         return learner.encoder
     if isinstance(learner, IBot):

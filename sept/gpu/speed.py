@@ -28,12 +28,11 @@ from sept.data.subset import Subset, write_subset
 from sept.data.transforms import normalise
 from sept.gpu import micro
 from sept.gpu.card import Card, cores
-from sept.gpu.fits import free_memory
 from sept.gpu.memory import SWIN, VIT
 from sept.gpu.peaks import TERA, peak
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
-from sept.gpu.steps import AUTO, Steps, sent
+from sept.gpu.steps import AUTO, Steps, free_memory, sent
 from sept.gpu.waits import waits
 from sept.methods.ibot.learner import IBot
 from sept.methods.ibot.recipe import IBotRecipe
@@ -194,7 +193,7 @@ def stepping(card: Card, name: str) -> list[Result]:
 
 
 def share_of_peak(card: Card, name: str, flops: float) -> list[Result]:
-    """Of FLOP/s counted by `sept.cost`; nothing without a card."""
+    """Of FLOP/s counted by `sept.backbones.flops`; nothing without a card."""
     if not card.real:
         return []
     label, most = f"{name}: share of peak", peak(card.name)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from sept.data.location import Location
-from sept.data.patterns import draw_task
+from sept.data.locate import Location
+from sept.data.patterns.drawing import draw_task
 from sept.data.settings import Shot
 from sept.gpu import micro
 from sept.gpu.card import Card

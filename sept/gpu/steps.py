@@ -1,5 +1,6 @@
 """Training steps of a learner on a batch that stays on the device: without loader, copies and trainer."""
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
 from sept.methods.ibot.learner import IBot
-from sept.methods.learner import SelfSupervised, chunk_that_fits
+from sept.methods.learner import SelfSupervised
 from sept.training.chunks import Chunk
 
 AUTO = "auto"
@@ -60,7 +61,13 @@ class Steps:
         assert isinstance(self.learner, SelfSupervised)
         images = len(self.batch["crops"][0])
         with torch.enable_grad():
-            return chunk_that_fits(self.learner, images)
+            return self.learner.chunk_that_fits(images)
+
+
+def free_memory() -> None:
+    """What nobody holds goes back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def sent(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from sept.gpu.card import Card, cores
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.runtime.hardware import cuda_devices
-from sept.store.provenance import commit, versions
+from sept.store.build import commit, versions
 
 SHARED_MEMORY, LEAST_SHARED = Path("/dev/shm"), 2**30  # bytes: batches of MoBy in the hands of some workers
 DRIVER, CPU = Path("/proc/driver/nvidia/version"), Path("/proc/cpuinfo")

@@ -12,19 +12,19 @@ from typing import Any
 
 import lightning as L
 
+from sept.data.loading import steps_per_epoch
 from sept.errors import Interrupted, SeptError
 from sept.gpu import failing
 from sept.gpu.card import Card
-from sept.gpu.cases import BATCH, IMAGES, Case, case, packed
+from sept.gpu.cases import BATCH, IMAGES, SEED, Case, case, packed
 from sept.gpu.checks import Trained
 from sept.gpu.equality import MOVED, moved
 from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check, stopping
 from sept.gpu.speed import RATE, Clock, job, workers
 from sept.gpu.speed import packed as packed_photos
-from sept.methods.moby.learner import MoBy
-from sept.runtime.hardware import Runtime
-from sept.stages.selfsupervised import ViewTraining
+from sept.methods.training import SelfSupervisedTraining
+from sept.runtime.hardware import Runtime, no_loggers
 from sept.training import distributed
 
 TOGETHER = 60.0  # seconds within which all have to end
@@ -69,7 +69,10 @@ def equality(card: Card, one: Runtime, two: Runtime) -> list[Result]:
 def _trained(card: Card, made: Case, runtime: Runtime) -> Trained:
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     images = packed(card.folder)
-    training = ViewTraining(made.make, images, BATCH, {"seed": IMAGES}, folder, "check")  # type: ignore[arg-type]
+    make: Any = made.make
+    recipe, backbone = make.args
+    epochs = -(-make.keywords["epochs"] * BATCH // IMAGES)  # of several steps each
+    training = SelfSupervisedTraining(recipe, backbone, images, SEED, epochs, {}, folder, "check", no_loggers)
     learner = training.run(replace(runtime, checkpoint_every_s=0))
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, [])
 
@@ -86,11 +89,12 @@ def scaling(card: Card) -> list[Result]:
 
 def rate(card: Card, runtime: Runtime, batch: int) -> float:
     """Images a second of a MoBy training on one or several devices."""
-    recipe: Any = replace(job("MoBy", card).recipe, batch_size=batch)
+    of = job("MoBy", card)
+    recipe: Any = replace(of.recipe, batch_size=batch)
     folder = Path(tempfile.mkdtemp(dir=card.folder))
-    make = partial(MoBy, recipe, seed=0, epochs=STEPS, steps_per_epoch=1)
-    watchers = partial(clocks, folder)
-    ViewTraining(make, packed_photos(card, recipe), batch, {"seed": 0}, folder, "speed", watchers).run(runtime)
+    images = packed_photos(card, recipe)
+    epochs, watchers = -(-STEPS // steps_per_epoch(len(images), batch)), partial(clocks, folder)
+    SelfSupervisedTraining(recipe, of.model, images, 0, epochs, {}, folder, "speed", no_loggers, watchers).run(runtime)
     return Clock.timed(STEPS) * batch / float((folder / CLOCK).read_text())
 
 

@@ -1,4 +1,4 @@
-"""What MoBy and iBOT share: views of one batch kept together, and a watch for collapse."""
+"""What self-supervised learners share: views of one batch kept together, and measures that tell a collapse."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from sept.backbones.drop_path import drop_path_factors, set_factors
 from sept.methods.health import effective_rank, feature_std
-from sept.methods.views import Views
+from sept.methods.recipe import TwoViewRecipe
+from sept.methods.views import TwoViews, Views
 from sept.training.chunks import Chunk, fitting, in_chunks, kept_bytes
 from sept.training.learner import Learner
+from sept.training.optim import SCHEDULES, decay_groups, undecayed
 
 FLOAT_BYTES = 4
+VIEWS = 2
 PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as it comes, as it is coloured and among the others of its batch
 GRADIENTS, ADAM = 1, 2  # times the weights: what a step makes beside the activations
 log = logging.getLogger(__name__)
@@ -82,27 +85,82 @@ class SelfSupervised(Learner):
         """Mean over the processes, without gradient."""
         return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")  # type: ignore[return-value]
 
+    def use_compile(self, on: bool) -> None:
+        super().use_compile(on)
+        self.views.compile = on
+
+    def chunk_that_fits(self, images: int) -> Chunk | None:
+        """None on other devices than a GPU, too. Raises ConfigError where not one image fits."""
+        if self.device.type != "cuda" or not torch.cuda.is_available():
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        weights = sum(each.nbytes for each in self.parameters() if each.requires_grad)
+        free -= (GRADIENTS + ADAM) * weights + self.bytes_beside(images)
+        with self.trainer.precision_plugin.train_step_context():
+            each = kept_bytes(self.encode_blank)
+        chunk = fitting(images, each, free)
+        if chunk is not None:
+            log.info("%d of %d images keep their activations, the others are encoded twice", chunk.kept, images)
+        return chunk
+
     def health(self) -> dict[str, float]:
         """The measures as of the last step."""
         names = ("loss_over_chance", "feature_std", "effective_rank")
         return {name: float(getattr(self, name)) for name in names}
 
 
-def chunk_that_fits(learner: SelfSupervised, images: int) -> Chunk | None:
-    """How a batch of `images` is encoded so that a step fits into the memory of the learner's GPU; None: as a whole, as
-    on other devices. Raises ConfigError where not one image fits."""
-    if learner.device.type != "cuda" or not torch.cuda.is_available():
-        return None
-    free, _ = torch.cuda.mem_get_info(learner.device)
-    free += torch.cuda.memory_reserved(learner.device) - torch.cuda.memory_allocated(learner.device)
-    weights = sum(each.nbytes for each in learner.parameters() if each.requires_grad)
-    free -= (GRADIENTS + ADAM) * weights + learner.bytes_beside(images)
-    with learner.trainer.precision_plugin.train_step_context():
-        each = kept_bytes(learner.encode_blank)
-    chunk = fitting(images, each, free)
-    if chunk is not None:
-        log.info("%d of %d images keep their activations, the others are encoded twice", chunk.kept, images)
-    return chunk
+class TwoViewLearner(SelfSupervised):
+    """A learner of two coloured views: its rate, its optimiser, and features of both views at a time."""
+
+    views: TwoViews
+
+    def __init__(self, recipe: TwoViewRecipe, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
+        super().__init__(seed=seed, steps=epochs * steps_per_epoch)
+        self.recipe: Any = recipe
+        self.warmup = recipe.warmup_epochs * steps_per_epoch
+        self.views = TwoViews(recipe, seed)
+
+    def lr(self, step: int, scale: float = 1.0) -> float:
+        r = self.recipe
+        by_batch = r.batch_size / r.lr_batch
+        rate = SCHEDULES[r.schedule](step, self.steps, self.warmup, r.lr, r.warmup_lr, r.min_lr)
+        return rate * by_batch * scale
+
+    def both_views(self, batch: Any) -> Tensor:
+        """(2B, 3, H, W): the views of a sample side by side, coloured for this step."""
+        return interleave_views(self.views(batch, self.step))
+
+    def features(self, encoder: nn.Module, images: Tensor) -> list[Tensor]:
+        """Encoder features (B, D) of each view, of the whole batch. images: of `both_views`."""
+        return split_views(self.gathered(self.encode(pooled, encoder, [images], VIEWS)), VIEWS)
+
+    def encode_blank(self, images: int) -> Tensor:
+        side = self.recipe.side
+        blank = torch.zeros(VIEWS * images, 3, side, side, device=self.device)
+        return self.encode(pooled, self.encoder, [blank], VIEWS)  # type: ignore[no-any-return]
+
+    def bytes_beside(self, images: int) -> int:
+        return VIEWS * images * (self.head_bytes() + PIXEL_BYTES * 3 * self.recipe.side**2)
+
+    def head_bytes(self) -> int:
+        """About the bytes that heads and loss keep of one view."""
+        raise NotImplementedError
+
+    def is_undecayed(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay leaves a parameter alone."""
+        return undecayed(name, parameter)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.adamw(decay_groups(self.named_parameters(), self.recipe.weight_decay, self.is_undecayed))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
+
+
+def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Features (n, D) of images (n, 3, H, W)."""
+    return encoder(images)  # type: ignore[no-any-return]
 
 
 def interleave_views(views: list[Tensor]) -> Tensor:

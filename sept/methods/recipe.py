@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from sept import ranges
 from sept.backbones import Backbone
+from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
 
@@ -45,3 +46,29 @@ class Recipe:
     def flops(self, backbone: Backbone) -> float:
         """FLOPs of one sample in one step: all its views through all networks, forward and backward."""
         raise NotImplementedError
+
+
+@dataclass
+class TwoViewRecipe(Recipe):
+    """What methods have that compare two coloured views of an image by one rate: MoBy and its relatives."""
+
+    lr: float = ranges.rate(1e-3)  # per `lr_batch` images
+    lr_batch: int = ranges.batch(512)
+    schedule: str = ranges.choice("cosine", ("cosine", "constant"))
+    warmup_epochs: int = ranges.epochs(5)
+    warmup_lr: float = ranges.least_rate(5e-7)
+    min_lr: float = ranges.least_rate(5e-6)
+    weight_decay: float = ranges.share(0.05)
+    clip: float = ranges.clip(5.0)
+    crop_scale: list[float] = ranges.pair(0.08, 1.0, above=0, most=1)
+    blur: list[float] = ranges.pair(1.0, 0.1, ordered=False, least=0, most=1)  # probability, view 1 and 2
+    blur_radius: list[float] = ranges.pair(0.1, 2.0, above=0, most=MOST_BLUR)
+    solarise: list[float] = ranges.pair(0.0, 0.2, ordered=False, least=0, most=1)
+    jitter: float = ranges.real(
+        1.0, least=0, most=MOST_JITTER
+    )  # multiplies the published brightness .4, contrast .4, saturation .2, hue .1
+    grayscale: float = ranges.share(0.2)
+
+    def check(self, prefix: str) -> None:
+        slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
+        require_rates(prefix, self.lr, self.batch_size / self.lr_batch, slowest)

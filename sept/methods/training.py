@@ -23,7 +23,7 @@ from sept.methods.learner import SelfSupervised
 from sept.methods.recipe import Recipe
 from sept.methods.views import CroppedSubset, Views
 from sept.runtime.hardware import Loggers, Runtime
-from sept.store import CHECKPOINTS, Artefact
+from sept.store.step import CHECKPOINTS, Artefact
 from sept.training import distributed
 from sept.training.callbacks import LogImagesAtStart
 from sept.training.loop import Checkpoint, train

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -14,10 +13,8 @@ from sept.data.loading import Place
 from sept.data.rng import generator, numpy_rng
 from sept.data.subset import Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
-from sept.methods.ibot.masking import block_mask, mask_ratio
-from sept.methods.ibot.recipe import IBotRecipe
-from sept.methods.moby.recipe import MoByRecipe
-from sept.training.distributed import place
+from sept.methods.recipe import TwoViewRecipe
+from sept.runtime.device import rank_and_world
 
 CROP_RATIO = (3 / 4, 4 / 3)
 FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
@@ -61,9 +58,13 @@ class Views:
         boxes = [random_resized_crop_box(rng, height, width, scale, CROP_RATIO) for _, scale in self.crops]
         return [crop_resize(image, box, side, self.how) for box, (side, _) in zip(boxes, self.crops, strict=True)]
 
+    def sample(self, image: np.ndarray, epoch: int, sample: int) -> dict[str, Any]:
+        """What a data worker makes of an image for one step."""
+        return {"crops": self.crop(image, epoch, sample)}
+
     def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
         """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
-        rank, world = place()
+        rank, world = rank_and_world()
         draws = []
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
             whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
@@ -72,9 +73,9 @@ class Views:
 
 
 class TwoViews(Views):
-    """MoBy's two asymmetric views (released code: bilinear crops, blur and solarise differ between the views)."""
+    """Two asymmetric views: blur and solarise differ between them (bilinear crops, as MoBY's released code)."""
 
-    def __init__(self, recipe: MoByRecipe, seed: int) -> None:
+    def __init__(self, recipe: TwoViewRecipe, seed: int) -> None:
         policies = [
             policy(
                 jitter=recipe.jitter,
@@ -93,32 +94,6 @@ class TwoViews(Views):
         return self.colour(batch["crops"], step)
 
 
-class MultiCrop(Views):
-    """iBOT's two global and several local crops (bicubic), and the masks of the global ones."""
-
-    def __init__(self, recipe: IBotRecipe, seed: int, grid: tuple[int, int]) -> None:
-        self.recipe, self.grid = recipe, grid
-
-        def coloured(blur: float, solarise: float) -> Policy:
-            radius, side = recipe.blur_radius, recipe.side  # local crops are blurred by as many pixels
-            return policy(jitter=recipe.jitter, grayscale=0.2, blur=blur, radius=radius, side=side, solarise=solarise)
-
-        globals_ = (recipe.side, (recipe.global_scale[0], recipe.global_scale[1]))
-        locals_ = (recipe.local_side, (recipe.local_scale[0], recipe.local_scale[1]))
-        policies = [coloured(1.0, 0.0), coloured(0.1, 0.2)]
-        policies += [coloured(0.5, 0.0)] * recipe.local_crops
-        super().__init__(seed, [globals_] * 2 + [locals_] * recipe.local_crops, policies, "bicubic")
-
-    def masks(self, epoch: int, sample: int) -> list[Tensor]:
-        """Bool (L,) masks of the two global crops."""
-        rng = numpy_rng(self.seed, "mask", epoch, sample)
-        ratios = [mask_ratio(rng, self.recipe.pred_ratio, self.recipe.pred_ratio_var) for _ in range(2)]
-        return [torch.from_numpy(block_mask(rng, *self.grid, ratio).reshape(-1)) for ratio in ratios]
-
-    def __call__(self, batch: dict[str, Any], step: int) -> tuple[list[Tensor], list[Tensor]]:
-        return self.colour(batch["crops"], step), batch["masks"]
-
-
 class CroppedSubset(Dataset):
     """A locally stored selection, cropped anew every epoch: indexed by (epoch, sample)."""
 
@@ -127,7 +102,4 @@ class CroppedSubset(Dataset):
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
         epoch, sample = place
-        item: dict[str, Any] = {"crops": self.views.crop(self.subset.image(sample), epoch, sample)}
-        if isinstance(self.views, MultiCrop):
-            item["masks"] = self.views.masks(epoch, sample)
-        return item
+        return self.views.sample(self.subset.image(sample), epoch, sample)

@@ -7,7 +7,7 @@ import numpy as np
 from sept.data.images import Pixels
 from sept.data.labelled import read_image
 from sept.data.pool import ConcatPool
-from sept.data.tasks import Example
+from sept.data.tasks.task import Example
 from sept.retrieval.duplicates import copies, copies_within, groups
 from sept.retrieval.fingerprints import Thumbnails, thumbnails
 from sept.runtime.hardware import Runtime

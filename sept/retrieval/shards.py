@@ -19,8 +19,8 @@ import numpy.typing as npt
 from sept.errors import DataError, StorageError
 from sept.retrieval.sums import CHECKED_ROWS, crc32_of
 from sept.runtime.signals import look
-from sept.store.artefact import checksum
 from sept.store.disk import sha256
+from sept.store.step import checksum
 
 REPAIR = "`python -m sept.store repair`, and the next run embeds what is missing"
 ROWS_AT_ONCE = 8192  # of a shard, in float32

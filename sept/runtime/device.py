@@ -1,13 +1,19 @@
-"""To a device and back without waiting for it: copies the host may leave behind, and as few of them as possible."""
+"""Which of the processes of a training this is; to its device and back without waiting: copies, as few as possible."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 _ALIGNED = 16  # bytes; every dtype may start there
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Rank of this process, and how many share the training; (0, 1) outside one that is shared."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def move(batch: Any, device: torch.device) -> Any:

@@ -6,7 +6,7 @@ from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
-from sept.store import Artefact
+from sept.store.step import Artefact
 
 if TYPE_CHECKING:
     from sept.retrievers.encoder import Encoder

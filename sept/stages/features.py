@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sept import engines
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
@@ -22,7 +22,7 @@ from sept.stages import VERSIONS
 from sept.stages.encoding import backbone_of, library_of, open_encoder
 from sept.stages.pool import open_pool
 from sept.stages.unreadable import named, skipped
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 LEAST_ROWS_PER_SHARD = 1_000
 SHARDS = 20  # of a pool too small for full ones, so that a killed embedding loses little

@@ -1,7 +1,7 @@
 """A classifier, detector or segmenter, trained on the task's labelled images; its scores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from typing import Any
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.annotated import draw_images
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.errors import ConfigError, DataError
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 from sept.transfer.recipes import RECIPES, Classify, Detect, Finetune
 
 STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe
@@ -63,7 +63,8 @@ def step(
             "boxes)"
         )
     of_classes = t.images is None
-    spec = FinetuneSpec(recipe, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
+    unnamed = replace(recipe, name="")  # the option that holds these settings is none of them
+    spec = FinetuneSpec(unnamed, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
     stage = STAGES[kind]
     return Step(
         stage,

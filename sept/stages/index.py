@@ -13,7 +13,7 @@ from sept.runtime.hardware import Runtime
 from sept.runtime.progress import done, progress
 from sept.stages import VERSIONS
 from sept.stages.numbered import in_order, numbered
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
     from sept.retrieval.approximate import Index as OpenIndex

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 
 def numbered(name: str, steps: Sequence[Step]) -> dict[str, Step]:

@@ -9,17 +9,17 @@ from typing import Any
 
 from sept.data import locate
 from sept.data.about import about_source
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.data.settings import Pool as PoolSettings
-from sept.data.sources import root
+from sept.data.sources.layouts import root
 from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 IMAGES = "images"
 NAMED = 1_000  # of the photos that a list names and the disk does not hold
@@ -84,7 +84,7 @@ def build(
 ) -> dict[str, Any]:
     kind, path = location.kind, location.path
     if isinstance(spec, SyntheticPoolSpec):
-        from sept.data.patterns import draw_pool
+        from sept.data.patterns.drawing import draw_pool
 
         assert spec.images is not None
         assert spec.side is not None

@@ -1,18 +1,18 @@
 """A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
 
@@ -55,7 +55,8 @@ def step(
 ) -> Step:
     """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on."""
     images = int(subset.estimate["images"])
-    spec = PretrainSpec(recipe, backbone, epochs, seed, runtime.precision, runtime.compile)
+    counted = replace(recipe, name="", store_side=recipe.side)  # the images' side counts where they are stored
+    spec = PretrainSpec(counted, backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.retrievers import sizes
@@ -21,7 +21,7 @@ from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.stages.encoding import backbone_of, library_of, open_encoder
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
 

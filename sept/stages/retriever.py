@@ -4,7 +4,7 @@ from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import pretrain, weights
 from sept.stages.presence import Presence
-from sept.store import Step
+from sept.store.step import Step
 
 
 def read(r: Retriever, presence: Presence) -> Step:

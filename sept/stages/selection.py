@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sept.data.location import Location
-from sept.data.patterns import MIXTURES
+from sept.data.locate import Location
+from sept.data.patterns.drawing import MIXTURES
 from sept.data.pool import ConcatPool
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.data.settings import Pool as PoolSettings
@@ -25,7 +25,7 @@ from sept.stages.numbered import numbered
 from sept.stages.pool import open_pool
 from sept.stages.task_selection import Lists, TaskSelectionSpec
 from sept.stages.unreadable import Readable, named
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 
 @dataclass(frozen=True)

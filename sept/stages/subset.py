@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sept.data.images import Pixels
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.subset import write_subset
 from sept.retrieval.selections import SELECTION, load_selection
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
 from sept.stages.numbered import numbered
 from sept.stages.pool import open_pool
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 SHAPE = 4 / 3  # of a photograph, for estimates
 

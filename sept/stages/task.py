@@ -5,26 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sept.data.about import about_task
 from sept.data.annotated import draw_images
-from sept.data.detection.boxes import Boxed, DetectionTask, instances
-from sept.data.detection.patterns_boxes import read_patterns_boxes
-from sept.data.location import Location
-from sept.data.patterns import classes
+from sept.data.locate import Location
 from sept.data.read import OPTIONS, read
-from sept.data.segmentation.masks import Masked, SegmentationTask
-from sept.data.segmentation.patterns_masks import read_patterns_masks, write_masks
 from sept.data.settings import SYNTHETIC_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.data.shots import draw as draw_shots
-from sept.data.tasks import Example, Task, read_imagefolder, write_class_list
+from sept.data.tasks.task import Example, Task
 from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
+
+if TYPE_CHECKING:
+    from sept.data.detection.boxes import Boxed, DetectionTask
+    from sept.data.segmentation.masks import Masked, SegmentationTask
 
 IMAGES, CLASS_LIST = "images", "classes.txt"
 
@@ -86,6 +84,8 @@ def _published(t: TaskSettings) -> Described:
 
 def _drawn(t: TaskSettings) -> Described:
     """Of a task of the embedded world."""
+    from sept.data.patterns.domains import classes
+
     assert t.domain is not None
     assert t.train_per_class is not None
     assert t.test_per_class is not None
@@ -100,6 +100,8 @@ def _drawn(t: TaskSettings) -> Described:
 
 def _listed(t: TaskSettings, location: Location) -> Described:
     """Of a task on disk."""
+    from sept.data.about import about_task
+
     listed = _read_listing(location)
     estimate: dict[str, float] = {"classes": len(listed.classes), "images": len(listed.train)}
     return TaskSpec(t.kind, listed.identity), estimate, about_task(listed)
@@ -115,7 +117,11 @@ def shots(t: TaskSettings, shot: Shot, query: Query, seed: int, task: Step) -> i
         return len(draw_shots(listed.train, shot.per_class, seed, listed.classes, shot.share or 1.0))
     assert t.images is not None
     drawn = draw_images([*listed.train], t.images, seed)
-    return len(instances(drawn)) if query.name == "instance" else len(drawn)
+    if query.name != "instance":
+        return len(drawn)
+    from sept.data.detection.boxes import instances
+
+    return len(instances(drawn))
 
 
 def _expected_shots(t: TaskSettings, shot: Shot, query: Query, task: Step) -> int:
@@ -134,20 +140,25 @@ def build(
     runtime: Runtime,
 ) -> dict[str, Any]:
     if isinstance(spec, SyntheticTaskSpec):
-        from sept.data.patterns import draw_boxed_task, draw_task
+        from sept.data.patterns.boxed import draw_boxed_task
+        from sept.data.patterns.drawing import draw_task
 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         draw = draw_task if spec.kind == "patterns" else draw_boxed_task
         sizes = (spec.train_per_class, spec.test_per_class, spec.side, spec.seed)
         draw(folder / IMAGES, spec.domain, *sizes, runtime.threads)
     if spec.kind == "patterns_masks":
+        from sept.data.segmentation.patterns_masks import write_masks
+
         write_masks(folder / IMAGES)
     task = _read(folder, location)
     if spec.kind == "inat2017":  # the species that were drawn, for task.class_list
+        from sept.data.tasks.inat_classes import write_class_list
+
         assert isinstance(task, Task)
         write_class_list(task, folder / CLASS_LIST)
     facts = {"classes": task.classes, "train": len(task.train), "test": len(task.test)}
-    return facts | ({"skipped": task.skipped} if isinstance(task, DetectionTask) else {})
+    return facts | ({"skipped": task.skipped} if hasattr(task, "skipped") else {})
 
 
 def open_task(artefact: Artefact, location: Location) -> Task:
@@ -169,20 +180,24 @@ def test_images(artefact: Artefact, location: Location) -> list[Example]:
     return task.test if isinstance(task, Task) else _plain(task.test)
 
 
-def open_boxed(artefact: Artefact, location: Location) -> DetectionTask:
+def open_boxed(artefact: Artefact, location: Location) -> "DetectionTask":
     """The annotated images behind a task artefact, where they lie now."""
+    from sept.data.detection.boxes import DetectionTask
+
     task = _read(artefact.path, location)
     assert isinstance(task, DetectionTask), f"{location.kind} has no boxes"
     return task
 
 
-def drawn_images(artefact: Artefact, location: Location, count: int, seed: int) -> list[Boxed]:
+def drawn_images(artefact: Artefact, location: Location, count: int, seed: int) -> "list[Boxed]":
     """The annotated images that are used."""
     return draw_images(open_boxed(artefact, location).train, count, seed)
 
 
-def open_masked(artefact: Artefact, location: Location) -> SegmentationTask:
+def open_masked(artefact: Artefact, location: Location) -> "SegmentationTask":
     """The images with masks behind a task artefact, where they lie now."""
+    from sept.data.segmentation.masks import SegmentationTask
+
     task = _read(artefact.path, location)
     assert isinstance(task, SegmentationTask), f"{location.kind} has no masks"
     return task
@@ -195,21 +210,27 @@ def drawn_examples(artefact: Artefact, location: Location, count: int, seed: int
     return _plain(draw_images([*task.train], count, seed))
 
 
-def _plain(images: Sequence[Boxed] | Sequence[Masked]) -> list[Example]:
+def _plain(images: "Sequence[Boxed] | Sequence[Masked]") -> list[Example]:
     return [Example(image.id, image.path, 0) for image in images]
 
 
-def _read(folder: Path, location: Location) -> Task | DetectionTask | SegmentationTask:
+def _read(folder: Path, location: Location) -> "Task | DetectionTask | SegmentationTask":
     if location.kind == "patterns":
+        from sept.data.tasks.imagefolder import read_imagefolder
+
         return read_imagefolder(folder / IMAGES, test_fraction=0.0, seed=0)  # drawn with a test split
     if location.kind == "patterns_boxes":
+        from sept.data.detection.patterns_boxes import read_patterns_boxes
+
         return read_patterns_boxes(folder / IMAGES)
     if location.kind == "patterns_masks":
+        from sept.data.segmentation.patterns_masks import read_patterns_masks
+
         return read_patterns_masks(folder / IMAGES)
     return _read_listing(location)
 
 
-def _read_listing(location: Location) -> Task | DetectionTask | SegmentationTask:
+def _read_listing(location: Location) -> "Task | DetectionTask | SegmentationTask":
     """Classes and examples of a task on disk."""
     assert location.path is not None
     return read(location.kind, location.path, location.options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sept.data.location import Location
+from sept.data.locate import Location
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
 from sept.retrieval.features import Features
@@ -26,7 +26,7 @@ from sept.stages.encoding import open_encoder
 from sept.stages.index import join_features, open_index
 from sept.stages.numbered import in_order
 from sept.stages.task import test_images
-from sept.store import Artefact, Step
+from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
     from sept.retrieval.copies import Copies

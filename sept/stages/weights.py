@@ -13,8 +13,8 @@ from sept.errors import ConfigError
 from sept.retrievers import LIBRARIES
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
-from sept.store import Artefact, Step
 from sept.store.disk import sha256
+from sept.store.step import Artefact, Step
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,8 @@ A `Step` says what is wanted and how to build it; `Store.make` gives its `Artefa
 ago. Every stage of the pipeline reads and writes through it; neither torch nor a config is needed here.
 """
 
-from sept.store.artefact import Artefact
-from sept.store.build import CHECKPOINTS
 from sept.store.content import check
-from sept.store.maintenance import prune, repair, verify
-from sept.store.step import KEY_CHARS, Step
+from sept.store.step import CHECKPOINTS, KEY_CHARS, Artefact, Step
 from sept.store.store import Store
 
-__all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "check", "prune", "repair", "verify"]
+__all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "check"]

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept.app import command
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paths import check_environment, path
-from sept.store.artefact import KEY_CHARS, load_artefact, parse_folder
+from sept.runtime import command
 from sept.store.maintenance import prune, repair, verify
+from sept.store.step import KEY_CHARS, load_artefact, parse_folder
 from sept.store.store import FORMAT_FILE, Store
 
 HEADER = ("stage", "key", "slug", "MB", "wall_s", "created")

@@ -1,19 +1,25 @@
-"""Building in the unfinished folder: attempts and seconds are counted, and a complete build gets its manifest."""
+"""Building in the unfinished folder: attempts and seconds are counted, and a complete build gets its manifest.
 
+That says which code and which libraries made it: recorded, and never part of a key.
+"""
+
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sept.errors import ConfigError, DataError, NonFiniteError
 from sept.runtime import signals
-from sept.store.artefact import MANIFEST, Artefact, checksum, read_manifest
 from sept.store.disk import (
     fingerprint,
     payload,
@@ -25,10 +31,8 @@ from sept.store.disk import (
     temporary_name,
     write_json,
 )
-from sept.store.provenance import commit, versions
-from sept.store.step import Step, plain
+from sept.store.step import CHECKPOINTS, MANIFEST, Artefact, Step, checksum, plain, read_manifest
 
-CHECKPOINTS = "checkpoints"  # a build's own subfolder for what only resuming needs; not published
 WORK = "work.json"  # the step, and what its attempts have cost so far
 COUNTED: dict[str, type | tuple[type, ...]] = {  # of WORK, what the next attempt goes on with
     "attempts": int,
@@ -164,3 +168,43 @@ def _refuse_changed(artefact: Artefact, step: Step) -> None:
         changed = changed or not path.is_file() or path.stat().st_size != known["size"]
     if changed:
         raise DataError(f"{artefact.path} changed while {step} was built from it; verify the store and run again")
+
+
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
+
+
+@cache
+def commit() -> dict[str, Any] | None:
+    """{sha, dirty} of the checkout this package runs from; None when it is not one (installed, no git).
+
+    Asked once a process, like the code is loaded once.
+    dirty: the package has files that differ from the commit's or are not in it.
+    """
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:  # the repository around a venv is not ours
+        return None
+    sha, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ".")
+    return None if sha is None or changes is None else {"sha": sha, "dirty": changes != ""}
+
+
+def _git(*arguments: str) -> str | None:
+    # A git hook sets GIT_DIR for its own repository; a reader must not take the index lock.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(PACKAGE_FOLDER), *arguments]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Versions of Python, the platform and the PACKAGES, found without importing them; None: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found

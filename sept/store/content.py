@@ -7,8 +7,8 @@ from typing import Any
 
 from sept.errors import DataError
 from sept.runtime import signals
-from sept.store.artefact import Artefact
 from sept.store.disk import fingerprint
+from sept.store.step import Artefact
 
 AGAIN = "`python -m sept.store repair` drops it and what was built on it; then run the same command again"
 

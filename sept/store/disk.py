@@ -1,10 +1,8 @@
 """Durable files and folders: written aside and moved, or not there at all."""
 
-import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import uuid
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.errors import DataError, SeptError, StorageError
+from sept.runtime.failures import refusal
 
 REMOVED = ".removed"  # folder of the store that holds what is being deleted
 
@@ -30,18 +29,6 @@ def storage_errors(where: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {where}: {reason}; make room or choose another store root") from error
 
 
-REFUSED = {
-    errno.ENOSPC: "No space left on device",
-    errno.EDQUOT: "Disk quota exceeded",
-    errno.EROFS: "Read-only file system",
-    errno.EFBIG: "File too large",
-}
-CLOSED = (errno.EACCES, errno.EPERM, errno.EIO)  # of reading, too: only where it is known what was written
-CUT_SHORT = re.compile(  # of libraries that lose the system's reason: numpy; torch, in Python and in C++
-    r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos \d+ vs|iostream error"
-)
-
-
 @contextmanager
 def refusals(folder: Path) -> Iterator[None]:
     """Inside, where files are written in `folder`, a disk that refuses raises StorageError, whatever library met it."""
@@ -54,35 +41,6 @@ def refusals(folder: Path) -> Iterator[None]:
         if found is None:
             raise
         raise found from error
-
-
-def refusal(error: BaseException, folder: Path | None = None) -> StorageError | None:
-    """The StorageError for what a library says of a disk that is full, read-only or over a quota; None for the rest.
-
-    Libraries raise their own kinds (safetensors, pyarrow, torch), some with the reason in their text only, some as
-    what another failure came from. folder: where it was writing; there a refused permission counts, too.
-    """
-    met: BaseException | None = error
-    while met is not None:
-        reason = _reason(met, folder)
-        if reason:
-            where = getattr(met, "filename", None) or folder or "the output or a file"
-            return StorageError(f"cannot write {where}: {reason}; make room or choose another place")
-        met = met.__cause__ or met.__context__
-    return None
-
-
-def _reason(error: BaseException, folder: Path | None) -> str | None:
-    if isinstance(error, OSError) and error.errno in REFUSED:
-        return REFUSED[error.errno]
-    if isinstance(error, OSError) and error.errno in CLOSED and folder is not None and error.filename is not None:
-        within = str(os.fsdecode(error.filename)).startswith(str(folder))
-        return os.strerror(error.errno) if within else None
-    text = str(error)
-    if isinstance(error, ImportError | SyntaxError | KeyError):
-        return None
-    named = next((reason for reason in REFUSED.values() if reason in text), None)
-    return named or ("it was cut short (is the disk full?)" if CUT_SHORT.search(text) else None)
 
 
 def temporary_name(name: str) -> str:

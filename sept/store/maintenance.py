@@ -10,10 +10,9 @@ from typing import Any
 
 from sept.errors import ConfigError, DataError
 from sept.store import owner
-from sept.store.artefact import KEY_CHARS, MANIFEST, Artefact, load_artefact, parse_folder
 from sept.store.disk import discard, fingerprint, listing, payload, storage_errors, sweep
-from sept.store.lock import try_lock
-from sept.store.step import digest
+from sept.store.owner import try_lock
+from sept.store.step import KEY_CHARS, MANIFEST, Artefact, digest, load_artefact, parse_folder
 from sept.store.store import UNFINISHED, Store
 
 PUBLISHING_S = 2.0  # from the last write of a file to the manifest, whose time is in whole seconds

@@ -13,24 +13,23 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from sept.errors import ConfigError, DataError, StorageError
 from sept.runtime import signals
 from sept.store import owner
-from sept.store.artefact import ASIDE, KEY_CHARS, Artefact, load_artefact, parse_folder
 from sept.store.build import complete, read_work
 from sept.store.content import check
 from sept.store.disk import discard, listing, storage_errors, sweep, sync, write_json
-from sept.store.lock import POLL_S, locked
-from sept.store.step import Step
+from sept.store.owner import POLL_S, locked
+from sept.store.step import ASIDE, KEY_CHARS, Artefact, Step, load_artefact, parse_folder
 
 FORMAT = 1
 FORMAT_FILE = "store.json"
 UNFINISHED = ".unfinished"
 LOOKS = 3  # a folder that is being replaced moves twice; looking again finds it in its new place
 
-Mode = Literal["reuse", "read-only"]
+MODES = ("reuse", "read-only")
 log = logging.getLogger(__name__)
 
 
@@ -44,10 +43,10 @@ class Store:
     """
 
     def __init__(
-        self, root: str | Path, mode: Mode = "reuse", force: Collection[str] = (), since: float | None = None
+        self, root: str | Path, mode: str = "reuse", force: Collection[str] = (), since: float | None = None
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ConfigError(f"store mode {mode!r} is not one of: {', '.join(get_args(Mode))}")
+        if mode not in MODES:
+            raise ConfigError(f"store mode {mode!r} is not one of: {', '.join(MODES)}")
         if mode == "read-only" and force:
             raise ConfigError(f"a read-only store cannot rebuild {', '.join(sorted(force))}; drop one of the two")
         self.root = Path(root).expanduser().absolute()

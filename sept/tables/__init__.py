@@ -3,8 +3,19 @@
 Reads manifests and computes nothing of a run; neither torch nor matplotlib is imported before it is needed.
 """
 
-from sept.tables.cli import main, tell
-from sept.tables.rows import Line, rows
-from sept.tables.text import COLUMNS, cells_of
+from collections.abc import Callable, Sequence
+from typing import Any
 
-__all__ = ["COLUMNS", "Line", "cells_of", "main", "rows", "tell"]
+from sept.config import Experiment
+from sept.tables.labels import Line
+from sept.tables.rows import rows
+from sept.tables.text import COLUMNS, as_terminal, cells_of
+
+__all__ = ["COLUMNS", "Line", "cells_of", "rows", "tell"]
+
+
+def tell(name: str, cells: Sequence[Experiment], send: Callable[[str, Sequence[Experiment], list[Line]], Any]) -> None:
+    """Prints the table of a sweep, and sends it where its cells log to."""
+    lines = rows(cells)
+    print(as_terminal({name: lines}), end="")
+    send(name, cells, lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sept.tables import labels
-from sept.tables.rows import Line
+from sept.tables.labels import Line
 
 MAX_BARS = 8  # side by side; with more, the smallest budget stands for all
 POOLED = ("query", "retriever")  # choices that can tell two series of one init apart, beside variant

@@ -1,24 +1,20 @@
-"""How rows and differences are put into words and digits: the same in every form of a table."""
+"""What a row is, how rows and differences are put into words and digits, and the paper's layout of them: the same in
+every form of a table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from sept.results import CELL
-from sept.tables.rows import Line
+from sept.results import CELL, METRICS
 from sept.tables.statistics import CONFIDENCE, Difference
+
+Line = dict[str, Any]
+"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: all there),
+reason, runs (as `sept.results.row` gives them) and their experiments."""
 
 CHOICES = (*CELL, "variant")
 ALWAYS = ("task", "shot", "init")  # said of every row, even where all have the same
-METRICS = {
-    "top1": "top-1",
-    "best_top1": "best",
-    "frozen_top1": "frozen",
-    "ap": "AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "voc_ap50": "VOC AP50",
-    "miou": "mIoU",
-}
 PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
 ONE_RUN = "one run each: nothing to tell noise by"
 
@@ -130,3 +126,36 @@ def pairs(difference: Difference) -> str:
     """How many independent pairs, and of what."""
     n = difference.interval.n
     return difference.over if n == 1 else f"{n} {difference.over}"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """names: the choices a way to start is told by; ways: their values; columns: (task, shot); cells: row indices."""
+
+    names: tuple[str, ...]
+    ways: tuple[tuple[Any, ...], ...]
+    columns: tuple[tuple[str, Any], ...]
+    cells: dict[tuple[int, int], int]  # (way, column) -> place in the rows; what no row compares is absent
+
+    def spans(self) -> list[tuple[str, int]]:
+        """Each task with how many columns it has."""
+        return [(task, len(list(group))) for task, group in groupby(self.columns, key=lambda column: column[0])]
+
+
+def matrix(lines: Sequence[Line]) -> Matrix:
+    """The rows in the paper's layout, in their own order of ways, tasks and shots."""
+    names = tuple(name for name in varying(lines) if name not in ("task", "shot"))
+    ways = _distinct([tuple(line[name] for name in names) for line in lines])
+    tasks, shots = _distinct([line["task"] for line in lines]), _distinct([line["shot"] for line in lines])
+    held = {(line["task"], line["shot"]) for line in lines}
+    columns = [(task, shot) for task in tasks for shot in shots if (task, shot) in held]
+    cells = {
+        (ways.index(tuple(line[name] for name in names)), columns.index((line["task"], line["shot"]))): place
+        for place, line in enumerate(lines)
+    }
+    assert len(cells) == len(lines), "two rows with the same choices have no variant"
+    return Matrix(names, tuple(ways), tuple(columns), cells)
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))

@@ -3,8 +3,7 @@ r"""A table as LaTeX with booktabs: \usepackage{booktabs}; \resizebox needs grap
 from collections.abc import Sequence
 
 from sept.tables import labels
-from sept.tables.grid import Matrix, matrix
-from sept.tables.rows import Line
+from sept.tables.labels import Line, Matrix, matrix
 from sept.tables.text import Tables
 
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$"}

@@ -1,7 +1,8 @@
 """The gallery of a selection as one picture: some queries, each beside the pool images it brought (SEPT Fig. 5)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from PIL import Image
 
@@ -11,10 +12,9 @@ from sept.results import CELL, choices
 from sept.retrieval.gallery import PAPER, Match, Row, gallery
 from sept.tables.labels import label
 from sept.tables.pictures import Strip, strips
-from sept.tables.rows import Line
 
 
-def montages(lines: Iterable[Line]) -> dict[str, Image.Image]:
+def montages(lines: Iterable[Mapping[str, Any]]) -> dict[str, Image.Image]:
     """Of each row that selects the gallery of its first run, by what was chosen; without what is not here."""
     found: dict[str, Image.Image] = {}
     for e in (line["experiments"][0] for line in lines if line["experiments"]):

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sept.store.artefact import KEY_CHARS
+from sept.overrides import command
+from sept.results import METRICS
 from sept.store.disk import storage_errors
+from sept.store.step import KEY_CHARS
 from sept.tables import labels
 from sept.tables.charts import charts
-from sept.tables.grid import Matrix, matrix
 from sept.tables.html import escape, folded, grid, page, paragraph, wide
-from sept.tables.rows import Line
-from sept.tables.runs import command
+from sept.tables.labels import Line, Matrix, matrix
 from sept.tables.statistics import differences
 from sept.tables.text import Tables, compared
 
@@ -214,7 +214,7 @@ def _runs(name: str, place: int, line: Line) -> Iterator[str]:
     told = labels.label(line, labels.CHOICES)
     yield f'<section id="{_anchor(name, place)}"><h4>{escape(name)}: {escape(told)}</h4>'
     yield paragraph(": ".join(text for text in (line["status"], line["reason"]) if text))
-    score = labels.METRICS.get(line["metric"], line["metric"])
+    score = METRICS.get(line["metric"], line["metric"])
     for run, e in zip(line["runs"], line["experiments"], strict=True):
         facts = (
             f"{score} {run['score']:.2f} · seed {run['seed']}, fine-tuning seed {run['finetune_seed']} · "

@@ -9,17 +9,14 @@ from typing import Any
 
 from sept.config import Experiment
 from sept.errors import SeptError
+from sept.overrides import leaves
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store
+from sept.tables.labels import Line
 from sept.tables.paper import printed
-from sept.tables.runs import leaves
 from sept.tables.statistics import gain
-
-Line = dict[str, Any]
-"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: all there),
-reason, runs (as `results.row` gives them) and their experiments."""
 
 MEAN_OF = {
     "mean": "score",

@@ -5,9 +5,9 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sept.results import CELL
+from sept.results import CELL, METRICS
 from sept.tables import labels
-from sept.tables.rows import Line
+from sept.tables.labels import Line
 from sept.tables.statistics import Difference, differences
 
 Tables = Mapping[str, Sequence[Line]]
@@ -73,7 +73,7 @@ def shown(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     names, score = labels.varying(lines), labels.metric(lines)
     measured = {"n": MEASURED["n"], score: lambda line: labels.spread(line, "mean", "std")}
     if score == "score":
-        measured["measure"] = lambda line: labels.METRICS.get(line["metric"], line["metric"] or "")
+        measured["measure"] = lambda line: METRICS.get(line["metric"], line["metric"] or "")
     measured |= {title: text for title, text in MEASURED.items() if title not in measured}
     texts = {title: [text(line) for line in lines] for title, text in measured.items()}
     known = {title: column for title, column in texts.items() if any(column)}

@@ -15,10 +15,10 @@ from sept.errors import SeptError
 from sept.pipeline import Pipeline
 from sept.results import choices
 from sept.runtime.hardware import Loggers, no_loggers, resolve
-from sept.store import CHECKPOINTS, Store
-from sept.store.artefact import load_artefact
+from sept.store import Store
+from sept.store.build import commit
 from sept.store.owner import MARK
-from sept.store.provenance import commit
+from sept.store.step import CHECKPOINTS, load_artefact
 from sept.tracking.run import begin, end, never_raise
 
 SENT = "sent-to-wandb"  # among the checkpoints: the last step whose values were sent
@@ -112,6 +112,16 @@ def log_table(
         table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         run.log({TABLE: table, **_images(pictures or {})})
         end(run, 0)
+
+
+def send_table(name: str, cells: Sequence[Experiment], lines: Sequence[Mapping[str, Any]]) -> None:
+    """The table of a sweep and the galleries of its rows (`sept.tables.rows`), where its cells log to W&B."""
+    if cells[0].logger.name == "wandb":
+        from sept.tables import COLUMNS
+        from sept.tables.montage import montages
+
+        values = [[name, *(line.get(each) for each in COLUMNS)] for line in lines]
+        log_table(cells[0].logger, name, ("table", *COLUMNS), values, montages(lines))
 
 
 def _images(pictures: Mapping[str, Any]) -> dict[str, list]:

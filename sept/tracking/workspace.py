@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sept.app import command
 from sept.config import Logger
 from sept.errors import ConfigError, SeptError
-from sept.tables.labels import METRICS
+from sept.results import METRICS
+from sept.runtime import command
 from sept.tracking import GALLERY, STEP, TABLE, TOTALS
 from sept.tracking.run import has_key
 

@@ -6,13 +6,16 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sept.data.transforms import normalise
-from sept.methods.health import knn_accuracy
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07  # of the k-NN evaluation of DINO and iBOT
 
 
-class TestEvery(L.Callback):
+class EvaluateEvery(L.Callback):
     """Runs the test set every `every` steps and after the last one."""
 
     def __init__(self, tests: DataLoader, every: int) -> None:
@@ -52,6 +55,19 @@ class KNNProbe(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"knn_top1": accuracy}, learner.step)
         encoder.train()
+
+
+@torch.no_grad()
+def knn_accuracy(features: Tensor, labels: Tensor) -> float:
+    """Top-1 in percent of each image by the others: votes of its nearest ones, weighted by exp(cosine / temperature).
+
+    features (N, D), labels (N,). The weighted k-NN of DINO and iBOT, leaving one out; at most N - 1 neighbours vote.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    nearest, places = similarity.topk(min(NEIGHBOURS, len(unit) - 1), dim=1)
+    votes = F.one_hot(labels[places]) * (nearest / TEMPERATURE).exp().unsqueeze(-1)  # (N, k, classes)
+    return 100 * float((votes.sum(dim=1).argmax(dim=1) == labels).float().mean())
 
 
 class LogImagesAtEnd(L.Callback):

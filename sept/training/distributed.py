@@ -26,19 +26,13 @@ import torch.distributed as dist
 
 from sept.errors import Interrupted, ProcessError, SeptError
 from sept.runtime.environment import forget
+from sept.runtime.failures import out_of_memory, refusal
 from sept.runtime.hardware import Runtime
 from sept.runtime.lifeline import die_with_parent
-from sept.runtime.out_of_memory import out_of_memory
 from sept.runtime.signals import Flag, raising, remembered
-from sept.store.disk import refusal
 
 POLL_S = 0.5
 GRACE_S = 5.0  # for the others to end by themselves when one has failed, and again when told to
-
-
-def place() -> tuple[int, int]:
-    """Rank of this process, and how many share the training; (0, 1) outside one that is shared."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def run(work: Callable[[Runtime], Any], runtime: Runtime) -> None:

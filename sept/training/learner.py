@@ -35,6 +35,14 @@ class Learner(L.LightningModule):
         self._recorded: dict[str, Tensor | float] = {}
         self._losses: dict[int, Tensor] = {}  # by step, not looked at yet
 
+    def use_compile(self, on: bool) -> None:
+        """Whether networks, and what else can be, are compiled from now on."""
+        self.compile_networks = on
+
+    def chunk_that_fits(self, images: int) -> Chunk | None:
+        """How a batch of `images` is encoded so that a step fits into the memory of its GPU; None: as a whole."""
+        return None
+
     @property
     def step(self) -> int:
         """The optimiser step that runs next, counted from the start of the whole training."""

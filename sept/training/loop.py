@@ -23,13 +23,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from sept.data.loading import Batches
 from sept.data.prefetch import Prefetch
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError, WorkerLost
-from sept.methods.learner import SelfSupervised, chunk_that_fits
 from sept.runtime.environment import forgotten
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.signals import Flag, remembered
-from sept.store import CHECKPOINTS
 from sept.store.disk import sha256, sync
+from sept.store.step import CHECKPOINTS
 from sept.training.chunks import Chunk
 from sept.training.learner import Learner
 
@@ -170,13 +169,11 @@ class Prepared(L.Callback):
 
     @torch.enable_grad()
     def on_train_start(self, trainer: L.Trainer, learner: Any) -> None:
-        learner.compile_networks = self.runtime.compile
-        if isinstance(learner, SelfSupervised):
-            learner.views.compile = self.runtime.compile
+        learner.use_compile(self.runtime.compile)
         if isinstance(self.runtime.chunk, int):
             learner.chunk = Chunk(self.runtime.chunk)
-        elif self.runtime.chunk == "auto" and isinstance(learner, SelfSupervised):
-            learner.chunk = chunk_that_fits(learner, self.batch_size // self.runtime.devices)
+        elif self.runtime.chunk == "auto":
+            learner.chunk = learner.chunk_that_fits(self.batch_size // self.runtime.devices)
 
 
 class Curves(L.Callback):

@@ -9,10 +9,10 @@ from torch import Tensor
 from sept.data.labelled import Shots, Tests, in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.data.tasks import Example, Task
+from sept.data.tasks.task import Example, Task
 from sept.data.transforms import FinetuneTransform, normalise
 from sept.runtime.hardware import Runtime
-from sept.training.callbacks import TestEvery
+from sept.training.callbacks import EvaluateEvery
 from sept.transfer.classify import Classifier, nearest_class_mean
 from sept.transfer.training import FinetuneJob
 
@@ -34,7 +34,7 @@ def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str
     frozen_top1 = _frozen(learner, Tests(shots, recipe.side), tests, runtime)
 
     batches = Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed)
-    seen = job.train(learner, batches, [TestEvery(tests, recipe.test_every * per_epoch)], CLASSIFIER)
+    seen = job.train(learner, batches, [EvaluateEvery(tests, recipe.test_every * per_epoch)], CLASSIFIER)
     top1 = float(learner.last)
     return {
         "metric": "top1",

@@ -51,7 +51,7 @@ class Detector(Learner):
         return self.model(_unit(images))
 
     def test_batch(self, batch: Any) -> None:
-        """Look for the boxes of one test batch; `sept.training.callbacks.TestEvery` calls it in eval mode."""
+        """Look for the boxes of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval mode."""
         self.metrics.update(self.predict(batch["images"]), batch["targets"])
 
     def test_end(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from sept.data.detection.targets import Annotated, DetectionImages, FlippedImage
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
-from sept.training.callbacks import TestEvery
+from sept.training.callbacks import EvaluateEvery
 from sept.transfer.detect import Detector
 from sept.transfer.training import FinetuneJob, Predictions
 
@@ -36,7 +36,7 @@ def detect(job: FinetuneJob, task: DetectionTask, train: Sequence[Boxed], metric
     predictions = Predictions(learner, images, partial(_drawn, learner, task.classes))
 
     batches = Batches(FlippedImages(train, seed), len(train), recipe.batch_size, seed, as_lists)
-    watchers = [TestEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
+    watchers = [EvaluateEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
     seen = job.train(learner, batches, watchers, DETECTOR)
     predictions.save(job.folder)
     image = images[0][0].to(learner.device)

@@ -63,7 +63,7 @@ class Segmenter(Learner):
         return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0].argmax(dim=0)
 
     def test_batch(self, batch: Any) -> None:
-        """Count the pixels of one test batch; `sept.training.callbacks.TestEvery` calls it in eval mode."""
+        """Count the pixels of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval mode."""
         for image, mask in zip(batch["images"], batch["masks"], strict=True):
             self.confusion.update(self.predict(image), mask.long())
 

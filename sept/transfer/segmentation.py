@@ -14,7 +14,7 @@ from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
 from sept.data.segmentation.masks import IGNORE, Masked, SegmentationTask, check_masks
 from sept.data.segmentation.views import Crop, CroppedImages, WholeImages, as_lists
-from sept.training.callbacks import TestEvery
+from sept.training.callbacks import EvaluateEvery
 from sept.transfer.segment import Segmenter
 from sept.transfer.training import FinetuneJob, Predictions
 
@@ -39,7 +39,7 @@ def segment(job: FinetuneJob, task: SegmentationTask, train: Sequence[Masked]) -
     predictions = Predictions(learner, images, partial(_drawn, learner))
 
     batches = Batches(CroppedImages(train, classes, crop, seed), len(train), recipe.batch_size, seed)
-    watchers = [TestEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
+    watchers = [EvaluateEvery(tests, recipe.test_every * per_epoch), predictions.watcher]
     seen = job.train(learner, batches, watchers, SEGMENTER)
     predictions.save(job.folder)
     view = torch.zeros(1, 3, recipe.side, recipe.side, device=learner.device)

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sept.data.patterns.canvas import UInt8Array
-from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, classes, draw
+from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, UInt8Array, classes, draw
 from sept.data.patterns.scenes import NEAR, draw_scene
 from sept.data.settings import LEAST_DRAWN_SIDE
 from sept.errors import ConfigError

@@ -14,8 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sept.data.patterns.canvas import Colour, Float32Array, UInt8Array, finish, oversampling, picture
-from sept.data.patterns.domains import DOMAINS, LOOKS, TARGETS, classes
+from sept.data.patterns.domains import (
+    DOMAINS,
+    LOOKS,
+    TARGETS,
+    Colour,
+    Float32Array,
+    UInt8Array,
+    classes,
+    finish,
+    oversampling,
+    picture,
+)
 
 IMAGE = 32.0
 WALL = 64.0

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sept.data.sources.entry import Entry
-from sept.data.sources.files import SAMPLE_BYTES, Root, head_and_tail, is_url, size_of, within
+from sept.data.sources.files import SAMPLE_BYTES, Entry, Root, head_and_tail, is_url, size_of, within
 from sept.errors import DataError
 
 WHOLE_BYTES = 1 << 30

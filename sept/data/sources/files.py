@@ -1,12 +1,40 @@
-"""Shards as files to read parts of, on the disk or behind a URL."""
+"""One image of a source, as every layout lists it; shards as files to read parts of, on the disk or behind a URL."""
 
 import io
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
-from sept.data.sources.remote import RemoteFile
 from sept.errors import DataError
+
+if TYPE_CHECKING:
+    from sept.data.sources.remote import RemoteFile
+
+UNKNOWN_SIZE = -1
+"""Of a parquet row: sizes are in the data, which listing does not read."""
+
+
+class Entry(NamedTuple):
+    """One image: `size` bytes found by `offset` in the file `shard`, a posix path relative to the source's root.
+
+    A loose file is its own shard, at offset 0. In a tar, `offset` is that of the image's bytes; in a zip, that of the
+    member's header, and `size` is that of the unpacked image; in a parquet file `offset` is the row and `size`
+    UNKNOWN_SIZE. `key` names the image for people, once in a source: the relative path, "<archive's stem>/<member>"
+    or "<parquet file's stem>/<row>".
+    """
+
+    source: str
+    key: str
+    shard: str
+    offset: int
+    size: int
+
+
+class Absent(NamedTuple):
+    """An image that a list names and the disk does not hold, where that is no error: a skip to count."""
+
+    key: str
+
 
 Root = Path | str
 """The folder shards are relative to: a path, or a URL as a string (a Path would merge its slashes)."""
@@ -62,7 +90,7 @@ class Seeking:
 class _Stream(io.RawIOBase):
     """A remote file for the libraries that walk through one: seek and read, with one block read ahead."""
 
-    def __init__(self, file: RemoteFile) -> None:
+    def __init__(self, file: "RemoteFile") -> None:
         self._file = file
         self._place = self._start = 0
         self._block = b""
@@ -117,18 +145,24 @@ def name_of(path: Root) -> str:
     return PurePosixPath(path).name
 
 
+def _remote(url: str) -> "RemoteFile":
+    from sept.data.sources.remote import RemoteFile
+
+    return RemoteFile(url)
+
+
 def open_bytes(path: Root) -> Bytes:
     """The file at `path`, to read parts of. Raises OSError or DataError where there is none."""
-    return LocalFile(path) if isinstance(path, Path) else RemoteFile(path)
+    return LocalFile(path) if isinstance(path, Path) else _remote(path)
 
 
 def open_stream(path: Root) -> BinaryIO:
     """The file at `path`, to walk through. Raises OSError or DataError where there is none."""
-    return open(path, "rb") if isinstance(path, Path) else cast(BinaryIO, _Stream(RemoteFile(path)))
+    return open(path, "rb") if isinstance(path, Path) else cast(BinaryIO, _Stream(_remote(path)))
 
 
 def size_of(path: Root) -> int:
-    return path.stat().st_size if isinstance(path, Path) else RemoteFile(path).size
+    return path.stat().st_size if isinstance(path, Path) else _remote(path).size
 
 
 def read_exactly(file: Bytes, offset: int, size: int) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sept.data.names import ACCEPTED, is_hidden, is_image
-from sept.data.sources.entry import Entry
+from sept.data.sources.files import Entry
 from sept.errors import DataError
 
 PARTS = 256

@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sept.data.names import ACCEPTED
-from sept.data.sources import lists
-from sept.data.sources.digest import digest_archives, digest_list, digest_listing
-from sept.data.sources.entry import Absent, Entry
-from sept.data.sources.files import Root, is_url, within
-from sept.data.sources.find import find_archives
-from sept.data.sources.folder import folder_parts, index_part, list_folder, refuse_no_folder
-from sept.data.sources.parquet import index_parquet
-from sept.data.sources.tars import index_tar
-from sept.data.sources.zips import index_zip
+from sept.data.sources.files import Absent, Entry, Root, is_url, within
 from sept.errors import ConfigError, DataError
 
 Kind = Literal["folder", "webdataset", "zip", "parquet", "list", "yfcc"]
@@ -49,7 +41,7 @@ def parts(kind: str, path: str) -> list[Any]:
 
 def index(kind: str, root: Root, part: Any, source: str) -> Iterator[Entry | Absent]:
     """The images of one of `parts`. Raises DataError at damage, after what comes before it."""
-    return LAYOUTS[kind].index(root, part, source)
+    return layout(kind).index(root, part, source)
 
 
 def identify(kind: str, path: str) -> tuple[str, int]:
@@ -63,79 +55,119 @@ def identify(kind: str, path: str) -> tuple[str, int]:
 
 def _of(kind: str, path: str, work: Callable[[Layout], Any]) -> Any:
     """What `work` finds; a DataError of a source that is not there shows the layout expected."""
-    if kind not in LAYOUTS:
-        raise ConfigError(f"no layout {kind!r} of a source; there are {', '.join(KINDS)}")
-    layout = LAYOUTS[kind]
+    found = layout(kind)
     if is_url(path) and kind not in _ARCHIVES:
         raise ConfigError(f"{path}: a URL names {', '.join(_ARCHIVES)} files; copy a {kind} source to this machine")
     try:
-        return work(layout)
+        return work(found)
     except DataError as error:
-        raise DataError(f"{error}; expected: {layout.expected}") from error
+        raise DataError(f"{error}; expected: {found.expected}") from error
 
 
-# Archives
+# Each reader is imported when a source of its kind is there: a plan does not import them all.
 
 
-def _archives(kind: str, find: Callable[[Root, str], Iterator[Entry]], suffix: str, inside: str) -> Layout:
+def _archives(suffix: str, index_one: Callable[[Root, str], Iterator[Entry]], inside: str) -> Layout:
+    def find(path: str) -> tuple[Root, list[str]]:
+        from sept.data.sources.find import find_archives
+
+        return find_archives(path, suffix)
+
+    def identify(path: str) -> tuple[str, int]:
+        from sept.data.sources.digest import digest_archives
+
+        return digest_archives(*find(path)), 0
+
     return Layout(
         f"a folder or URL of a-000.{suffix}, a-001.{suffix}, .., {inside}",
-        lambda path: find_archives(path, suffix)[0],
-        lambda path: find_archives(path, suffix)[1],
-        lambda root, name, source: find(within(root, name), source),
-        lambda path: (digest_archives(*find_archives(path, suffix)), 0),
+        lambda path: find(path)[0],
+        lambda path: find(path)[1],
+        lambda root, name, source: index_one(within(root, name), source),
+        identify,
     )
 
 
+def _tar(path: Root, source: str) -> Iterator[Entry]:
+    from sept.data.sources.tars import index_tar
+
+    return index_tar(path, source)
+
+
+def _zip(path: Root, source: str) -> Iterator[Entry]:
+    from sept.data.sources.zips import index_zip
+
+    return index_zip(path, source)
+
+
+def _parquet(path: Root, source: str) -> Iterator[Entry]:
+    from sept.data.sources.parquet import index_parquet
+
+    return index_parquet(path, source)
+
+
 _ARCHIVES = {
-    "webdataset": _archives("webdataset", index_tar, "tar", "uncompressed, with images at any depth"),
-    "zip": _archives("zip", index_zip, "zip", "stored or deflated, with images at any depth"),
-    "parquet": _archives("parquet", index_parquet, "parquet", "with a column image: {bytes, path}, or bytes"),
+    "webdataset": _archives("tar", _tar, "uncompressed, with images at any depth"),
+    "zip": _archives("zip", _zip, "stored or deflated, with images at any depth"),
+    "parquet": _archives("parquet", _parquet, "with a column image: {bytes, path}, or bytes"),
 }
 
 
-# Loose files
+def _folder() -> Layout:
+    from sept.data.sources.digest import digest_listing
+    from sept.data.sources.folder import folder_parts, index_part, list_folder, refuse_no_folder
+
+    def root(path: str) -> Path:
+        refuse_no_folder(Path(path))
+        return Path(path)
+
+    def identify(path: str) -> tuple[str, int]:
+        entries = list_folder(Path(path), "")
+        return digest_listing(entries, Path(path)), len(entries)
+
+    expected = f"a folder of images at any depth ({ACCEPTED})"
+    return Layout(expected, root, lambda path: folder_parts(Path(path)), index_part, identify)  # type: ignore[arg-type]
 
 
-def _identify_folder(path: str) -> tuple[str, int]:
-    entries = list_folder(Path(path), "")
-    return digest_listing(entries, Path(path)), len(entries)
+def _list() -> Layout:
+    from sept.data.sources.lists import index_list
+
+    def find(path: str) -> Path:
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such list of images")
+        return Path(path)
+
+    expected = "a text file of paths, one a line, relative to its folder: n01440764/n01440764_18.JPEG"
+    return _listed(expected, find, index_list)
 
 
-def _folder(path: str) -> Path:
-    refuse_no_folder(Path(path))
-    return Path(path)
+def _yfcc() -> Layout:
+    from sept.data.sources.lists import YFCC_IMAGES, YFCC_LISTS, find_yfcc_list, index_yfcc
+
+    expected = f"a folder with {' or '.join(YFCC_LISTS)}, and {YFCC_IMAGES}/<h[:3]>/<h[3:6]>/<h>.jpg"
+    return _listed(expected, lambda path: find_yfcc_list(Path(path)), index_yfcc)
 
 
-def _list(path: str) -> Path:
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such list of images")
-    return Path(path)
+def _listed(expected: str, find: Callable[[str], Path], index_one: Callable[..., Iterator[Entry | Absent]]) -> Layout:
+    from sept.data.sources.digest import digest_list
+    from sept.data.sources.lists import list_parts
 
-
-LAYOUTS: dict[str, Layout] = {
-    "folder": Layout(
-        f"a folder of images at any depth ({ACCEPTED})",
-        _folder,
-        lambda path: folder_parts(Path(path)),
-        index_part,  # type: ignore[arg-type]
-        _identify_folder,
-    ),
-    **_ARCHIVES,
-    "list": Layout(
-        "a text file of paths, one a line, relative to its folder: n01440764/n01440764_18.JPEG",
-        lambda path: _list(path).parent,
-        lambda path: lists.list_parts(_list(path)),
-        lists.index_list,  # type: ignore[arg-type]
-        lambda path: (digest_list(_list(path)), 0),
+    return Layout(
+        expected,
+        lambda path: find(path).parent,
+        lambda path: list_parts(find(path)),
+        index_one,
+        lambda path: (digest_list(find(path)), 0),
         repeats=True,
-    ),
-    "yfcc": Layout(
-        f"a folder with {' or '.join(lists.YFCC_LISTS)}, and {lists.YFCC_IMAGES}/<h[:3]>/<h[3:6]>/<h>.jpg",
-        lambda path: lists.find_yfcc_list(Path(path)).parent,
-        lambda path: lists.list_parts(lists.find_yfcc_list(Path(path))),
-        lists.index_yfcc,  # type: ignore[arg-type]
-        lambda path: (digest_list(lists.find_yfcc_list(Path(path))), 0),
-        repeats=True,
-    ),
-}
+    )
+
+
+_LOOSE = {"folder": _folder, "list": _list, "yfcc": _yfcc}
+
+
+def layout(kind: str) -> Layout:
+    """Of sources of this kind. Raises ConfigError for a kind that there is not."""
+    if kind in _ARCHIVES:
+        return _ARCHIVES[kind]
+    if kind not in _LOOSE:
+        raise ConfigError(f"no layout {kind!r} of a source; there are {', '.join(KINDS)}")
+    return _LOOSE[kind]()

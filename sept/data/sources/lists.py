@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sept.data.names import ACCEPTED, is_hidden, is_image, leads_outside, plain
-from sept.data.sources.entry import Absent, Entry
+from sept.data.sources.files import Absent, Entry
 from sept.errors import DataError
 
 PARTS = 1024

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sept.data.sources.entry import UNKNOWN_SIZE, Entry
-from sept.data.sources.files import Root, name_of, open_stream, stem_of
+from sept.data.sources.files import UNKNOWN_SIZE, Entry, Root, name_of, open_stream, stem_of
 from sept.errors import DataError
 
 COLUMN = "image"

@@ -5,8 +5,6 @@ from typing import Protocol
 
 from sept.data.names import ends_with
 from sept.data.sources.files import Bytes, Root, open_bytes, read_exactly, within
-from sept.data.sources.parquet import Rows
-from sept.data.sources.zips import read_zipped
 from sept.errors import DataError
 
 OPEN_FILES = 64
@@ -36,6 +34,8 @@ class _Plain:
 
 class _Zip(_Plain):
     def read(self, offset: int, size: int) -> bytes:
+        from sept.data.sources.zips import read_zipped
+
         return read_zipped(self._file, offset, size)
 
 
@@ -68,6 +68,8 @@ class Reader:
     def _opened(self, shard: str) -> _Shard:
         path = within(self.root, shard)
         if ends_with(shard, ".parquet"):
+            from sept.data.sources.parquet import Rows
+
             return Rows(path)
         return _Zip(open_bytes(path)) if ends_with(shard, ".zip") else _Plain(open_bytes(path))
 

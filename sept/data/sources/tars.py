@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sept.data.names import ACCEPTED, is_hidden, is_image, lost_its_suffix, plain
-from sept.data.sources.entry import Entry
-from sept.data.sources.files import Root, name_of, open_stream, stem_of
+from sept.data.sources.files import Entry, Root, name_of, open_stream, stem_of
 from sept.errors import DataError
 
 END_CHUNK = 1 << 20

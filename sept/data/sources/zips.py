@@ -10,8 +10,7 @@ from typing import BinaryIO
 
 from sept.data.images import ImageError
 from sept.data.names import begins_like_an_image, is_hidden, is_image, plain
-from sept.data.sources.entry import Entry
-from sept.data.sources.files import Bytes, Root, Seeking, name_of, open_stream, read_exactly, stem_of
+from sept.data.sources.files import Bytes, Entry, Root, Seeking, name_of, open_stream, read_exactly, stem_of
 from sept.errors import DataError
 
 MAX_MEMBER_BYTES = 1 << 28

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sept.data.names import is_hidden, is_image
-from sept.data.sources import Entry, list_folder
+from sept.data.sources.files import Entry
+from sept.data.sources.folder import list_folder
 from sept.data.tasks.spelling import check_classes, likeness, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, resembles, role, told
 from sept.data.tasks.task import Example, Task, random_key

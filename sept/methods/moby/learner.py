@@ -13,19 +13,16 @@ from sept.backbones.drop_path import share_drop_path
 from sept.backbones.networks import build, width
 from sept.data.rng import generator
 from sept.methods.heads import moby_mlp
-from sept.methods.learner import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, interleave_views, split_views
+from sept.methods.learner import FLOAT_BYTES, TwoViewLearner
 from sept.methods.moby.loss import info_nce
 from sept.methods.moby.queue import KeyQueue
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.momentum import ema_update, momentum_copy
-from sept.methods.views import TwoViews
 from sept.training.learner import seeded_weights
-from sept.training.optim import SCHEDULES, cosine, decay_groups, undecayed
-
-VIEWS = 2
+from sept.training.optim import cosine
 
 
-class MoBy(SelfSupervised):
+class MoBy(TwoViewLearner):
     """Online encoder, projector and predictor; target encoder and projector; two queues of keys.
 
     A step (released code): EMA update, both target forwards without gradient, both online forwards, loss, enqueue,
@@ -34,11 +31,11 @@ class MoBy(SelfSupervised):
     Processes sharing a batch gather its features before the heads: BatchNorm, keys, queues and loss are those of one.
     """
 
-    views: TwoViews
+    online: Any
+    target: Any
 
     def __init__(self, recipe: MoByRecipe, backbone: Backbone, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
-        super().__init__(seed=seed, steps=epochs * steps_per_epoch)
-        self.recipe, self.warmup = recipe, recipe.warmup_epochs * steps_per_epoch
+        super().__init__(recipe, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch)
         with seeded_weights(seed, "moby"):
             encoder = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
             self.online = _branch(share_drop_path(encoder), recipe)
@@ -46,30 +43,23 @@ class MoBy(SelfSupervised):
         self.target = momentum_copy(self.online)
         _disable_drop_path(self.target)
         self.queue = KeyQueue(recipe.out_dim, recipe.queue, generator(seed, "queue"))
-        self.views = TwoViews(recipe, seed)
 
     @property
     def encoder(self) -> nn.Module:
         """The backbone that is handed on: the online one."""
-        return self.online["encoder"]  # type: ignore[index]
-
-    def lr(self, step: int, scale: float = 1.0) -> float:
-        r = self.recipe
-        by_batch = r.batch_size / r.lr_batch
-        rate = SCHEDULES[r.schedule](step, self.steps, self.warmup, r.lr, r.warmup_lr, r.min_lr)
-        return rate * by_batch * scale
+        return self.online["encoder"]  # type: ignore[no-any-return]
 
     def momentum(self, step: int) -> float:
         """From recipe.momentum at step 0 to 1, half a cosine."""
         return cosine(step, self.steps, self.recipe.momentum, 1.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        images = interleave_views(self.views(batch, self.step))
+        images = self.both_views(batch)
         momentum = self.momentum(self.step)
         with torch.no_grad():
             ema_update(self.online, self.target, momentum)
-            keys = [F.normalize(z, dim=1) for z in _project(self.target, self._features(self.target, images))]
-        features = self._features(self.online, images)
+            keys = [F.normalize(z, dim=1) for z in _project(self.target, self.features(self.target["encoder"], images))]
+        features = self.features(self.encoder, images)
         predictions = [F.normalize(self.predictor(z), dim=1) for z in _project(self.online, features)]
         queue1, queue2 = self.queue.keys.clone().unbind(0)
         t = self.recipe.temperature
@@ -83,35 +73,13 @@ class MoBy(SelfSupervised):
         """Steps since the oldest key of the queue was made; the random ones it starts with count from step 0."""
         return float(min(step, math.ceil(self.recipe.queue / batch)))
 
-    def _features(self, branch: Any, images: Tensor) -> list[Tensor]:
-        """Encoder features (B, D) of each view, of the whole batch. images: the views of `interleave_views`."""
-        features = self.encode(pooled, branch["encoder"], [images], VIEWS)
-        return split_views(self.gathered(features), VIEWS)
-
-    def encode_blank(self, images: int) -> Tensor:
-        side = self.recipe.side
-        blank = torch.zeros(VIEWS * images, 3, side, side, device=self.device)
-        return self.encode(pooled, self.encoder, [blank], VIEWS)  # type: ignore[no-any-return]
-
-    def bytes_beside(self, images: int) -> int:
+    def head_bytes(self) -> int:
         r = self.recipe  # of projector and predictor the hidden layer before and after BatchNorm and ReLU; the logits
-        heads = FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * r.queue)
-        return VIEWS * images * (heads + PIXEL_BYTES * 3 * r.side**2)
+        return int(FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * r.queue))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        def skip(name: str, parameter: Tensor) -> bool:
-            table = name.endswith("relative_position_bias_table") and not self.recipe.decay_bias_table
-            return table or undecayed(name, parameter)
-
-        return self.adamw(decay_groups(self.named_parameters(), self.recipe.weight_decay, skip))
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
-
-
-def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Features (n, D) of images (n, 3, H, W)."""
-    return encoder(images)  # type: ignore[no-any-return]
+    def is_undecayed(self, name: str, parameter: Tensor) -> bool:
+        table = name.endswith("relative_position_bias_table") and not self.recipe.decay_bias_table
+        return table or super().is_undecayed(name, parameter)
 
 
 def _branch(encoder: nn.Module, recipe: MoByRecipe) -> nn.ModuleDict:

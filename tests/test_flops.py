@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 from micro import SWIN, VIT, cropped, finetune, ibot, labelled, moby, run, subset
 from torch.utils.flop_counter import FlopCounterMode
 
-from sept import cost
 from sept.backbones import Backbone
+from sept.backbones.flops import forward_flops, width
 from sept.backbones.networks import build
 from sept.config import Compute
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
+from sept.stages.task_selection import search_flops
 from sept.transfer.classify import Classifier
 
 SWIN_TINY, VIT_SMALL = Backbone("swin_tiny_patch4_window7_224"), Backbone("vit_small_patch16_224")
@@ -47,7 +48,7 @@ def swin(img_size, patch_size=4, window_size=4, embed_dim=32, depths=(1, 1, 2)):
     ],
 )
 def test_forward_equals_torchs_counter(model, side):
-    assert cost.forward_flops(model, side) == counted(model, side)
+    assert forward_flops(model, side) == counted(model, side)
 
 
 @pytest.mark.parametrize(("model", "side"), [(SWIN_TINY, 96), (SWIN_TINY, 192), (SWIN_TINY, 256), (VIT_SMALL, 96)])
@@ -56,31 +57,31 @@ def test_forward_at_another_side_equals_torchs_counter_of_the_model_built_for_it
         net = build(model.name, model.args, side=side).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, 3, side, side, device="meta"))
-    assert cost.forward_flops(model, side) == counter.get_total_flops()
+    assert forward_flops(model, side) == counter.get_total_flops()
 
 
 def test_published_sizes_are_the_papers():
-    assert cost.forward_flops(SWIN_TINY, 224) / 2e9 == pytest.approx(4.5, abs=0.05)  # Swin paper, Table 1: 4.5G
-    assert cost.forward_flops(VIT_SMALL, 224) / 2e9 == pytest.approx(4.6, abs=0.05)  # DeiT paper: 4.6G
+    assert forward_flops(SWIN_TINY, 224) / 2e9 == pytest.approx(4.5, abs=0.05)  # Swin paper, Table 1: 4.5G
+    assert forward_flops(VIT_SMALL, 224) / 2e9 == pytest.approx(4.6, abs=0.05)  # DeiT paper: 4.6G
 
 
 @pytest.mark.parametrize("model", [SWIN_TINY, VIT_SMALL, SWIN, VIT, Backbone("resnet18")])
 def test_width_is_that_of_the_pooled_feature(model):
     with torch.device("meta"):
-        assert cost.width(model) == timm.create_model(model.name, num_classes=0, **model.args).num_features
+        assert width(model) == timm.create_model(model.name, num_classes=0, **model.args).num_features
 
 
 def test_models_and_arguments_that_the_closed_form_does_not_know_are_measured():
     resnet, thin = Backbone("resnet18"), Backbone(VIT.name, VIT.args | {"mlp_ratio": 2})
-    assert cost.forward_flops(resnet, 64) == counted(resnet, 64)
-    assert cost.forward_flops(thin, 32) == counted(thin, 32) < cost.forward_flops(VIT, 32)
+    assert forward_flops(resnet, 64) == counted(resnet, 64)
+    assert forward_flops(thin, 32) == counted(thin, 32) < forward_flops(VIT, 32)
 
 
 def test_local_crops_of_a_vit_without_closed_form_are_measured_too():
     tiny = Backbone("vit_tiny_patch16_224", {"img_size": 64})
     recipe = ibot(side=64, local_side=32)
-    expected = cost.ibot_flops(recipe, Backbone("vit_small_patch16_224", {"img_size": 64, "embed_dim": 192}), 3)
-    assert cost.ibot_flops(recipe, tiny, 3) == pytest.approx(expected, rel=0.01)
+    expected = recipe.flops(Backbone("vit_small_patch16_224", {"img_size": 64, "embed_dim": 192}))
+    assert recipe.flops(tiny) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.fixture
@@ -99,40 +100,39 @@ def trained(learner, batches, folder):
 
 def test_moby_training_takes_the_flops_that_are_planned(tmp_path, unfused):
     recipe = moby()
-    learner = MoBy(recipe, seed=0, epochs=1, steps_per_epoch=2)
+    learner = MoBy(recipe, SWIN, seed=0, epochs=1, steps_per_epoch=2)
     flops = trained(learner, cropped(learner, subset(tmp_path / "images", 32), 16), tmp_path)
-    assert cost.moby_flops(recipe, 2) == pytest.approx(flops, rel=1e-4)  # the watch for collapse counts little
+    assert 32 * recipe.flops(SWIN) == pytest.approx(flops, rel=1e-4)  # the watch for collapse counts little
 
 
 def test_ibot_training_takes_the_flops_that_are_planned(tmp_path, unfused):
-    recipe = ibot(epochs=1)
-    learner = IBot(recipe, VIT, seed=0, steps_per_epoch=2)
+    recipe = ibot()
+    learner = IBot(recipe, VIT, seed=0, epochs=1, steps_per_epoch=2)
     flops = trained(learner, cropped(learner, subset(tmp_path / "images", 16), 8), tmp_path)
-    assert cost.ibot_flops(recipe, VIT, 2) == pytest.approx(flops, rel=1e-4)
+    assert 16 * recipe.flops(VIT) == pytest.approx(flops, rel=1e-4)
 
 
 def test_finetune_training_takes_the_flops_that_are_planned(tmp_path, unfused):
     recipe = finetune(epochs=2)
     learner = Classifier(recipe, SWIN, 5, None, seed=0, steps_per_epoch=1)
     flops = trained(learner, labelled(learner, 8, 5, 8), tmp_path)
-    assert cost.finetune_flops(recipe, SWIN, 5, 16) == pytest.approx(flops, rel=1e-6)
+    assert 16 * recipe.flops(SWIN, 5) == pytest.approx(flops, rel=1e-6)
 
 
 def test_search_is_a_product_of_every_row_with_every_query():
-    assert cost.search_flops(1000, 505, 768) == 2 * 1000 * 505 * 768
+    assert search_flops(1000, 505, 768) == 2 * 1000 * 505 * 768
 
 
 @given(st.integers(1, 1000), st.integers(512, 2_000_000))
 def test_flops_of_epochs_pay_for_exactly_those_epochs(epochs, images):
-    recipe = MoByRecipe(model=SWIN_TINY)
-    flops = cost.moby_flops(recipe, epochs * (images // recipe.batch_size))
-    assert cost.pretrain_epochs(Compute(flops=flops), recipe, images) == epochs
-    assert cost.pretrain_epochs(Compute(epochs=epochs), recipe, images) == epochs
+    recipe = MoByRecipe()
+    epoch = recipe.flops(SWIN_TINY) * recipe.batch_size * (images // recipe.batch_size)
+    assert Compute(flops=epochs * epoch).passes(epoch) == epochs
+    assert Compute(epochs=epochs).passes(epoch) == epochs
 
 
 def test_a_budget_pays_for_whole_epochs_and_at_least_one():
-    recipe = MoByRecipe(model=SWIN_TINY)
-    epoch = cost.moby_flops(recipe, 195)
-    assert cost.pretrain_epochs(Compute(flops=2.9 * epoch), recipe, 100_000) == 2
+    epoch = MoByRecipe().flops(SWIN_TINY) * 512 * 195
+    assert Compute(flops=2.9 * epoch).passes(epoch) == 2
     with pytest.raises(ConfigError, match=r"compute\.flops=.* does not pay for one epoch"):
-        cost.pretrain_epochs(Compute(flops=0.9 * epoch), recipe, 100_000)
+        Compute(flops=0.9 * epoch).passes(epoch)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from sept.errors import Interrupted, SeptError, StorageError
-from sept.store.disk import refusal
+from sept.runtime.failures import refusal
 
 READER_GONE = 141  # what a shell says of a program that a closed pipe ended: 128 and SIGPIPE
 STOPPED = 130  # and of one that Ctrl-C ended: 128 and SIGINT

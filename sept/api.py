@@ -1,0 +1,143 @@
+"""What the commands do, from Python: the same settings, steps and store, and the same results.
+
+Nothing here computes. A call composes an experiment from overrides, as a command line does, makes what is missing of it
+and hands over what was made. `sept` itself gives these functions: `sept.select(...)`. Each raises SeptError, one line,
+for what cannot be done.
+
+pool: a folder of images, or tar, zip or parquet files or a list of paths (by the suffix), or an option of `pool=`.
+task: a folder of classes, or a CSV file, or an option of `task=`. retriever, backbone: an option of the group.
+overrides: any other setting, in the words of the command line: `["shot=10shot", "leak=remove"]`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sept import compose
+from sept.app.making import make
+from sept.config import Experiment
+from sept.paths import quoted
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+OUTPUTS = Path("outputs")  # below the current folder, as of search.py
+BLOCK_ROWS = 8192  # read at a time
+COLUMNS = ["path", "rank", "query", "similarity"]
+RETRIEVER = "ibot_vit_s16"
+POOLS = {".tar": "webdataset", ".zip": "zip", ".parquet": "parquet", ".txt": "list", ".npy": "vectors"}
+TASKS = {".csv": "csv"}
+FOLDERS = {"pool": "folder", "task": "imagefolder"}  # what anything else is
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The pool images chosen for a task.
+
+    table: a row an image, in the order chosen: its `path` in the pool and, where a query brought it, the `query`, the
+    `rank` in that query's list, from 0, and the `similarity`; `table.to_pandas()` where pandas is there.
+    page: HTML, queries beside their matches; None for a random subset. facts: statistics of the selection.
+    """
+
+    table: "pa.Table"
+    page: Path | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """vectors: (N, D) float16 of unit length, zero where an image cannot be read. keys: the N images, by their names
+    in the pool."""
+
+    vectors: "np.ndarray"
+    keys: list[str]
+
+
+def select(
+    pool: str | Path, task: str | Path, *, budget: int, retriever: str = RETRIEVER, overrides: Sequence[str] = ()
+) -> Selected:
+    """The `budget` pool images that are most like the task's labelled images (SEPT, Algorithm 1)."""
+    from sept.app.search_report import HTML, show_selection
+    from sept.retrieval.selections import SELECTION, load_selection
+
+    e = _composed(pool, task, [f"retriever={retriever}", f"budget.images={budget}", *overrides])
+    pipeline, store = make(e, lambda steps: [steps.selection], selection_only=True)
+    show_selection(e, pipeline, store, OUTPUTS)
+    made = store.read(pipeline.selection)
+    table = load_selection(made.path / SELECTION).rename_columns({"pool_key": "path"})
+    page = OUTPUTS / made.path.name / HTML
+    return Selected(table.select(COLUMNS), page if page.exists() else None, dict(made.facts))
+
+
+def embed(pool: str | Path, *, retriever: str = RETRIEVER, overrides: Sequence[str] = ()) -> Embedded:
+    """The pool's images as vectors, all in memory: 2 N D bytes."""
+    import numpy as np
+
+    from sept.stages.features import Features
+    from sept.stages.pool import open_pool
+
+    e = _composed(pool, None, [f"retriever={retriever}", "query.path=.", *overrides])
+    pipeline, store = make(e, lambda steps: steps.features, selection_only=True)
+    features = Features.joined([Features.open(store.read(step).path) for step in pipeline.features])
+    images = open_pool({f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools)}, pipeline.pool_locations)
+    vectors = np.concatenate([block for _, block in features.blocks(BLOCK_ROWS)])
+    return Embedded(vectors, [images.key(row) for row in range(len(images))])
+
+
+def search(
+    pool: str | Path, query: str | Path, *, top: int = 20, retriever: str = RETRIEVER, overrides: Sequence[str] = ()
+) -> "pa.Table":
+    """The `top` pool images most like each query, an image or a folder of them; columns as of `Selected.table`."""
+    from sept.app.search_report import look_up
+
+    looked_up = f"query.path={quoted(str(query))}"
+    e = _composed(pool, None, [f"retriever={retriever}", looked_up, f"query.top={top}", *overrides])
+    pipeline, store = make(e, lambda steps: steps.features, selection_only=True)
+    return look_up(e, pipeline, store).rename_columns({"pool_key": "path"}).select(COLUMNS)
+
+
+def pretrain(
+    pool: str | Path,
+    task: str | Path,
+    *,
+    budget: int,
+    retriever: str = RETRIEVER,
+    backbone: str = "swin_t",
+    overrides: Sequence[str] = (),
+) -> Path:
+    """A backbone pre-trained on the selection for the task: the folder that `timm.create_model("local-dir:FOLDER",
+    pretrained=True)` loads."""
+    from sept.backbones.saved import BACKBONE
+
+    chosen = [f"retriever={retriever}", f"budget.images={budget}", f"backbone={backbone}", *overrides]
+    pipeline, store = make(_composed(pool, task, chosen), lambda steps: [steps.pretrain])
+    return store.read(pipeline.pretrain).path / BACKBONE
+
+
+def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """One cell: what `python train.py` with these overrides makes, and its row (`sept.results.row`)."""
+    from sept.results import row
+
+    compose.check_overrides([*overrides])
+    e = compose.experiment(overrides)
+    pipeline, store = make(e, lambda steps: [steps.run])
+    done = row(e, pipeline.run, store)
+    assert done is not None
+    return done
+
+
+def _composed(pool: str | Path, task: str | Path | None, overrides: Sequence[str]) -> Experiment:
+    chosen = _found("pool", pool, POOLS) + ([] if task is None else _found("task", task, TASKS)) + [*overrides]
+    compose.check_overrides(chosen)
+    return compose.experiment(chosen)
+
+
+def _found(group: str, given: str | Path, by_suffix: dict[str, str]) -> list[str]:
+    """Overrides for an option of the group of this name, else for what lies at this path."""
+    text = str(given)
+    if isinstance(given, str) and text in compose.options_of(group):
+        return [f"{group}={text}"]
+    kind = by_suffix.get(Path(text).suffix.lower(), FOLDERS[group])
+    return [f"{group}={kind}", f"{group}.path={quoted(text)}"]

@@ -1,0 +1,89 @@
+"""A disk that is full and a GPU's memory that ran out, of which each library tells in its own words: one line."""
+
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sept.errors import OutOfMemory, StorageError
+
+ASKED, TOTAL, FREE = (
+    re.compile(before + r"([\d.]+ \w+)") for before in ("Tried to allocate ", "total capacity of ", "of which ")
+)
+SIGNS = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+REFUSED = {
+    errno.ENOSPC: "No space left on device",
+    errno.EDQUOT: "Disk quota exceeded",
+    errno.EROFS: "Read-only file system",
+    errno.EFBIG: "File too large",
+}
+CLOSED = (errno.EACCES, errno.EPERM, errno.EIO)  # of reading, too: only where it is known what was written
+CUT_SHORT = re.compile(  # of libraries that lose the system's reason: numpy; torch, in Python and in C++
+    r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos \d+ vs|iostream error"
+)
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """What torch says in many words, with its numbers; None for another failure."""
+    torch = sys.modules.get("torch")
+    kind = getattr(torch, "OutOfMemoryError", ())
+    text = str(error)
+    if not isinstance(error, kind) and not (isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)):
+        return None
+    asked, total, free = (found and found[1] for found in (pattern.search(text) for pattern in (ASKED, TOTAL, FREE)))
+    if asked is None:
+        return OutOfMemory(f"a GPU's memory ran out ({text.partition(chr(10))[0].strip()})")
+    card = f", {free or 'less'} was free of the card's {total}" if total else ""
+    return OutOfMemory(f"a GPU's memory ran out: {asked} more was asked for{card}")
+
+
+@contextmanager
+def translated(stage: str = "", remedy: str = "") -> Iterator[None]:
+    """Inside, a GPU's memory that runs out raises OutOfMemory, here or in a process of the work; with what to set.
+
+    What the failed work holds is let go: the next cell of a sweep has the card to itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = error if isinstance(error, OutOfMemory) else out_of_memory(error)
+        if found is None:
+            raise
+        traceback.clear_frames(error.__traceback__)
+        told = f"{stage}: {found}" if stage else str(found)
+        raise OutOfMemory(f"{told}; set {remedy}" if remedy else told) from None
+
+
+def refusal(error: BaseException, folder: Path | None = None) -> StorageError | None:
+    """The StorageError for what a library says of a disk that is full, read-only or over a quota; None for the rest.
+
+    Libraries raise their own kinds (safetensors, pyarrow, torch), some with the reason in their text only, some as
+    what another failure came from. folder: where it was writing; there a refused permission counts, too.
+    """
+    met: BaseException | None = error
+    while met is not None:
+        reason = _reason(met, folder)
+        if reason:
+            where = getattr(met, "filename", None) or folder or "the output or a file"
+            return StorageError(f"cannot write {where}: {reason}; make room or choose another place")
+        met = met.__cause__ or met.__context__
+    return None
+
+
+def _reason(error: BaseException, folder: Path | None) -> str | None:
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        return REFUSED[error.errno]
+    if isinstance(error, OSError) and error.errno in CLOSED and folder is not None and error.filename is not None:
+        within = str(os.fsdecode(error.filename)).startswith(str(folder))
+        return os.strerror(error.errno) if within else None
+    text = str(error)
+    if isinstance(error, ImportError | SyntaxError | KeyError):
+        return None
+    named = next((reason for reason in REFUSED.values() if reason in text), None)
+    return named or ("it was cut short (is the disk full?)" if CUT_SHORT.search(text) else None)
