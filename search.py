@@ -1,6 +1,7 @@
 """Stops at the selection: `python search.py budget=1k` says what was selected and draws the gallery of SEPT Fig. 5.
 
-`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead.
+`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead, and
+`python search.py retriever=clip_b16_text text="a red kite over a field"` words.
 """
 
 import os
@@ -35,7 +36,7 @@ def cell(cfg: DictConfig) -> None:
 def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with signals.raising():
-        look_up = e.query.path is not None
+        look_up = e.query.looks_up
         pipeline, store = make(e, lambda steps: steps.features if look_up else [steps.selection], selection_only=True)
         from sept.app import search_report  # brings torch
 
@@ -45,7 +46,7 @@ def search(e: config.Experiment) -> None:
 
 
 def rewritten(arguments: list[str]) -> list[str]:
-    """`query=PATH` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
+    """`query=PATH`, `text=WORDS` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
     known = {path.stem for path in (compose.CONF / "query").glob("*.yaml")}
     result = []
     for text in arguments:
@@ -53,6 +54,8 @@ def rewritten(arguments: list[str]) -> list[str]:
         value = "./???" if value == "???" else value  # which alone is a setting without a value
         if key == "query" and value not in known:
             text = f"query.path={paths.quoted(value)}"
+        elif key == "text":
+            text = f"query.text={paths.quoted(value)}"
         elif key == "top":
             text = f"query.top={value}"
         result.append(text)
