@@ -114,7 +114,9 @@ def _merged_into(typed: DictConfig, values: Any) -> DictConfig:
 
 def option(group: str, name: str) -> dict[str, Any]:
     """What an option of a group says, by the files that it is made of; interpolations are left as they are."""
-    return _merged(_chosen(f"{group}/{name}", [], prepend_hydra=False))[0]
+    said = _merged(_chosen(f"{group}/{name}", [], prepend_hydra=False))[0][group]
+    assert isinstance(said, dict)
+    return said
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
