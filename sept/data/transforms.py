@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import Compose
 
+from sept.backbones import IMAGENET, Statistics
 from sept.data.rng import seeded
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -132,27 +132,25 @@ def eval_view(image: np.ndarray, side: int) -> Tensor:
     return embed_view(image, round(side * _EVAL_ENLARGEMENT), side, squash=False)
 
 
-def normalise(batch: Tensor) -> Tensor:
-    """uint8, or float in [0, 1], (B, 3, H, W) to float32 with ImageNet's mean and deviation, on the batch's device."""
-    if batch.dtype == torch.uint8:
-        return normalise_(batch.div(255))  # float32 at once: less memory moved than by `batch.float()` and a division
-    mean, std = _statistics(batch.device)
+def normalise(batch: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
+    """uint8, or float in [0, 1], (B, 3, H, W) to float32 of this mean and deviation, on the batch's device."""
+    if batch.dtype == torch.uint8:  # float32 at once: less memory moved than by `batch.float()` and a division
+        return normalise_(batch.div(255), statistics)
+    mean, std = _on(batch.device, statistics)
     return batch.float().sub(mean).div_(std)
 
 
-def normalise_(images: Tensor) -> Tensor:
+def normalise_(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The same of float32 images (B, 3, H, W) in [0, 1], which it overwrites."""
-    mean, std = _statistics(images.device)
+    mean, std = _on(images.device, statistics)
     return images.sub_(mean).div_(std)
 
 
 @cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and deviation, (3, 1, 1) on the device. Kept: the copy to a device is waited for."""
+def _on(device: torch.device, statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (3, 1, 1) on the device. Kept: the copy to a device is waited for."""
     with torch.inference_mode(False):  # what it makes may not take part in training
-        mean, std = (
-            torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        )
+        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in statistics)
     return mean, std
 
 

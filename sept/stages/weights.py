@@ -44,6 +44,7 @@ def build(
 ) -> dict[str, Any]:
     """option: the setting that names the file, for messages."""
     from sept.backbones.networks import build as build_network
+    from sept.backbones.networks import statistics
     from sept.backbones.weights import load_backbone, save_backbone
 
     name, args = spec.backbone.name, spec.backbone.args
@@ -55,5 +56,5 @@ def build(
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
     facts = {"source": file.name, "sha256": spec.sha256}
-    save_backbone(network, folder / BACKBONE, name, args, facts)
+    save_backbone(network, folder / BACKBONE, name, args, facts, statistics(spec.backbone))
     return {**facts, "flops": 0.0, "images_seen": 0}

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from sept.backbones import IMAGENET, Statistics
 from sept.data.rng import fold
 from sept.errors import NonFiniteError
 from sept.training.chunks import Chunk
@@ -25,6 +26,7 @@ class Learner(L.LightningModule):
     there until `take_recorded` and `require_finite_losses` ask for it.
     """
 
+    statistics: Statistics = IMAGENET  # what the network's images are normalised by
     chunk: Chunk | None = None  # how the encoder takes a batch; None: as a whole
     compile_networks: bool = False  # by torch.compile
 
