@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from sept.backbones import Backbone
 from sept.backbones.files import resolve
-from sept.backbones.flops import KNOWN, is_plain
+from sept.backbones.flops import is_plain, shape_of
 from sept.config import Experiment
 from sept.data import locate
 from sept.data.patterns.domains import classes
@@ -26,10 +26,11 @@ from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
 from sept.retrievers import FEATURES, LIBRARIES, sizes
 from sept.selectors import RandomSubset
-from sept.transfer.recipes import Classify, Detect, Segment
+from sept.transfer.recipes import Classify, Detect, Segment, SegmentLinear
 
 PYRAMID = 5  # levels of the detector's, at most as many maps
 SEGMENTED = 2  # maps that a segmenter needs at least
+LAST_CELL = 32  # pixels of the coarsest cell of a convolutional network of known shape
 SHIPPED = "sept:"  # in front of the names of weights that come with the package
 EXTRAS = {  # package and extra that a choice needs
     ("engine", "ray"): ("ray", "ray"),
@@ -54,16 +55,19 @@ def require(e: Experiment, selection_only: bool = False) -> None:
         return
     sides = e.pretrain.sides() if e.pretrains else []
     if e.pretrains:
-        _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=e.pretrain.drop_path_rate)
+        drop = e.pretrain.drop_path_rate
+        _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=drop, **_shares(e))
     drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
     sides = sides[:1]  # of its weights
     match e.finetune:
         case Classify():
             _try("backbone", "classify", e.backbone, [e.finetune.side, *sides], drop_path_rate=drop, batch=batch)
         case Detect():
-            _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID)
+            _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID, maps="deep")
         case Segment():
-            _try("backbone", "trunk", e.backbone, sides, least=SEGMENTED, most=PYRAMID)
+            _try("backbone", "trunk", e.backbone, sides, least=SEGMENTED, most=PYRAMID, maps="spread")
+        case SegmentLinear():
+            _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID, maps="last")
 
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
@@ -150,15 +154,21 @@ def _require_retriever(e: Experiment) -> None:
         return
     sides = [crop]
     if r.weights is None:
-        drop = r.train.drop_path_rate
-        _try("retriever.backbone", "pretrain", r.backbone, r.train.sides(), r.train.needs, drop_path_rate=drop)
+        how = {"drop_path_rate": r.train.drop_path_rate, **_shares(e)}
+        _try("retriever.backbone", "pretrain", r.backbone, r.train.sides(), r.train.needs, **how)
         sides.append(r.train.side)
     feature = FEATURES[r.feature]
     if r.weights is None or not sizes.is_known(r.backbone, crop, r.feature):
         how = {"function": feature.function, "times": feature.times}
         _try("retriever.backbone", "embed", r.backbone, sides, feature.needs, **how)
     if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.backbone):
-        _require_shipped(r.weights, KNOWN[r.backbone.name] | r.backbone.args)
+        _require_shipped(r.weights, shape_of(r.backbone))
+
+
+def _shares(e: Experiment) -> dict[str, Any]:
+    """In what parts a batch of self-supervised training is encoded, as far as the user says so."""
+    chunk = e.hardware.chunk
+    return {"devices": e.hardware.devices, "chunk": chunk if isinstance(chunk, int) else None}
 
 
 def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
@@ -180,7 +190,7 @@ def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
 
 def _try(key: str, role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...] = (), **how: Any) -> None:
     """key: the setting that names the network."""
-    if not _is_sure(role, backbone, sides, needs, how.get("least", 1)):
+    if not _is_sure(role, backbone, sides, needs, **how):
         args = json.dumps(backbone.args, sort_keys=True, default=str)
         _tried(key, role, backbone.name, args, tuple(sides), needs, **how)
 
@@ -194,17 +204,20 @@ def _tried(
     trial.attempt(key, role, Backbone(name, json.loads(args)), sides, needs, **how)
 
 
-def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...], stages: int) -> bool:
-    """Whether nothing has to be tried: a ViT or Swin of known shape, in whole patches, heads and windows."""
+def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...], **how: Any) -> bool:
+    """Whether nothing has to be tried: networks of known shape, in whole patches, heads and windows."""
     if not is_plain(backbone) or "dynamic_img_size" in backbone.args:
         return False
-    shape = KNOWN[backbone.name] | backbone.args
+    shape = shape_of(backbone)
+    if "output_stride" in shape:
+        whole = how.get("devices", 1) == 1 and how.get("chunk") is None and how.get("batch", 2) > 1
+        return whole and not {*needs} - {"pooled"} and all(side >= LAST_CELL for side in sides)
     sides = [shape["img_size"], *sides]
     if "depths" not in shape:
         whole = all(side % shape["patch_size"] == 0 for side in sides)
-        return role != "trunk" and whole and shape["embed_dim"] % shape["num_heads"] == 0
+        return whole and shape["embed_dim"] % shape["num_heads"] == 0
     depths, heads, dim = shape["depths"], shape["num_heads"], shape["embed_dim"]
-    if {*needs} - {"pooled"} or len(heads) != len(depths) or len(depths) < stages:
+    if {*needs} - {"pooled"} or len(heads) != len(depths) or len(depths) < how.get("least", 1):
         return False
     cells = shape["patch_size"] * 2 ** (len(depths) - 1)  # pixels of a cell of the last map
     in_windows = all(side % cells == 0 and side // cells >= shape["window_size"] for side in sides)

@@ -19,14 +19,14 @@ HOW = {
     "ibot": {"needs": ("cls", "tokens", "plain_vit"), "drop_path_rate": 0.1},
     "moby": {"needs": ("pooled",), "drop_path_rate": 0.1},
     "classify": {"drop_path_rate": 0.1, "batch": 2},
-    "trunk": {"least": 2, "most": 5},
+    "trunk": {"least": 2, "most": 5, "maps": "spread"},
 }
 ROLES = {"ibot": "pretrain", "moby": "pretrain"}  # of the trial, where it differs from the case
 POOL = [text for text in TINY if not text.startswith("finetune.")]
 TRIED = [
     ("embed", VIT, [32], ""),
-    ("embed", SWIN, [32], "class token, as a ViT"),
-    ("embed", Backbone("resnet18"), [32], "class token, as a ViT"),
+    ("embed", SWIN, [32], "no class token"),
+    ("embed", Backbone("resnet18"), [32], "no class token"),
     ("ibot", VIT, [32, 16], ""),
     ("ibot", VIT, [32, 18], "does not take sides of 32, 18 pixels"),
     ("moby", SWIN, [32], ""),
@@ -42,8 +42,9 @@ TRIED = [
     ("classify", Backbone(SWINS, SWIN.args | {"window_size": 8}), [64, 32], "weights cannot be handed on"),
     ("classify", Backbone("vgg11"), [32], "do not fit vgg11"),
     ("trunk", SWIN, [32], ""),
-    ("trunk", Backbone("resnet18"), [], "detection and segmentation take a Swin"),
-    ("trunk", VIT, [32], "detection and segmentation take a Swin"),
+    ("trunk", Backbone("resnet18"), [], ""),
+    ("trunk", VIT, [32], ""),
+    ("trunk", Backbone("mixer_b16_224"), [], "positions are for images of one size"),
     ("trunk", Backbone(SWINS, SWIN.args | {"window_size": 8}), [32], "too small for detection images"),
 ]
 
@@ -51,7 +52,8 @@ TRIED = [
 @pytest.mark.parametrize(("role", "model", "sides", "message"), TRIED)
 def test_a_network_is_tried_without_data(role, model, sides, message):
     how, role = HOW[role], ROLES.get(role, role)
-    sure = capability._is_sure(role, model, sides, how.get("needs", ()), how.get("least", 1))
+    others = {key: value for key, value in how.items() if key != "needs"}
+    sure = capability._is_sure(role, model, sides, how.get("needs", ()), **others)
     if not message:
         trial.attempt("backbone", role, model, sides, **how)
         return
@@ -69,8 +71,13 @@ def test_the_shapes_that_are_known_are_timms(name):
 
     with torch.device("meta"):
         model = timm.create_model(name)
-    heads = [stage.blocks[0].attn.num_heads for stage in model.layers] if "depths" in KNOWN[name] else None
-    assert KNOWN[name]["num_heads"] == (heads or model.blocks[0].attn.num_heads)
+    known = KNOWN[name]
+    if "num_heads" not in known:
+        blocks = model.stages if "dims" in known else [model.layer1, model.layer2, model.layer3, model.layer4]
+        assert [len(getattr(stage, "blocks", stage)) for stage in blocks] == known.get("layers", known.get("depths"))
+        return
+    heads = [stage.blocks[0].attn.num_heads for stage in model.layers] if "depths" in known else None
+    assert known["num_heads"] == (heads or model.blocks[0].attn.num_heads)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +102,10 @@ def test_it_is_told_before_any_work(overrides, message):
         capability.require(experiment([*POOL, *overrides.split()]))
 
 
-def test_a_detector_on_a_network_without_maps_is_refused_before_the_pre_training():
+def test_a_detector_on_a_network_for_images_of_one_size_is_refused_before_the_pre_training():
     e = experiment([*POOL, "task=patterns_boxes", "finetune=detect_micro", "task.images=8"])
-    e.backbone = Backbone("resnet18")
-    with pytest.raises(ConfigError, match=r"backbone\.name=resnet18: detection and segmentation take a Swin"):
+    e.backbone = Backbone("mixer_b16_224", {"img_size": 32})
+    with pytest.raises(ConfigError, match=r"backbone\.name=mixer_b16_224: its positions are for images of one size"):
         capability.require(e)
 
 

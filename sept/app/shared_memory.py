@@ -13,7 +13,7 @@ from sept.data.settings import SYNTHETIC_TASKS
 from sept.errors import ConfigError
 from sept.runtime.hardware import Runtime
 from sept.store import Step
-from sept.transfer.recipes import Classify, Detect, Segment
+from sept.transfer.recipes import Classify, Detect, Segmentation
 
 FOLDER = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker makes ahead: torch's default
@@ -95,7 +95,7 @@ def _fine_tuning(e: Experiment) -> int:
         case Detect():
             whole = _pixels(drawn) if drawn else RGB * recipe.test_short_side * recipe.long_side  # as large as it reads
             return 2 * recipe.batch_size * whole
-        case Segment():
+        case Segmentation():
             whole = _pixels(drawn) if drawn else RGB * recipe.side * recipe.long_side
             with_masks = (RGB + 1) / RGB
             return ceil(recipe.batch_size * with_masks * (_pixels(recipe.side) + whole))

@@ -2,7 +2,8 @@
 
 Counted: convolutions, linear maps and attention products of forward and backward passes (a backward pass is twice
 a forward one). Not counted: norms, activations, optimiser, EMA, augmentation, and what
-fused attention computes again in the backward pass. Equal to torch's FlopCounterMode (tests/test_flops.py).
+fused attention computes again in the backward pass. Equal to torch's FlopCounterMode, but for the backward pass of a
+depthwise convolution, which torch counts as that of a dense one.
 """
 
 from typing import Any
@@ -11,10 +12,16 @@ from sept.backbones import Backbone
 
 BACKWARD = 2  # times a forward pass
 MLP_RATIO = 4
+STEM_KERNEL, KERNEL, DEPTHWISE = 7, 3, 7  # pixels: of a ResNet, and of a ConvNeXt's blocks
+RESNET_EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4, "resnet101": 4}  # basic blocks and bottlenecks
+STEM_WIDTH = 64  # channels, of a ResNet
+RESNET = {"channels": [64, 128, 256, 512], "output_stride": 32}
+CONVNEXT = {"depths": [3, 3, 9, 3], "dims": [96, 192, 384, 768], "patch_size": 4, "output_stride": 32}
+VIT = {"img_size": 224, "patch_size": 16}
 KNOWN: dict[str, dict[str, Any]] = {
-    "vit_small_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
-    "vit_base_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
-    "vit_large_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "vit_small_patch16_224": {**VIT, "embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vit_base_patch16_224": {**VIT, "embed_dim": 768, "depth": 12, "num_heads": 12},
+    "vit_large_patch16_224": {**VIT, "embed_dim": 1024, "depth": 24, "num_heads": 16},
     "swin_tiny_patch4_window7_224": {
         "img_size": 224,
         "patch_size": 4,
@@ -23,17 +30,37 @@ KNOWN: dict[str, dict[str, Any]] = {
         "depths": [2, 2, 6, 2],
         "num_heads": [3, 6, 12, 24],
     },
+    "resnet18": {"layers": [2, 2, 2, 2], **RESNET},
+    "resnet34": {"layers": [3, 4, 6, 3], **RESNET},
+    "resnet50": {"layers": [3, 4, 6, 3], **RESNET},
+    "resnet101": {"layers": [3, 4, 23, 3], **RESNET},
+    "convnext_tiny": CONVNEXT,
 }
 FREE = {"dynamic_img_size"}  # changes no FLOP; an argument that is not known either is measured
 
 
+def shape_of(backbone: Backbone) -> dict[str, Any]:
+    """What is known of its shape, and its arguments."""
+    return KNOWN.get(backbone.architecture, {}) | backbone.args
+
+
 def is_plain(backbone: Backbone) -> bool:
     """Whether the network's shape is all in `KNOWN` and its arguments: lengths, widths and counts of at least 1."""
-    known = KNOWN.get(backbone.name)
+    known = KNOWN.get(backbone.architecture)
     if known is None or not backbone.args.keys() <= known.keys() | FREE:
         return False
-    shape = known | backbone.args
-    return all(_is_like(shape[name], known[name]) for name in known) and len(shape.get("depths", [1])) > 0
+    shape = shape_of(backbone)
+    if not all(_is_like(shape[name], known[name]) for name in known):
+        return False
+    if "output_stride" in known:  # of convolutional networks: they have four stages, and strides are powers of two
+        lists = [value for value in shape.values() if isinstance(value, list)]
+        return all(len(value) == 4 for value in lists) and shape["output_stride"] in (8, 16, 32) and _is_patched(shape)
+    return len(shape.get("depths", [1])) > 0
+
+
+def _is_patched(shape: dict[str, Any]) -> bool:
+    """A ConvNeXt's patches of two pixels have a stage of their own in timm: measured."""
+    return shape.get("patch_size", 4) == 4
 
 
 def _is_like(value: Any, known: Any) -> bool:
@@ -47,30 +74,45 @@ def forward_flops(backbone: Backbone, side: int) -> float:
     """FLOPs of one image of `side` pixels through the backbone, without a head."""
     if not is_plain(backbone):
         return _measured(backbone, side)
-    shape = KNOWN[backbone.name] | backbone.args
+    shape = shape_of(backbone)
+    if "layers" in shape:
+        return _resnet(shape, side, RESNET_EXPANSION[backbone.architecture])
+    if "dims" in shape:
+        return _convnext(shape, side)
     return _swin(shape, side) if "depths" in shape else _vit(shape, side)
 
 
 def training_flops(backbone: Backbone, side: int) -> float:
     """FLOPs of one image forward and backward. Pixels need no gradient: the stem's backward pass is one forward."""
-    forward, shape = forward_flops(backbone, side), KNOWN.get(backbone.name, {}) | backbone.args
-    patch, dim = shape.get("patch_size", 0), shape.get("embed_dim", 0)
-    stem = _stem(patch, dim, side) if _is_like(patch, 1) and _is_like(dim, 1) else 0.0  # else: unknown, small
-    return (1 + BACKWARD) * forward - stem
+    return (1 + BACKWARD) * forward_flops(backbone, side) - _stem_flops(backbone, side)
+
+
+def _stem_flops(backbone: Backbone, side: int) -> float:
+    shape = shape_of(backbone)
+    if is_plain(backbone) and "layers" in shape:
+        return _conv(_half(side), STEM_KERNEL, 3, STEM_WIDTH)
+    patch, dim = shape.get("patch_size", 0), shape.get("embed_dim", 0) or (shape.get("dims") or [0])[0]
+    return _stem(patch, dim, side) if _is_like(patch, 1) and _is_like(dim, 1) else 0.0  # else: unknown, small
 
 
 def width(backbone: Backbone) -> int:
     """Channels of the pooled feature."""
     if not is_plain(backbone):
-        return _built(backbone).num_features
-    shape = KNOWN[backbone.name] | backbone.args
+        from sept.backbones.networks import width as width_of
+
+        return width_of(_built(backbone))
+    shape = shape_of(backbone)
+    if "layers" in shape:
+        return int(shape["channels"][-1]) * RESNET_EXPANSION[backbone.architecture]
+    if "dims" in shape:
+        return int(shape["dims"][-1])
     return shape["embed_dim"] * 2 ** (len(shape["depths"]) - 1) if "depths" in shape else shape["embed_dim"]
 
 
-def trunk_flops(backbone: Backbone, pixels: int) -> float:
-    """Forward and backward of an image of so many pixels, by area: about."""
-    side = (KNOWN.get(backbone.name, {}) | backbone.args).get("img_size", 224)
-    return training_flops(backbone, side) * pixels / side**2
+def trunk_flops(backbone: Backbone, pixels: int, trains: bool = True) -> float:
+    """Forward, and backward if it trains, of an image of so many pixels, by area: about."""
+    side = shape_of(backbone).get("img_size", 224)
+    return (training_flops if trains else forward_flops)(backbone, side) * pixels / side**2
 
 
 def counted_flops(network: Any, *inputs: Any) -> float:
@@ -104,6 +146,49 @@ def _swin(shape: dict[str, Any], side: int) -> float:
         padded = -(-grid // window) * window
         total += depth * (_attention(padded**2, window**2, dim) + _mlp(grid**2, dim))
     return total
+
+
+def _resnet(shape: dict[str, Any], side: int, expansion: int) -> float:
+    """As timm has it: the stride of a bottleneck is in its 3 x 3 convolution."""
+    grid, stride, width_ = _half(side), 4, STEM_WIDTH
+    total = _conv(grid, STEM_KERNEL, 3, width_)
+    grid = _half(grid)  # pooled
+    for stage, (blocks, inner) in enumerate(zip(shape["layers"], shape["channels"], strict=True)):
+        coarser = stage > 0 and stride < shape["output_stride"]
+        before, stride, out = grid, stride * (1 + coarser), inner * expansion
+        grid = _half(grid) if coarser else grid
+        if coarser or width_ != out:  # the way past the first block
+            total += _conv(grid, 1, width_, out)
+        for block in range(blocks):
+            if expansion == 1:
+                total += _conv(grid, KERNEL, width_, inner) + _conv(grid, KERNEL, inner, inner)
+            else:
+                total += _conv(before if block == 0 else grid, 1, width_, inner)
+                total += _conv(grid, KERNEL, inner, inner) + _conv(grid, 1, inner, out)
+            width_ = out
+    return total
+
+
+def _convnext(shape: dict[str, Any], side: int) -> float:
+    patch, width_ = shape["patch_size"], shape["dims"][0]
+    grid, stride, total = side // patch, patch, _stem(patch, width_, side)
+    for stage, (blocks, dim) in enumerate(zip(shape["depths"], shape["dims"], strict=True)):
+        if stage and stride < shape["output_stride"]:
+            grid, stride = grid // 2, 2 * stride
+        if stage:
+            total += _conv(grid, 2, width_, dim)
+        total += blocks * (2.0 * grid**2 * DEPTHWISE**2 * dim + _mlp(grid**2, dim))
+        width_ = dim
+    return total
+
+
+def _half(length: int) -> int:
+    return (length + 1) // 2
+
+
+def _conv(grid: int, kernel: int, channels: int, out: int) -> float:
+    """To a square of `grid` cells."""
+    return 2.0 * grid**2 * kernel**2 * channels * out
 
 
 def _stem(patch: int, dim: int, side: int) -> float:

@@ -1,8 +1,11 @@
-"""Backbones by timm name, the features taken from them, and their layer ids.
+"""Backbones by timm name, the features taken from them, their layer ids and the statistics of their pixels.
 
 Shapes: B batch, L patch tokens, D width.
 """
 
+from difflib import SequenceMatcher
+from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import timm
@@ -10,8 +13,12 @@ import torch
 from timm.layers import to_2tuple
 from timm.models import swin_transformer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from sept.backbones import IMAGENET, OWN, Backbone, Statistics
 from sept.errors import ConfigError
+
+NEAR = 3  # names in a message
 
 
 def build(
@@ -37,12 +44,7 @@ def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, A
     take any size. Of other models, those that can only be built for one size refuse weights of another.
     Raises ConfigError for a name timm does not have, or a side that is no multiple of the model's patches.
     """
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
-        raise ConfigError(
-            f"backbone.name={name}: timm {timm.__version__} has no such model; near it: {close or 'none'}"
-        )
-    config = timm.get_pretrained_cfg(name)
+    config = _record(name)
     if side is None or config is None or not config.fixed_input_size:
         return dict(args)
     if to_2tuple(args.get("img_size", config.input_size[-1])) == (side, side):
@@ -51,6 +53,44 @@ def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, A
     if timm.model_entrypoint(name).__module__ == swin_transformer.__name__:
         ways = [{"always_partition": True, **args, "img_size": side}]
     return next((way for way in ways if _takes(name, way, side)), dict(args))
+
+
+def _record(name: str) -> Any:
+    """timm's record of the published weights of the name, None where it knows of none.
+
+    Raises ConfigError naming near ones for a name or a tag that timm does not have.
+    """
+    architecture, _, tag = name.partition(".")
+    if architecture in OWN:
+        import_module(OWN[architecture])
+    if not timm.is_model(architecture):
+        near = ", ".join(_near(architecture, (*timm.list_models(), *OWN)))
+        raise ConfigError(f"backbone.name={name}: timm {timm.__version__} has no such model; near it: {near}")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")] if tag else []
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        near = ", ".join(f"{architecture}.{each}" for each in _near(tag, tuple(tags))) or "none"
+        raise ConfigError(f"backbone.name={name}: timm {timm.__version__} has no such weights; it has {near}") from None
+
+
+@lru_cache(maxsize=16)
+def _near(name: str, known: tuple[str, ...]) -> list[str]:
+    """Names that begin most like it, the shortest first among equals."""
+
+    def unlike(other: str) -> tuple[float, int, str]:
+        return -SequenceMatcher(None, name, other[: len(name)]).ratio(), len(other), other
+
+    return sorted(known, key=unlike)[:NEAR]
+
+
+def statistics(backbone: Backbone) -> Statistics:
+    """Mean and deviation by which images for the network are normalised: ImageNet's, unless timm's record of its name
+    says otherwise and the backbone asks for that."""
+    record = _record(backbone.name)
+    if backbone.statistics == "imagenet" or record is None or len(record.mean) != len(IMAGENET[0]):
+        return IMAGENET
+    return tuple(record.mean), tuple(record.std)
 
 
 def _takes(name: str, args: dict[str, Any], side: int) -> bool:
@@ -71,8 +111,13 @@ def _first_line(error: Exception) -> str:
 
 
 def width(model: nn.Module) -> int:
-    """Channels of the pooled feature."""
-    return int(model.num_features)  # type: ignore[arg-type]
+    """Channels of the pooled feature: of some networks (MobileNetV3, VGG) other than those of their last map."""
+    return int(getattr(model, "head_hidden_size", None) or model.num_features)  # type: ignore[arg-type]
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether what becomes of an image in training depends on the others of its batch."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def tokens(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,12 +148,17 @@ def swin_layer_id(name: str, depths: tuple[int, ...]) -> int:
 def layer_ids(model: Any) -> tuple[dict[str, int], int]:
     """Layer id of every parameter and the number of ids, for layer-wise learning-rate decay.
 
-    Swin: SimMIM's numbering. Other timm models: their own `group_matcher`, coarse enough to count blocks.
+    Swin: SimMIM's numbering. Other timm models: their own `group_matcher`, coarse enough to count blocks. Raises
+    ConfigError for a model without one.
     """
     names = [name for name, _ in model.named_parameters()]
-    depths = tuple(len(stage.blocks) for stage in model.layers) if _is_swin(model) else ()
+    depths = tuple(len(stage.blocks) for stage in model.layers) if is_swin(model) else ()
     if depths:
         return {name: swin_layer_id(name, depths) for name in names}, sum(depths) + 2
+    if not hasattr(model, "group_matcher"):
+        raise ConfigError(
+            f"{type(model).__name__} does not tell its layers apart (group_matcher): rates cannot decay by layer"
+        )
     from timm.models import group_parameters
 
     groups = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
@@ -116,5 +166,5 @@ def layer_ids(model: Any) -> tuple[dict[str, int], int]:
     return {name: groups.get(name, layers - 1) for name in names}, layers
 
 
-def _is_swin(model: nn.Module) -> bool:
+def is_swin(model: nn.Module) -> bool:
     return type(model).__name__ == "SwinTransformer"

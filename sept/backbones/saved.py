@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from sept.backbones import IMAGENET, Statistics
 from sept.backbones.files import head_of
 from sept.errors import ConfigError
 
@@ -35,7 +36,7 @@ def facts_of(path: Path) -> dict[str, Any]:
     return {key: _decoded(text) for key, text in header.items() if key not in FORMAT}
 
 
-def card(name: str, args: dict[str, Any], facts: dict[str, Any]) -> str:
+def card(name: str, args: dict[str, Any], facts: dict[str, Any], statistics: Statistics) -> str:
     """Markdown with the header that the Hugging Face Hub reads: how to load, what from, and the figures.
 
     name and args rebuild the model in timm. The header names no licence: who publishes the weights chooses it.
@@ -45,12 +46,18 @@ def card(name: str, args: dict[str, Any], facts: dict[str, Any]) -> str:
     settings = {key: value for key, value in facts.items() if key not in words | figures}
     lines = ["---", "library_name: timm", f"pipeline_tag: {TASK}", "tags:", *(f"- {tag}" for tag in TAGS), "---", ""]
     lines += [f"# {name}, trained by sept", ""]
-    lines += ["A backbone without a head, for images normalised by the mean and standard deviation of ImageNet.", ""]
+    lines += [f"A backbone without a head, for images normalised by {_statistics(statistics)}.", ""]
     lines += _loading(name, args)
     lines += _section("Trained from", [f"- {key}: {value}" for key, value in words.items()])
     lines += _section("Figures", [f"- {key}: {_number(value)}" for key, value in figures.items()])
     lines += _section("Settings", ["```json", json.dumps(settings, indent=2), "```"] if settings else [])
     return "\n".join(lines)
+
+
+def _statistics(statistics: Statistics) -> str:
+    if statistics == IMAGENET:
+        return "the mean and standard deviation of ImageNet"
+    return f"the mean {statistics[0]} and the standard deviation {statistics[1]}"
 
 
 def _loading(name: str, args: dict[str, Any]) -> list[str]:

@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
-from sept.backbones.networks import build
+from sept.backbones.networks import build, is_swin
+from sept.backbones.trunk import Trunk
 from sept.backbones.weights import load_backbone
 from sept.errors import ConfigError
 
@@ -22,7 +22,7 @@ HEADS = ("norm.", "head.")  # timm's parts behind the last map
 INDEX = "relative_position_index"  # a buffer that each model computes itself
 
 
-class SwinTrunk(nn.Module):
+class SwinTrunk(Trunk):
     """Of images (B, 3, H, W) one map a stage: map i is (B, D * 2^i, h_i, w_i), where D is the width of the first stage.
 
     h_0 = ceil(H / patch) and h_(i+1) = ceil(h_i / 2), the same for widths. Each map passes a LayerNorm of its own,
@@ -34,7 +34,7 @@ class SwinTrunk(nn.Module):
         super().__init__()
         state = {key: value for key, value in swin.state_dict().items() if not key.startswith(HEADS)}
         sizes = _sizes(swin)
-        self.patch: list[int] = sizes["patch_size"]
+        self.patch = sizes["patch_size"]
         self.features = SwinTransformer(**sizes, stochastic_depth_prob=drop_path_rate, num_classes=1).features
         self.channels = [sizes["embed_dim"] * 2**stage for stage in range(len(sizes["depths"]))]
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
@@ -43,8 +43,7 @@ class SwinTrunk(nn.Module):
         self.features.load_state_dict({key: value for key, value in renamed.items() if key not in indices} | indices)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        bottom, right = (-size % patch for size, patch in zip(images.shape[-2:], self.patch, strict=True))
-        x = F.pad(images, (0, right, 0, bottom))
+        x = self.filled(images)
         maps: list[Tensor] = []
         for place, layer in enumerate(self.features):  # patches, then a stage and a downsample in turns
             x = layer(x)
@@ -53,15 +52,14 @@ class SwinTrunk(nn.Module):
         return maps
 
 
-def build_trunk(name: str, args: dict[str, Any], backbone: Path | None, drop_path_rate: float = 0.0) -> SwinTrunk:
+def swin_trunk(name: str, args: dict[str, Any], backbone: Path | None, drop_path_rate: float = 0.0) -> SwinTrunk:
     """The trunk of a timm Swin with fresh weights, or those of the file `backbone`, each of which has its place.
 
     The file may be of every kind that `load_backbone` knows; of a published detector's, the norms of its maps are left.
-    Raises ConfigError for a model that is no Swin, and for a file that does not fit it key by key.
+    Raises ConfigError for a file that does not fit it key by key, and for windows too small for images of any size.
     """
     swin = build(name, args)
-    if type(swin).__name__ != "SwinTransformer":
-        raise ConfigError(f"backbone.name={name}: detection and segmentation take a Swin Transformer (swin_*)")
+    assert is_swin(swin)
     if backbone is not None:
         load_backbone(swin, backbone)
     return SwinTrunk(swin, drop_path_rate)

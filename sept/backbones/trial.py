@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build, layer_ids, tokens, width
+from sept.backbones.networks import build, has_batch_norm, layer_ids, tokens, width
 from sept.errors import ConfigError
 
 IMAGES = 2
@@ -59,7 +58,13 @@ def _offers_cls(network: Any, images: Tensor) -> bool:
 
 
 def _offers_plain_vit(network: Any, images: Tensor) -> bool:
-    return all(hasattr(network, name) for name in ("_pos_embed", "norm_pre", "blocks", "norm", "patch_embed"))
+    """Whether its features are its parts applied in turn, so that patches can be masked: EVA's, say, are not."""
+    if not all(hasattr(network, name) for name in ("_pos_embed", "norm_pre", "blocks", "norm", "patch_embed")):
+        return False
+    placed = network._pos_embed(network.patch_embed(images))
+    if not isinstance(placed, Tensor):  # or with rotations for every block
+        return False
+    return network.norm(network.blocks(network.norm_pre(placed))).shape == network.forward_features(images).shape  # type: ignore
 
 
 def _is_vit(network: Any) -> bool:
@@ -69,7 +74,7 @@ def _is_vit(network: Any) -> bool:
 OFFERS: dict[str, tuple[Callable[[Any, Tensor], bool], str]] = {
     "pooled": (_offers_pooled, "it gives no single vector an image"),
     "tokens": (_offers_tokens, "its tokens are not those of a ViT (vit_*)"),
-    "cls": (_offers_cls, "it has no class token, as a ViT (vit_*) has"),
+    "cls": (_offers_cls, "it has no class token"),
     "plain_vit": (_offers_plain_vit, "it is no plain ViT (vit_*)"),
 }
 """What networks may offer to methods and retrievers: how it is tried, and what is said of one that does not."""
@@ -92,12 +97,18 @@ def _embed(backbone: Backbone, sides: Sequence[int], function: str, times: int) 
             raise _refuse(backbone, f"it has no feature {name}")
 
 
-def _pretrain(backbone: Backbone, sides: Sequence[int], drop_path_rate: float) -> None:
-    """sides: of all views."""
+def _pretrain(
+    backbone: Backbone, sides: Sequence[int], drop_path_rate: float, devices: int = 1, chunk: int | None = None
+) -> None:
+    """sides: of all views. chunk: images at a time."""
     several = {"dynamic_img_size": True} if len(sides) > 1 else {}
     network: Any = build(
         backbone.name, {**backbone.args, **several}, drop_path_rate=drop_path_rate, side=sides[0]
     ).eval()
+    shares = {"hardware.devices": devices if devices > 1 else None, "hardware.chunk": chunk}
+    for key, value in shares.items():
+        if value is not None and has_batch_norm(network):
+            raise ConfigError(f"{key}={value}: the batch norm of {backbone.name} has to see whole batches")
     for side in sides:
         network.forward_head(network.forward_features(torch.empty(IMAGES, 3, side, side)), pre_logits=True)
 
@@ -110,22 +121,19 @@ def _classify(backbone: Backbone, sides: Sequence[int], drop_path_rate: float, b
         head: Any = network.get_classifier()
         if not isinstance(head, nn.Linear) or head.bias is None or network(images).shape != (IMAGES, CLASSES):
             raise _refuse(backbone, "finetune=classify needs a linear classifier at its end")
-        if batch < IMAGES and any(isinstance(module, _BatchNorm) for module in network.modules()):
+        if batch < IMAGES and has_batch_norm(network):
             raise ConfigError(
                 f"finetune.batch_size={batch}: the batch norm of {backbone.name} needs at least {IMAGES} images"
             )
 
 
-def _trunk(backbone: Backbone, sides: Sequence[int], least: int, most: int) -> None:
-    """sides: of pre-training, if there is one. least, most: maps."""
-    from sept.backbones.swin import build_trunk
+def _trunk(backbone: Backbone, sides: Sequence[int], least: int, most: int, maps: str) -> None:
+    """sides: of pre-training, if there is one. least, most: how many maps there must be. maps: as in `build_trunk`."""
+    from sept.backbones.families import build_trunk
 
-    trunk = build_trunk(backbone.name, backbone.args, None)
-    maps = len(trunk.channels)
-    if not least <= maps <= most:
-        raise ConfigError(
-            f"backbone.args.depths={backbone.args.get('depths')}: {maps} stages, where {least} to {most} will do"
-        )
+    trunk = build_trunk(backbone, None, maps=maps)
+    if not least <= len(trunk.channels) <= most:
+        raise _refuse(backbone, f"it has maps of {len(trunk.channels)} sizes, where {least} to {most} will do")
     trunk(torch.empty(IMAGES, 3, TRUNK_SIDE, TRUNK_SIDE))
     _require_same_weights(
         backbone, [build(backbone.name, backbone.args), *(build(backbone.name, backbone.args, side=s) for s in sides)]

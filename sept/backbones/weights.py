@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from sept.backbones import IMAGENET, Statistics
 from sept.backbones.files import LENGTH_BYTES, part_of_several
 from sept.backbones.formats import read_state
 from sept.backbones.saved import CARD, CONFIG, WEIGHTS, card, header_of
@@ -65,16 +65,24 @@ def _unusable(found: Tensor, own: Tensor) -> str | None:
     return f"holds values that are not finite (NaN or infinite, {of}): the file is of no use" if off else None
 
 
-def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any], facts: dict[str, Any]) -> None:
+def save_backbone(
+    model: nn.Module,
+    folder: Path,
+    name: str,
+    args: dict[str, Any],
+    facts: dict[str, Any],
+    statistics: Statistics = IMAGENET,
+) -> None:
     """Write model.safetensors, config.json and a card: `timm.create_model("local-dir:FOLDER", ...)` loads the folder.
 
     name and args are the timm name and constructor arguments, those of `sized_args` where the model was built for
     another side. facts (JSON values: recipe, selection key, pool, FLOPs, ..) go to the card and into the header of
-    the weights file, from where `facts_of` reads them. `folder` is unfinished work: written without care for crashes.
+    the weights file, from where `facts_of` reads them. statistics: what its images are normalised by. `folder` is
+    unfinished work: written without care for crashes.
     """
     from timm.models import save_for_hf
 
-    ours = {"num_classes": 0, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # as `normalise` does
+    ours = {"num_classes": 0, "mean": statistics[0], "std": statistics[1]}
     described = {key: value for key, value in model.pretrained_cfg.items() if key not in FOREIGN}  # type: ignore
     model.pretrained_cfg = {**described, **ours}  # type: ignore
     save_for_hf(model, str(folder), model_args=args, safe_serialization=True)
@@ -82,7 +90,7 @@ def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any
     config["architecture"] = name
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
     write_weights(model, folder, facts)
-    (folder / CARD).write_text(card(name, config.get("model_args", args), facts))
+    (folder / CARD).write_text(card(name, config.get("model_args", args), facts, statistics))
 
 
 def write_weights(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.amp import is_autocast_available
 from torch.nn.functional import interpolate
 
+from sept.backbones import IMAGENET, Statistics
 from sept.data.colour import EAGER, Operations, blur_kernels, on_cpu
 from sept.data.transforms import BOX_TRIES, BOX_UNIFORMS, Interpolation, boxes_from_uniforms, normalise_
 from sept.runtime.device import send
@@ -163,7 +164,7 @@ def _change_(images: Tensor, rows: Tensor, operation: Callable[[Tensor], Tensor]
         images.index_copy_(0, rows, operation(images.index_select(0, rows)))
 
 
-def _augment(batch: Tensor, draws: Draws, views: Tensor, by: Operations) -> None:
+def _augment(batch: Tensor, draws: Draws, views: Tensor, by: Operations, statistics: Statistics) -> None:
     """uint8 (B, 3, H, W) to normalised ones in `views`."""
     plan = _Plan.of(draws).to(batch.device)
     t = plan.tensors
@@ -175,11 +176,11 @@ def _augment(batch: Tensor, draws: Draws, views: Tensor, by: Operations) -> None
     if len(t["blur"]):
         images.index_copy_(0, t["blur"], by.gaussian_blur(images, t["blur"], t["kernels"]))
     _change_(images, t["solarise"], by.solarise)
-    torch.index_select(normalise_(images), 0, t["places"], out=views)
+    torch.index_select(normalise_(images, statistics), 0, t["places"], out=views)
 
 
 @torch.no_grad()
-def photometric(batch: Tensor, draws: Draws, by: Operations = EAGER) -> Tensor:
+def photometric(batch: Tensor, draws: Draws, by: Operations = EAGER, statistics: Statistics = IMAGENET) -> Tensor:
     """uint8 (B, 3, H, W) views to float32 ones, flipped, recoloured, blurred, solarised and normalised as drawn.
 
     What becomes of an image does not depend on the others. Float32 also under autocast. On a device other than the
@@ -192,21 +193,23 @@ def photometric(batch: Tensor, draws: Draws, by: Operations = EAGER) -> Tensor:
     with torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext():
         for start in range(0, len(batch), rows):
             chunk = slice(start, start + rows)
-            _augment(batch[chunk], draws[chunk], views[chunk], by)
+            _augment(batch[chunk], draws[chunk], views[chunk], by, statistics)
     return views
 
 
-def photometric_together(batches: Sequence[Tensor], draws: Sequence[Draws], by: Operations = EAGER) -> list[Tensor]:
+def photometric_together(
+    batches: Sequence[Tensor], draws: Sequence[Draws], by: Operations = EAGER, statistics: Statistics = IMAGENET
+) -> list[Tensor]:
     """`photometric` of each; elsewhere than on CPUs, batches of one size at once: fewer operators and copies."""
     if on_cpu(batches[0]):
-        return [photometric(*each, by) for each in zip(batches, draws, strict=True)]
+        return [photometric(*each, by, statistics) for each in zip(batches, draws, strict=True)]
     alike: dict[tuple[torch.Size, int], list[int]] = {}
     for i, batch in enumerate(batches):
         alike.setdefault((batch.shape, draws[i].reach), []).append(i)
     views = list(batches)
     for which in alike.values():
         drawn = Draws.joined([draws[i] for i in which])
-        together = photometric(torch.cat([batches[i] for i in which]), drawn, by)
+        together = photometric(torch.cat([batches[i] for i in which]), drawn, by, statistics)
         for i, view in zip(which, together.chunk(len(which)), strict=True):
             views[i] = view
     return views

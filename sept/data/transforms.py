@@ -18,19 +18,17 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import Compose
 
+from sept.backbones import IMAGENET, Statistics
 from sept.data.rng import seeded
 from sept.runtime.device import send
 
 Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[int, int, int, int]
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 
-IMAGENET: Statistics = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 BOX_TRIES = 10  # torchvision RandomResizedCrop and timm RandomErasing
 BOX_UNIFORMS = 4  # area, aspect, top, left
 _LONGEST_ASPECT = 64  # 1 x 20,000 pixels would otherwise be blown up to 4 GB

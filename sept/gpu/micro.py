@@ -25,7 +25,9 @@ SWIN = Backbone(
 )
 Sizes = dict[str, Any]
 VIT = Backbone(
-    "vit_small_patch16_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    "vit_small_patch16_224",
+    {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    "imagenet",
 )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sept.backbones.drop_path import drop_path_factors, set_factors
+from sept.backbones.networks import has_batch_norm
 from sept.methods.health import effective_rank, feature_std
 from sept.methods.recipe import TwoViewRecipe
 from sept.methods.views import TwoViews, Views
@@ -42,9 +43,13 @@ class SelfSupervised(Learner):
 
     def encode(self, forward: Callable, network: nn.Module, inputs: Sequence[Tensor | None], views: int) -> Any:
         """forward(network, *inputs) for inputs (n, ...), of which a sample has so many views: in chunks where the batch
-        does not fit, and with the drops of the network drawn for the whole batch."""
+        does not fit, and with the drops of the network drawn for the whole batch. A network with batch norm takes the
+        batch as a whole."""
         images = next(each for each in inputs if each is not None)
         forward = self.compiled(forward)
+        if has_batch_norm(network):
+            set_factors(network, drop_path_factors(network, images))
+            return forward(network, *inputs)
 
         def run(factors: Tensor | None, *part: Tensor | None) -> Any:
             set_factors(network, factors)
@@ -89,8 +94,8 @@ class SelfSupervised(Learner):
         self.views.compile = on
 
     def chunk_that_fits(self, images: int) -> Chunk | None:
-        """None on other devices than a GPU, too. Raises ConfigError where not one image fits."""
-        if self.device.type != "cuda" or not torch.cuda.is_available():
+        """None on other devices than a GPU and with batch norm, too. Raises ConfigError where not one image fits."""
+        if self.device.type != "cuda" or not torch.cuda.is_available() or has_batch_norm(self.encoder):
             return None
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from sept.backbones import Backbone
-from sept.backbones.networks import sized_args
+from sept.backbones.networks import sized_args, statistics
 from sept.backbones.saved import BACKBONE
 from sept.backbones.weights import save_backbone
 from sept.data.loading import Batches, steps_per_epoch
@@ -60,7 +60,9 @@ class SelfSupervisedTraining:
         module, _, name = self.recipe.learner.partition(":")
         learner = getattr(import_module(module), name)
         of_epoch = self.steps_per_epoch
-        return learner(self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch)  # type: ignore[no-any-return]
+        made = learner(self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch)
+        made.statistics = made.views.statistics = statistics(self.backbone)
+        return made  # type: ignore[no-any-return]
 
     def run(self, runtime: Runtime) -> SelfSupervised:
         """The learner at its last step; warns when it learned nothing."""
@@ -107,7 +109,7 @@ def train_backbone(training: SelfSupervisedTraining, runtime: Runtime, subset: A
     }
     args = sized_args(backbone.name, backbone.args, recipe.side)
     described = card(recipe.title, training.spec, subset, facts)
-    save_backbone(learner.encoder, training.folder / BACKBONE, backbone.name, args, described)
+    save_backbone(learner.encoder, training.folder / BACKBONE, backbone.name, args, described, statistics(backbone))
     return facts
 
 
@@ -117,7 +119,7 @@ def pictured(subset: Subset, views: Views) -> dict[str, np.ndarray]:
     images = [subset.image(place) for place in places]
     crops = [views.crop(image, 0, place) for image, place in zip(images, places, strict=True)]
     coloured = views.colour([torch.stack(view) for view in zip(*crops, strict=True)], 0)
-    black, white = normalise(torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)]))
+    black, white = normalise(torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)]), views.statistics)
     shown = [
         (view - black).div(white - black).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1) for view in coloured
     ]

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sept.backbones import IMAGENET, Statistics
 from sept.data.augment import Policy, draw_parameters, photometric_together, scaled_blur_radius
 from sept.data.colour import EAGER, compiled
 from sept.data.loading import Place
@@ -42,9 +43,11 @@ class Views:
     """Crops of an image as (side, scale) of each view, and the colour policy of each.
 
     compile: colour by fused operations (torch.compile), which differ by roundings. Data workers do not colour.
+    statistics: what coloured views are normalised by.
     """
 
     compile = False
+    statistics: Statistics = IMAGENET
 
     def __init__(
         self, seed: int, crops: list[tuple[int, tuple[float, float]]], policies: list[Policy], how: Interpolation
@@ -69,7 +72,7 @@ class Views:
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
             whole = draw_parameters(generator(self.seed, "colour", step, view), len(crop) * world, policy_)
             draws.append(whole[rank * len(crop) : (rank + 1) * len(crop)])
-        return photometric_together(crops, draws, compiled() if self.compile else EAGER)
+        return photometric_together(crops, draws, compiled() if self.compile else EAGER, self.statistics)
 
 
 class TwoViews(Views):

@@ -64,4 +64,4 @@ def load(network: nn.Module, file: Path, branch: str = "teacher") -> None:
 
 
 def save(network: nn.Module, folder: Path, backbone: Backbone, facts: dict[str, Any]) -> None:
-    save_backbone(network, folder, backbone.name, backbone.args, facts)
+    save_backbone(network, folder, backbone.name, backbone.args, facts, networks.statistics(backbone))

@@ -17,7 +17,7 @@ from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.store.step import Artefact, Step
-from sept.transfer.recipes import RECIPES, Classify, Detect, Finetune
+from sept.transfer.recipes import FITTING, RECIPES, Classify, Detect, Finetune
 
 STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe
 
@@ -54,8 +54,9 @@ def step(
 ) -> Step:
     """shots: how many labelled images there are of a task with classes. weights: None for fresh ones."""
     kind = kind_of(t)
-    if not isinstance(recipe, RECIPES[kind]):
-        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={kind} does")
+    fitting = FITTING[kind]
+    if not isinstance(recipe, tuple(RECIPES[name] for name in fitting)):
+        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={' or '.join(fitting)} does")
     classes, images = int(task.estimate["classes"]), (t.images or shots) * recipe.epochs
     if kind == "classify" and classes < 2:
         raise DataError(

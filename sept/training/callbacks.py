@@ -47,7 +47,7 @@ class KNNProbe(L.Callback):
             return
         encoder, features, labels = learner.encoder.eval(), [], []
         for examples in self.examples:
-            images = normalise(examples["images"].to(learner.device))
+            images = normalise(examples["images"].to(learner.device), learner.statistics)
             with trainer.precision_plugin.val_step_context():
                 features.append(encoder.forward_head(encoder.forward_features(images), pre_logits=True).float())
             labels.append(examples["labels"].to(learner.device))

@@ -20,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from sept.backbones import IMAGENET, Statistics
 from sept.data.rng import fold
 from sept.errors import ConfigError, NonFiniteError
 
@@ -123,6 +124,7 @@ class Learner(L.LightningModule):
     there until `take_recorded` and `require_finite_losses` ask for it.
     """
 
+    statistics: Statistics = IMAGENET  # what the network's images are normalised by
     chunk: Chunk | None = None  # how the encoder takes a batch; None: as a whole
     compile_networks: bool = False  # by torch.compile
 

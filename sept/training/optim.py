@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+UNDECAYED = ("relative_position_bias_table", "pos_embed", "cls_token", "reg_token")
+
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:
     """Half a cosine from `start` at step 0 to `end` at `steps`."""
@@ -74,11 +76,12 @@ def decay_groups(
 
 
 def transfer_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Of a detector or segmenter: all is decayed but LayerNorms and tables of relative positions (Swin's code)."""
+    """Of a detector or segmenter: all is decayed but LayerNorms, tables of relative positions (Swin's code), and
+    positions and tokens of ViTs."""
     norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
 
     def undecayed(name: str, parameter: Tensor) -> bool:
-        return id(parameter) in norms or name.endswith("relative_position_bias_table")
+        return id(parameter) in norms or name.endswith(UNDECAYED)
 
     return decay_groups(model.named_parameters(), weight_decay, undecayed)
 

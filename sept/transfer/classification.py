@@ -58,14 +58,12 @@ def _frozen(learner: Classifier, shots: Tests, tests: Any, runtime: Runtime) -> 
     model: Any = learner.model.to(device).eval()
 
     def features(batches: Any) -> tuple[Tensor, Tensor]:
-        found = [
-            (
-                model.forward_head(model.forward_features(normalise(b["images"].to(device))), pre_logits=True),
-                b["labels"],
-            )
-            for b in batches
-        ]
-        return torch.cat([f.float().cpu() for f, _ in found]), torch.cat([labels for _, labels in found])
+        found, labels = [], []
+        for batch in batches:
+            images = normalise(batch["images"].to(device), learner.statistics)
+            found.append(model.forward_head(model.forward_features(images), pre_logits=True).float().cpu())
+            labels.append(batch["labels"])
+        return torch.cat(found), torch.cat(labels)
 
     result = nearest_class_mean(*features(loader(shots, in_order(len(shots.examples)), 0)), *features(tests))
     learner.train()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build, layer_ids
+from sept.backbones.networks import build, layer_ids, statistics
 from sept.backbones.weights import load_backbone
 from sept.data.rng import numpy_rng
 from sept.data.transforms import draw_mix, erase, mix_images, normalise, soft_targets
@@ -34,6 +34,7 @@ class Classifier(Learner):
         self, recipe: Classify, backbone: Backbone, classes: int, start: Path | None, *, seed: int, steps_per_epoch: int
     ) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
+        self.statistics = statistics(backbone)
         self.recipe, self.classes, self.warmup = recipe, classes, recipe.warmup_epochs * steps_per_epoch
         with seeded_weights(seed, "classifier"):
             self.model = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
@@ -57,7 +58,7 @@ class Classifier(Learner):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         r = self.recipe
         rng = numpy_rng(self.seed, "mix", self.step)
-        images = erase(normalise(batch["images"]), rng, r.erasing, ERASED_AREA, ERASED_ASPECT)
+        images = erase(normalise(batch["images"], self.statistics), rng, r.erasing, ERASED_AREA, ERASED_ASPECT)
         height, width = images.shape[2:]
         drawn = draw_mix(rng, height, width, r.mixup, r.cutmix, r.mix_prob, CUTMIX_RATHER)
         images = mix_images(images, drawn)
@@ -68,7 +69,7 @@ class Classifier(Learner):
 
     def test_batch(self, batch: Any) -> None:
         """Count the right answers of one test batch; `sept.training.loop.Accuracy` calls it in eval mode."""
-        self.accuracy.update(self.model(normalise(batch["images"])), batch["labels"])
+        self.accuracy.update(self.model(normalise(batch["images"], self.statistics)), batch["labels"])
 
     def test_end(self) -> dict[str, float]:
         """Turn the counts into top-1, and give what is to be logged."""

@@ -1,4 +1,4 @@
-"""Faster R-CNN with a feature pyramid on a Swin trunk: torchvision's detector with the sizes of MoBY's transfer.
+"""Faster R-CNN with a feature pyramid on a trunk: torchvision's detector with the sizes of MoBY's transfer.
 
 As there: anchors, thresholds, samplers and heads. Other than there (mmdet): boxes are learnt by smooth L1, which is
 L1 less a constant beyond a ninth; there are no masks, as VOC and LogoDet have none.
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torchvision.models.detection import FasterRCNN
@@ -19,8 +18,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from sept.backbones import Backbone
-from sept.backbones.swin import SwinTrunk, build_trunk
+from sept.backbones import Backbone, Statistics
+from sept.backbones.families import build_trunk
+from sept.backbones.networks import statistics
+from sept.backbones.trunk import Trunk
 from sept.transfer.recipes import Detect
 
 LEVELS = 5  # of the pyramid
@@ -39,10 +40,10 @@ class Coarser(ExtraFPNBlock):
 class Pyramid(nn.Module):
     """Images (B, 3, H, W) to levels "0" to "4" of `width` channels, each of half the side of the one before it.
 
-    The trunk's maps are the first levels: four of a Swin-T, two of a micro Swin.
+    The trunk's maps are the first levels: four of a Swin-T, a ViT or a ResNet, two of a micro Swin.
     """
 
-    def __init__(self, trunk: SwinTrunk, width: int) -> None:
+    def __init__(self, trunk: Trunk, width: int) -> None:
         super().__init__()
         self.trunk, self.out_channels = trunk, width
         self.fpn = FeaturePyramidNetwork(trunk.channels, width, Coarser())
@@ -56,17 +57,18 @@ class DetectorModel(FasterRCNN):
 
     images: float32 (3, H, W) in [0, 1] each, any sizes, resized, normalised and padded to multiples of 32 inside.
     targets: boxes float32 (n, 4) in pixels, n >= 0, and labels int64 (n,) from 1. Found: the same, with scores
-    float32 (n,), best first. In training a shorter side is drawn for each image, from torch's generator.
+    float32 (n,), best first. In training a shorter side is drawn for each image, from torch's generator. pixels: what
+    images are normalised by.
     """
 
-    def __init__(self, recipe: Detect, pyramid: Pyramid, classes: int) -> None:
+    def __init__(self, recipe: Detect, pyramid: Pyramid, classes: int, pixels: Statistics) -> None:
         before_nms, after_nms = recipe.proposals
         super().__init__(
             pyramid,
             min_size=tuple(recipe.short_sides),
             max_size=recipe.long_side,
-            image_mean=IMAGENET_DEFAULT_MEAN,
-            image_std=IMAGENET_DEFAULT_STD,
+            image_mean=pixels[0],
+            image_std=pixels[1],
             rpn_anchor_generator=AnchorGenerator(
                 tuple((side,) for side in recipe.anchor_sides), (tuple(recipe.anchor_ratios),) * LEVELS
             ),
@@ -94,8 +96,8 @@ class DetectorModel(FasterRCNN):
 
 def build_detector(recipe: Detect, backbone: Backbone, classes: int, start: Path | None) -> DetectorModel:
     """With a trunk from the file `start`, or fresh; ConfigError as of `build_trunk`."""
-    trunk = build_trunk(backbone.name, backbone.args, start, recipe.drop_path_rate)
-    return DetectorModel(recipe, Pyramid(trunk, recipe.fpn_width), classes)
+    trunk = build_trunk(backbone, start, recipe.drop_path_rate)
+    return DetectorModel(recipe, Pyramid(trunk, recipe.fpn_width), classes, statistics(backbone))
 
 
 def _names(pyramid: Pyramid) -> list[str]:

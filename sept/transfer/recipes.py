@@ -99,8 +99,8 @@ class Detect(Finetune):
 
 
 @dataclass
-class Segment(Finetune):
-    """Semantic segmentation with UPerNet on the backbone. Values and their sources: conf/finetune/segment.yaml."""
+class Segmentation(Finetune):
+    """What all recipes of semantic segmentation have."""
 
     lr: float = ranges.rate(6e-5)
     warmup_steps: int = ranges.whole(1500, most=MOST_EPOCHS)
@@ -108,9 +108,7 @@ class Segment(Finetune):
     side: int = ranges.side(512)  # of a training crop; the shorter side of a test image
     long_side: int = ranges.side(2048)  # at most, of a test image
     scale: list[float] = ranges.pair(0.5, 2.0, above=0, most=10)  # training: times these two, before the crop
-    decoder_width: int = ranges.channels(512)
     dropout: float = ranges.share(0.1, below=1)  # before the classifiers, of whole channels
-    auxiliary: float = ranges.real(0.4, least=0, most=10)  # weight of the loss at the map before the last
 
     def check(self) -> None:
         super().check()
@@ -119,8 +117,33 @@ class Segment(Finetune):
         if self.side > self.long_side:
             raise ConfigError(f"finetune.side={self.side} is more than finetune.long_side={self.long_side}")
 
+
+@dataclass
+class Segment(Segmentation):
+    """Semantic segmentation with UPerNet on the backbone. Values and their sources: conf/finetune/segment.yaml."""
+
+    decoder_width: int = ranges.channels(512)
+    auxiliary: float = ranges.real(0.4, least=0, most=10)  # weight of the loss at the map before the last
+
     def flops(self, backbone: Backbone, classes: int) -> float:
         return trunk_flops(backbone, self.side**2)
 
 
-RECIPES: dict[str, type[Finetune]] = {"classify": Classify, "detect": Detect, "segment": Segment}
+@dataclass
+class SegmentLinear(Segmentation):
+    """Semantic segmentation with a linear layer on the backbone's maps. Values: conf/finetune/segment_linear.yaml."""
+
+    frozen: bool = True  # the backbone: only the layer is trained
+
+    def flops(self, backbone: Backbone, classes: int) -> float:
+        return trunk_flops(backbone, self.side**2, trains=not self.frozen)
+
+
+RECIPES: dict[str, type[Finetune]] = {
+    "classify": Classify,
+    "detect": Detect,
+    "segment": Segment,
+    "segment_linear": SegmentLinear,
+}
+FITTING = {"classify": ("classify",), "detect": ("detect",), "segment": ("segment", "segment_linear")}
+"""By what a task wants: classes, boxes or masks."""

@@ -1,4 +1,4 @@
-"""The fine-tuned segmenter: UPerNet on the backbone, by the recipe of Swin's segmentation code."""
+"""The fine-tuned segmenter: UPerNet or a linear layer on the backbone."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,16 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from sept.backbones import Backbone
+from sept.backbones.networks import statistics
 from sept.data.segmentation.masks import IGNORE
 from sept.data.segmentation.views import fitted
 from sept.data.transforms import normalise
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import transfer_groups
-from sept.transfer.recipes import Segment
+from sept.transfer.recipes import Segment, Segmentation, SegmentLinear
+from sept.transfer.segment_linear import LinearModel, build_linear
 from sept.transfer.segmentation_loss import pixel_loss
-from sept.transfer.upernet import build_segmenter
+from sept.transfer.upernet import SegmenterModel, build_segmenter
 
 ABSENT = -1.0  # in place of the IoU of a class that is neither there nor found
 
@@ -30,12 +32,19 @@ class Segmenter(Learner):
     class_iou: Tensor
 
     def __init__(
-        self, recipe: Segment, backbone: Backbone, classes: int, start: Path | None, *, seed: int, steps_per_epoch: int
+        self,
+        recipe: Segmentation,
+        backbone: Backbone,
+        classes: int,
+        start: Path | None,
+        *,
+        seed: int,
+        steps_per_epoch: int,
     ) -> None:
         super().__init__(seed=seed, steps=recipe.epochs * steps_per_epoch)
-        self.recipe = recipe
+        self.recipe, self.statistics = recipe, statistics(backbone)
         with seeded_weights(seed, "segmenter"):
-            self.model = build_segmenter(recipe, backbone, classes, start)
+            self.model = network_for(recipe, backbone, classes, start)
         self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
         self.register_buffer("miou", torch.tensor(ABSENT))
         self.register_buffer("pixel_accuracy", torch.tensor(ABSENT))
@@ -46,10 +55,14 @@ class Segmenter(Learner):
         return scale * linear(step, self.steps, r.lr, r.warmup_steps, r.warmup_factor)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        logits, coarse = self.model(normalise(batch["images"]))
-        loss, auxiliary = (pixel_loss(each, batch["masks"], IGNORE) for each in (logits, coarse))
+        images, masks = normalise(batch["images"], self.statistics), batch["masks"]
+        if isinstance(self.recipe, SegmentLinear):
+            loss = pixel_loss(self.model(images), masks, IGNORE)
+            self.record({"loss": loss})
+            return self.finite(loss)
+        loss, auxiliary = (pixel_loss(each, masks, IGNORE) for each in self.model(images))
         self.record({"loss": loss, "loss_auxiliary": auxiliary})
-        return self.finite(loss + self.recipe.auxiliary * auxiliary)
+        return self.finite(loss + self.recipe.auxiliary * auxiliary)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
@@ -59,7 +72,7 @@ class Segmenter(Learner):
         height, width = image.shape[1:]
         size = fitted(height, width, self.recipe.side, self.recipe.long_side)
         resized = F.interpolate(image[None].float().div(255), size, mode="bilinear", antialias=True)
-        logits = self.model(normalise(resized))
+        logits = self.model(normalise(resized, self.statistics))
         return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0].argmax(dim=0)
 
     def test_batch(self, batch: Any) -> None:
@@ -78,6 +91,16 @@ class Segmenter(Learner):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.adamw(transfer_groups(self.model, self.recipe.weight_decay))
+
+
+def network_for(
+    recipe: Segmentation, backbone: Backbone, classes: int, start: Path | None
+) -> SegmenterModel | LinearModel:
+    """The network of the recipe, with a trunk from the file `start`, or fresh."""
+    if isinstance(recipe, SegmentLinear):
+        return build_linear(recipe, backbone, classes, start)
+    assert isinstance(recipe, Segment)
+    return build_segmenter(recipe, backbone, classes, start)
 
 
 def linear(step: int, steps: int, peak: float, warmup: int, factor: float) -> float:

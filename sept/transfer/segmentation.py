@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sept.backbones.flops import BACKWARD, counted_flops
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader, steps_per_epoch
 from sept.data.rng import fold
@@ -52,7 +51,7 @@ def segment(job: FinetuneJob, task: SegmentationTask, train: Sequence[Masked]) -
         "images": len(train),
         "tests": len(task.test),
         "images_seen": seen,
-        "flops": seen * (1 + BACKWARD) * counted_flops(learner.model, view),  # less the auxiliary head
+        "flops": seen * learner.model.flops(view),
     }
 
 

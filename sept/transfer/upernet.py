@@ -1,4 +1,4 @@
-"""UPerNet on a Swin trunk: the decoder of segmentation-models-pytorch with the sizes of Swin's segmentation code.
+"""UPerNet on a trunk: the decoder of segmentation-models-pytorch with the sizes of Swin's segmentation code.
 
 As there: an auxiliary head on the map before the last, dropout before both classifiers. Other than there: batch norm is
 not shared by several GPUs, as one trains.
@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sept.backbones import Backbone
-from sept.backbones.swin import SwinTrunk, build_trunk
+from sept.backbones.families import build_trunk
+from sept.backbones.flops import BACKWARD, counted_flops
+from sept.backbones.trunk import Trunk
 from sept.errors import ConfigError
 from sept.transfer.recipes import Segment
 
@@ -28,30 +30,35 @@ class SegmenterModel(nn.Module):
     images: float32 (B, 3, H, W), normalised, of any size; logits: float32 (B, C, H, W).
     """
 
-    def __init__(self, recipe: Segment, trunk: SwinTrunk, decoder: nn.Module, classes: int) -> None:
+    def __init__(self, recipe: Segment, trunk: Trunk, decoder: nn.Module, classes: int) -> None:
         super().__init__()
         self.trunk, self.decoder = trunk, decoder
-        self.head = _classifier(recipe.decoder_width, classes, recipe.dropout)
+        self.head = classifier(recipe.decoder_width, classes, recipe.dropout)
         width = recipe.decoder_width // 2  # 256 of 512, as published
         self.auxiliary = nn.Sequential(
             nn.Conv2d(trunk.channels[-2], width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            _classifier(width, classes, recipe.dropout),
+            classifier(width, classes, recipe.dropout),
         )
 
     def forward(self, images: Tensor) -> Any:
         maps = self.trunk(images)
-        logits = self._enlarged(self.head(self.decoder([None] * FINER_MAPS + maps)), maps, images)
+        logits = enlarged(self.head(self.decoder([None] * FINER_MAPS + maps)), self.trunk, images)
         if not self.training:
             return logits
-        return logits, self._enlarged(self.auxiliary(maps[-2]), maps, images)
+        return logits, enlarged(self.auxiliary(maps[-2]), self.trunk, images)
 
-    def _enlarged(self, logits: Tensor, maps: list[Tensor], images: Tensor) -> Tensor:
-        """To the pixels of the images, which the trunk filled up to whole patches."""
-        size = [cells * patch for cells, patch in zip(maps[0].shape[2:], self.trunk.patch, strict=True)]
-        height, width = images.shape[2:]
-        return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[:, :, :height, :width]
+    def flops(self, images: Tensor) -> float:
+        """Forward and backward, less the auxiliary head."""
+        return (1 + BACKWARD) * counted_flops(self, images)
+
+
+def enlarged(logits: Tensor, trunk: Trunk, images: Tensor) -> Tensor:
+    """To the pixels of the images, which the trunk filled up to whole patches."""
+    height, width = images.shape[2:]
+    whole = F.interpolate(logits.float(), trunk.size(images), mode="bilinear", align_corners=False)
+    return whole[:, :, :height, :width]
 
 
 def build_segmenter(recipe: Segment, backbone: Backbone, classes: int, start: Path | None) -> SegmenterModel:
@@ -63,17 +70,17 @@ def build_segmenter(recipe: Segment, backbone: Backbone, classes: int, start: Pa
         raise ConfigError(f"a segmenter takes its decoder from {DECODER}: pip install 'sept[segment]'")
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-    trunk = build_trunk(backbone.name, backbone.args, start, recipe.drop_path_rate)
+    trunk = build_trunk(backbone, start, recipe.drop_path_rate, maps="spread")
     if len(trunk.channels) < LEAST_STAGES:
         raise ConfigError(
-            f"backbone.args.depths={backbone.args['depths']}: UPerNet needs at least {LEAST_STAGES} stages"
+            f"backbone.name={backbone.name} with {backbone.args}: UPerNet needs at least {LEAST_STAGES} stages"
         )
     decoder = UPerNetDecoder([0] * FINER_MAPS + trunk.channels, LEAST_DEPTH, recipe.decoder_width)
     decoder.feature_norms = nn.ModuleList()  # the trunk's maps have passed theirs
     return SegmenterModel(recipe, trunk, decoder, classes)
 
 
-def _classifier(width: int, classes: int, dropout: float) -> nn.Sequential:
+def classifier(width: int, classes: int, dropout: float) -> nn.Sequential:
     linear = nn.Conv2d(width, classes, 1)
     nn.init.normal_(linear.weight, std=HEAD_STD)
     assert linear.bias is not None

@@ -1,11 +1,11 @@
 """iBOT's recipe: its settings, what they must be, and what a sample costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sept import ranges
 from sept.backbones import Backbone
-from sept.backbones.flops import BACKWARD, KNOWN, forward_flops, training_flops, width
+from sept.backbones.flops import BACKWARD, forward_flops, shape_of, training_flops, width
 from sept.errors import ConfigError
 from sept.methods.recipe import CHANNELS, Recipe
 from sept.ranges import MOST_BLUR, MOST_JITTER, SHARE, format_value, require_rates
@@ -72,7 +72,7 @@ class IBotRecipe(Recipe):
 
     def flops(self, backbone: Backbone) -> float:
         """Two global crops through student and teacher with all their tokens, local crops through the student."""
-        backbone = Backbone(backbone.name, {**backbone.args, "dynamic_img_size": True})  # as the learner builds it
+        backbone = replace(backbone, args={**backbone.args, "dynamic_img_size": True})  # as the learner builds it
         dim = width(backbone)
         head = 2 * (
             dim * self.head_hidden_dim
@@ -88,4 +88,4 @@ class IBotRecipe(Recipe):
 
 def _patch(backbone: Backbone) -> int:
     """Pixels of a side of a patch."""
-    return int((KNOWN.get(backbone.name, {}) | backbone.args).get("patch_size", 16))
+    return int(shape_of(backbone).get("patch_size", 16))
