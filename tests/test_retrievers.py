@@ -1,6 +1,7 @@
 """Retrievers by name: they see what timm shows, take what timm gives, and what they lack is refused."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import asdict
@@ -339,6 +340,17 @@ def test_an_encoder_of_a_saved_backbone_is_that_of_the_file(tmp_path):
         for each in (file, tmp_path / "backbone" / "model.safetensors")
     ]
     assert np.array_equal(*both)
+
+
+def test_the_files_kept_say_what_images_the_weights_are_for(tmp_path):
+    from sept.retrievers import timm_networks
+
+    name, args = SMALL["clip"]
+    for given, mean in ((name, 0.48145466), (name.partition(".")[0], 0.485)):
+        folder = tmp_path / given
+        timm_networks.save(build(Backbone(given, args)), folder, Backbone(given, args), {})
+        assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["mean"][0] == mean
+        assert ("of ImageNet." in (folder / "README.md").read_text()) == (mean == 0.485)
 
 
 # From the Hub

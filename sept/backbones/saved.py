@@ -12,6 +12,8 @@ from sept.errors import ConfigError
 BACKBONE = "backbone"  # folder of every artefact that holds weights
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = {"format": "pt"}  # of a header: what loaders of safetensors ask for
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
+IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TASK = "image-feature-extraction"
 TAGS = (TASK, "timm", "sept")
 IMPLIED = ("num_classes", "pretrained")  # arguments that the lines of the card give themselves
@@ -35,7 +37,7 @@ def facts_of(path: Path) -> dict[str, Any]:
     return {key: _decoded(text) for key, text in header.items() if key not in FORMAT}
 
 
-def card(name: str, args: dict[str, Any], facts: dict[str, Any]) -> str:
+def card(name: str, args: dict[str, Any], facts: dict[str, Any], statistics: Statistics = IMAGENET) -> str:
     """Markdown with the header that the Hugging Face Hub reads: how to load, what from, and the figures.
 
     name and args rebuild the model in timm. The header names no licence: who publishes the weights chooses it.
@@ -45,7 +47,9 @@ def card(name: str, args: dict[str, Any], facts: dict[str, Any]) -> str:
     settings = {key: value for key, value in facts.items() if key not in words | figures}
     lines = ["---", "library_name: timm", f"pipeline_tag: {TASK}", "tags:", *(f"- {tag}" for tag in TAGS), "---", ""]
     lines += [f"# {name}, trained by sept", ""]
-    lines += ["A backbone without a head, for images normalised by the mean and standard deviation of ImageNet.", ""]
+    mean, std = (list(each) for each in statistics)
+    whose = "of ImageNet" if statistics == IMAGENET else f"of {mean} and {std}"
+    lines += [f"A backbone without a head, for images normalised by the mean and standard deviation {whose}.", ""]
     lines += _loading(name, args)
     lines += _section("Trained from", [f"- {key}: {value}" for key, value in words.items()])
     lines += _section("Figures", [f"- {key}: {_number(value)}" for key, value in figures.items()])

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from sept.backbones.files import LENGTH_BYTES, part_of_several
 from sept.backbones.formats import read_state
-from sept.backbones.saved import CARD, CONFIG, WEIGHTS, card, header_of
+from sept.backbones.saved import CARD, CONFIG, IMAGENET, WEIGHTS, Statistics, card, header_of
 from sept.backbones.sizes import sizes_apart
 from sept.errors import ConfigError
 
-IGNORED = ("masked_embed", "head.", "fc_norm.", "n_averaged")  # of a file: heads, iBOT's mask token, a mean's count
+# Of a file: iBOT's and DINOv2's mask token, heads, a mean's count.
+IGNORED = ("masked_embed", "mask_token", "head.", "fc_norm.", "n_averaged")
 DERIVED = ("attn_mask", "relative_position_index")  # buffers that a model computes itself
 LISTED = 8  # keys of each kind in a message
 
@@ -65,16 +65,25 @@ def _unusable(found: Tensor, own: Tensor) -> str | None:
     return f"holds values that are not finite (NaN or infinite, {of}): the file is of no use" if off else None
 
 
-def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any], facts: dict[str, Any]) -> None:
+def save_backbone(
+    model: nn.Module,
+    folder: Path,
+    name: str,
+    args: dict[str, Any],
+    facts: dict[str, Any],
+    statistics: Statistics = IMAGENET,
+) -> None:
     """Write model.safetensors, config.json and a card: `timm.create_model("local-dir:FOLDER", ...)` loads the folder.
 
     name and args are the timm name and constructor arguments, those of `sized_args` where the model was built for
-    another side. facts (JSON values: recipe, selection key, pool, FLOPs, ..) go to the card and into the header of
-    the weights file, from where `facts_of` reads them. `folder` is unfinished work: written without care for crashes.
+    another side. statistics: mean and deviation of the images that the weights are for. facts (JSON values: recipe,
+    selection key, pool, FLOPs, ..) go to the card and into the header of the weights file, from where
+    `facts_of` reads them. `folder` is unfinished work: written without care for crashes.
     """
     from timm.models import save_for_hf
 
-    ours = {"num_classes": 0, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}  # as `normalise` does
+    mean, std = statistics
+    ours = {"num_classes": 0, "mean": mean, "std": std}
     described = {key: value for key, value in model.pretrained_cfg.items() if key not in FOREIGN}  # type: ignore
     model.pretrained_cfg = {**described, **ours}  # type: ignore
     save_for_hf(model, str(folder), model_args=args, safe_serialization=True)
@@ -82,7 +91,7 @@ def save_backbone(model: nn.Module, folder: Path, name: str, args: dict[str, Any
     config["architecture"] = name
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
     write_weights(model, folder, facts)
-    (folder / CARD).write_text(card(name, config.get("model_args", args), facts))
+    (folder / CARD).write_text(card(name, config.get("model_args", args), facts, statistics))
 
 
 def write_weights(model: nn.Module, folder: Path, facts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from sept.backbones import Backbone, networks
 from sept.backbones.records import record_of
+from sept.backbones.saved import IMAGENET
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.errors import ConfigError
 
@@ -64,4 +65,7 @@ def load(network: nn.Module, file: Path, branch: str = "teacher") -> None:
 
 
 def save(network: nn.Module, folder: Path, backbone: Backbone, facts: dict[str, Any]) -> None:
-    save_backbone(network, folder, backbone.name, backbone.args, facts)
+    """A name with a tag of weights says what images they are for; else they are taken for ImageNet's."""
+    record = record_of(backbone.name, "retriever.backbone.name") if "." in backbone.name else None
+    statistics = (record.mean, record.std) if record else IMAGENET
+    save_backbone(network, folder, backbone.name, backbone.args, facts, statistics)
