@@ -13,6 +13,7 @@ if __name__ == "__main__":  # not where a data worker imports this file
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
+import logging
 import sys
 from pathlib import Path
 
@@ -26,11 +27,11 @@ from sept.runtime import command, failures
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def cell(cfg: DictConfig) -> None:
+def launched(cfg: DictConfig) -> None:
     try:
         search(compose.load(cfg))
     except (Interrupted, Exception) as error:  # here: Hydra would print a line of its own before it hands it on
-        sys.exit(command.told(error))
+        sys.exit(command.report_error(error))
 
 
 def search(e: config.Experiment) -> None:
@@ -47,7 +48,7 @@ def search(e: config.Experiment) -> None:
 
 def rewritten(arguments: list[str]) -> list[str]:
     """`query=PATH`, `text=WORDS` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
-    known = {path.stem for path in (compose.CONF / "query").glob("*.yaml")}
+    known = compose.options("query")
     result = []
     for text in arguments:
         key, _, value = text.partition("=")
@@ -66,13 +67,17 @@ def main() -> None:
     if {"-h", "--help"} & {*sys.argv}:
         print(compose.usage("search.py", __doc__.strip()))
         return
-    if not compose.COMPLETION & {*sys.argv}:
-        sys.argv[1:] = rewritten(sys.argv[1:])
-    compose.check_overrides(sys.argv[1:])
-    compose.register()
-    compose.check_hydra(sys.argv[1:])
-    with compose.one_line():
-        cell()
+    arguments = sys.argv[1:] if compose.COMPLETION & {*sys.argv} else rewritten(sys.argv[1:])
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    compose.check_overrides(arguments)
+    compose.check_hydra(arguments)
+    asked = compose.asked(arguments)
+    if asked.by_hydra:
+        compose.hand_over(arguments)
+        with compose.one_line():
+            launched()
+    for overrides in asked.cells if not asked.by_hydra else []:
+        search(compose.experiment(overrides, expanded=True))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from sept.backbones import Backbone
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
-from sept.training.chunks import Chunk
+from sept.training.learner import Chunk
 
 KEPT = {"whole": None, "7 of 8 kept": 7 / 8, "1 of 8 kept": 1 / 8}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from sept.gpu.memory import DETECTED, GIB, chunk_within, heading, row, step_memory
-from sept.training.chunks import Chunk
+from sept.training.learner import Chunk
 
 AUTO = "auto"
 CARD = 78.0  # GiB that a card of 80 GB has left for tensors

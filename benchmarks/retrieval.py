@@ -157,7 +157,7 @@ def growth(features: Features, options: argparse.Namespace) -> None:
     pools = [
         replace(features, files=features.files[:n], shards=features.shards[:n], rows=features.shards[n - 1].last_row)
         for n in (quarter, 2 * quarter)
-    ] + [features, Features.joined([features, features])]
+    ] + [features, Features.concatenate([features, features])]
     for pool in pools:
         measured = medians({"sept": lambda pool=pool: search(queries, pool, depth)}, options.repeats)
         wall, cpu = measured["sept"]

@@ -31,10 +31,9 @@ import torch
 from sept.retrieval import ahead
 from sept.retrieval import estimate as estimate_module
 from sept.retrieval.ahead import Ahead, Part, take_in
-from sept.retrieval.candidates import Candidates
+from sept.retrieval.candidates import Candidates, exact_queries
 from sept.retrieval.embedding import ROWS_PER_SHARD, embed
 from sept.retrieval.estimate import KEPT_SHARE, estimate, measure
-from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features
 from sept.retrieval.index import QUERIES_ON_GPU, QUERIES_PER_PRODUCT, SAMPLE_ROWS, guess_rank
 from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Hits

@@ -80,7 +80,7 @@ def embed(pool: str | Path, *, retriever: str = RETRIEVER, overrides: Sequence[s
 
     e = _composed(pool, None, [f"retriever={retriever}", "query.path=.", *overrides])
     pipeline, store = make(e, lambda steps: steps.features, selection_only=True)
-    features = Features.joined([Features.open(store.read(step).path) for step in pipeline.features])
+    features = Features.concatenate([Features.open(store.read(step).path) for step in pipeline.features])
     images = open_pool({f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools)}, pipeline.pool_locations)
     vectors = np.concatenate([block for _, block in features.blocks(BLOCK_ROWS)])
     return Embedded(vectors, [images.key(row) for row in range(len(images))])
@@ -137,7 +137,7 @@ def _composed(pool: str | Path, task: str | Path | None, overrides: Sequence[str
 def _found(group: str, given: str | Path, by_suffix: dict[str, str]) -> list[str]:
     """Overrides for an option of the group of this name, else for what lies at this path."""
     text = str(given)
-    if isinstance(given, str) and text in compose.options_of(group):
+    if isinstance(given, str) and text in compose.options(group):
         return [f"{group}={text}"]
     kind = by_suffix.get(Path(text).suffix.lower(), FOLDERS[group])
     return [f"{group}={kind}", f"{group}.path={quoted(text)}"]

@@ -218,7 +218,7 @@ def check_ranges(group: Any, prefix: str = "") -> None:
     for name, value, rule in declared(group, prefix):
         why = rule.refusal(value) if value is not None else None
         if why:
-            raise ConfigError(f"{name}={shown(value)}: {why}")
+            raise ConfigError(f"{name}={format_value(value)}: {why}")
 
 
 def declared(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Rule]]:
@@ -235,9 +235,9 @@ def declared(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Rule]]:
                     yield from declared(part, f"{name}.{key}.")
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as it would be written on a command line."""
-    return f"[{','.join(map(shown, value))}]" if isinstance(value, list) else str(value)
+    return f"[{','.join(map(format_value, value))}]" if isinstance(value, list) else str(value)
 
 
 def one_of(value: Any, values: Collection[str]) -> str:
@@ -251,7 +251,11 @@ def require_unset(group: Any, prefix: str, names: Collection[str], why: str) -> 
     for name in names:
         value = getattr(group, name)
         if value not in (None, [], {}):
-            told = shown(value if isinstance(value, list) else [*value]) if isinstance(value, list | dict) else value
+            told = (
+                format_value(value if isinstance(value, list) else [*value])
+                if isinstance(value, list | dict)
+                else value
+            )
             raise ConfigError(f"{prefix}.{name}={told} would have no effect: {why}")
 
 

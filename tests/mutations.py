@@ -8,7 +8,7 @@ from typing import Any
 from conftest import TINY
 
 from sept.compose import CONF
-from sept.ranges import RULE, shown
+from sept.ranges import RULE, format_value
 
 FEW = [
     *TINY,
@@ -103,9 +103,9 @@ def _value(rng: random.Random, value: Any) -> str:
         case bool():
             return rng.choice(["true", "false", "1", "maybe"])
         case list() if value and isinstance(value[0], str):
-            return shown([_near(rng, each) for each in value])
+            return format_value([_near(rng, each) for each in value])
         case list():
-            return shown(_list(rng, value))
+            return format_value(_list(rng, value))
         case int() | float():
             return str(_number(rng, value))
         case str():

@@ -18,9 +18,8 @@ from sept.errors import DataError
 from sept.retrieval import ahead, blocks, candidates, compact, index, lanes
 from sept.retrieval.ahead import Counted
 from sept.retrieval.blocks import BLOCK_ROWS, DEVICE_ROWS, Blocks, rows_of_block
-from sept.retrieval.candidates import Candidates
+from sept.retrieval.candidates import Candidates, exact_queries
 from sept.retrieval.compact import Compact
-from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features
 from sept.retrieval.index import search, search_many
 from sept.retrieval.lanes import Lane, Mark

@@ -12,7 +12,7 @@ from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.runtime.hardware import Runtime
-from sept.training.chunks import Chunk, fitting, in_chunks, kept_bytes
+from sept.training.learner import Chunk, fitting, in_chunks, kept_bytes
 
 STEPS, BATCH = 3, 8
 

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, command, environment
 from torch.utils.data import Dataset
 
-from sept.data import crew
+from sept.data import loading
 from sept.data.loading import loader
 from sept.errors import WorkerLost
 from sept.runtime.lifeline import STATE, Program, stat_field
@@ -50,7 +50,7 @@ class Failing(Dataset):
     ],
 )
 def test_a_worker_that_is_killed_or_stopped_is_one_line_soon(number, message, monkeypatch):
-    monkeypatch.setattr(crew, "STOPPED_LOOKS", 2)
+    monkeypatch.setattr(loading, "STOPPED_LOOKS", 2)
     start = time.monotonic()
     with pytest.raises(WorkerLost, match=message) as caught:
         for _ in loader(Dying(5, number), [[item] for item in range(12)], 2):
@@ -81,8 +81,8 @@ def test_a_pass_that_is_given_up_leaves_no_watch_and_no_worker():
 def test_a_full_shared_memory_is_told_in_one_line():
     """As torch's worker says it, which has found it full; where it does not, it is a SIGBUS."""
     error = RuntimeError("unable to write to file </torch_31_17_0>: No space left on device (28)")
-    assert "/dev/shm" in crew._no_room(error)
-    assert crew._no_room(RuntimeError("No space left on device")) is None
+    assert "/dev/shm" in loading._no_room(error)
+    assert loading._no_room(RuntimeError("No space left on device")) is None
 
 
 def descendants(program: int) -> set[int]:

@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.retrieval import diagnostics
-from sept.retrieval.diagnostics import by_source, coverage, domain_distance, most_used, sampled
-from sept.retrieval.domain import RIDGE, proxy_a_distance, separate
+from sept.retrieval.diagnostics import (
+    RIDGE,
+    by_source,
+    coverage,
+    domain_distance,
+    most_used,
+    proxy_a_distance,
+    sampled,
+    separate,
+)
 from sept.retrieval.select import round_robin
 from sept.retrieval.selections import Selection
 

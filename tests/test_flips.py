@@ -15,7 +15,8 @@ from sept import compose
 from sept.errors import DataError
 from sept.pipeline import Pipeline
 from sept.runtime.hardware import resolve
-from sept.store import Step, Store, content
+from sept.store import Step, Store
+from sept.store import store as store_module
 from sept.store.step import MANIFEST
 
 
@@ -24,7 +25,7 @@ def flipped(path: Path, place: int, bit: int) -> Iterator[None]:
     """Inside, a bit of a file is another, as a disk alters it: nothing else of the file tells."""
     whole = path.read_bytes()
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
-    content._whole.clear()  # what this process had read before
+    store_module._whole.clear()  # what this process had read before
     try:
         yield
     finally:

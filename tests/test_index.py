@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError
 from sept.retrieval import candidates, compact, index
-from sept.retrieval.candidates import Bins, Candidates, radix_argsort
+from sept.retrieval.candidates import Bins, Candidates, exact_queries, radix_argsort
 from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import embed
-from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features
 from sept.retrieval.index import merge, search, search_many
 from sept.retrieval.lists import Ranked

@@ -12,7 +12,7 @@ import pretended_driver
 import pytest
 import torch
 
-from sept.engines.worker import Worker
+from sept.engines.dispatch import Worker
 from sept.errors import ConfigError
 from sept.ranges import check_ranges
 from sept.retrieval.scan import full_float32
@@ -52,7 +52,7 @@ def no_driver(monkeypatch):
 
 def test_the_driver_says_what_the_cards_are(gpus):
     gpus(cuda=12040, first=80, second=75)
-    found = driver.opened()
+    found = driver.open_driver()
     assert (found.devices(), found.version()) == (2, (12, 4))
     assert driver.cards(5) == [
         Card("Pretended T4", (8, 0), 80 * 2**30),

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 
 from sept.gpu.live import Live, cuda_operators
 from sept.gpu.memory import GIB, VIT, StepMemory, build_learner, chunk_within, heading, recipe, row, step_memory
-from sept.training.chunks import Chunk
+from sept.training.learner import Chunk
 from sept.transfer.recipes import Detect, Segment
 
 SIDES = (64, 96)

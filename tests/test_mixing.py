@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from timm.data.mixup import mixup_target, rand_bbox
 from timm.data.random_erasing import RandomErasing
 
-from sept.data.mixing import Mix, draw_cutmix_box, draw_erasing_boxes, draw_mix, erase, mix_images, soft_targets
 from sept.data.rng import generator, numpy_rng, seeded
+from sept.data.transforms import Mix, draw_cutmix_box, draw_erasing_boxes, draw_mix, erase, mix_images, soft_targets
 
 RECIPE = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "prob": 1.0, "switch_prob": 0.5}
 ERASING = {"prob": 0.25, "area": (0.02, 1 / 3), "aspect": (0.3, 3.3)}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sept.data.annotated import draw
 from sept.data.read import READERS, read_task
-from sept.data.shots import draw
 from sept.data.tasks.inat_classes import MIN_TRAIN, choose, write_class_list
 from sept.data.tasks.task import Example, Task, digest
 from sept.errors import ConfigError, DataError

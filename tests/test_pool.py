@@ -14,8 +14,8 @@ from sept.data import pool as pool_module
 from sept.data.images import ImageError
 from sept.data.pool import Pool, write_manifest
 from sept.data.sources.files import Entry
-from sept.data.sources.find import find_tars
 from sept.data.sources.folder import list_folder
+from sept.data.sources.layouts import find_tars
 from sept.data.sources.tars import list_tars
 from sept.errors import ConfigError, DataError
 

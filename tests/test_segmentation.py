@@ -20,7 +20,6 @@ from segmentation_layouts import (
     make_voc_masks,
     save_mask,
 )
-from sept.data.location import Location
 
 from sept.backbones import Backbone
 from sept.backbones.flops import counted_flops
@@ -29,6 +28,7 @@ from sept.data.annotated import draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader
+from sept.data.locate import Location
 from sept.data.patterns.boxed import draw_boxed_task
 from sept.data.rng import generator, numpy_rng
 from sept.data.segmentation.ade20k import read_ade20k

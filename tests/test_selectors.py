@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sept.errors import ConfigError
 from sept.retrieval import cluster as cluster_module
 from sept.retrieval.cluster import by_mass, centroids, nearest, quotas
-from sept.retrieval.domain import separate
+from sept.retrieval.diagnostics import separate
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search

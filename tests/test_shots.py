@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sept.data.shots import draw
+from sept.data.annotated import draw
 from sept.data.tasks.task import Example
 from sept.errors import DataError
 

@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sept.store import CHECKPOINTS, Artefact, Step, Store, content, owner
+from sept.store import CHECKPOINTS, Artefact, Step, Store, owner
+from sept.store import store as store_module
 from sept.store.__main__ import main
 from sept.store.maintenance import prune, repair, verify
 from sept.store.step import ASIDE, checksum
@@ -542,9 +543,9 @@ def test_inputs_are_hashed_once_a_process(store: Store, monkeypatch: pytest.Monk
     embed, pretrain, finetune = chain().walk()
     store.make(pretrain)
     hashed: list[str] = []
-    kept = content.fingerprint
+    kept = store_module.fingerprint
     monkeypatch.setattr(
-        content, "fingerprint", lambda path: hashed.append(path.relative_to(store.root).parts[0]) or kept(path)
+        store_module, "fingerprint", lambda path: hashed.append(path.relative_to(store.root).parts[0]) or kept(path)
     )
     Store(store.root).make(finetune)
     assert set(hashed) == {"pretrain"}

@@ -111,7 +111,7 @@ def test_a_second_source_embeds_its_own_images_alone(tmp_path, first, second, ti
     todo = [str(step.slug) for step in store.missing(both.selection) if step.stage in ("pool", "features")]
     assert todo == ["in22k_intern-second", "in22k_intern-second-ibot_micro"]
     selection = store.make(both.selection)
-    features = Features.joined([Features.open(store.make(step).path) for step in both.features])
+    features = Features.concatenate([Features.open(store.make(step).path) for step in both.features])
     assert features.rows == 65
     np.testing.assert_array_equal(features.take(range(35)), Features.open(before.path).take(range(35)))
     table = pq.read_table(selection.path / SELECTION)

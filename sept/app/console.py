@@ -14,15 +14,15 @@ from sept.store.step import Step
 def print_plan(step: Step, store: Store) -> None:
     """What task and pool are, and a line for each step: cached, to be continued or to do, with images and FLOPs."""
     for line in about([step]):
-        _say(line)
+        _print_line(line)
     missing = {each.key for each in store.missing(step)}
     if not missing:
-        _say(f"plan: everything is in {store.root}")
+        _print_line(f"plan: everything is in {store.root}")
         return
-    _say("plan:")
+    _print_line("plan:")
     for each in step.walk():
         state = store.status(each) if each.key in missing else "cached"
-        _say(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
+        _print_line(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
 
 
 def about(finals: Iterable[Step]) -> list[str]:
@@ -40,12 +40,14 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s",
         flush=True,
     )
-    _say(f"  again: {command(e)}")
-    _say(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]
+    _print_line(f"  again: {command(e)}")
+    _print_line(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]
     backbone = step.inputs.get("backbone")
     artefact = store.find(backbone) if backbone is not None else None
     if artefact is not None:
-        _say(f'  backbone: timm.create_model("local-dir:{artefact.path}/backbone", pretrained=True, num_classes=10)')
+        _print_line(
+            f'  backbone: timm.create_model("local-dir:{artefact.path}/backbone", pretrained=True, num_classes=10)'
+        )
 
 
 def _amount(step: Step) -> str:
@@ -54,5 +56,5 @@ def _amount(step: Step) -> str:
     return ", ".join(parts + ([f"{flops:.2e} FLOPs"] if flops else []))
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     print(text, file=sys.stderr)

@@ -38,7 +38,7 @@ def push(folder: Path, repository: str, public: bool = False) -> str:
             repo_id=url.repo_id, folder_path=folder, allow_patterns=list(FILES), commit_message="Backbone from sept"
         )
     except Exception as error:  # the library, its transport and its upload threads raise a dozen kinds
-        raise SeptError(f"{folder} was not pushed to {repository}: {_told(error)}") from error
+        raise SeptError(f"{folder} was not pushed to {repository}: {_one_line(error)}") from error
     return str(url)
 
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """One line; an upload that failed says why only in its cause."""
     cause = f" {error.__cause__}" if type(error) is RuntimeError else ""
     return " ".join(f"{type(error).__name__}: {error}{cause}".split())

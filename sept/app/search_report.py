@@ -19,7 +19,7 @@ from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
-from sept.retrieval.gallery import Match, Row, shown, write_html, write_png, written
+from sept.retrieval.gallery import Match, Row, format_value, write_html, write_png, written
 from sept.retrieval.index import search
 from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset
@@ -57,7 +57,9 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
     _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
     lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
-    lines += [f"  {name.replace('_', ' '):<28}{shown(value)}" for name, value in facts.items() if name != "queries"]
+    lines += [
+        f"  {name.replace('_', ' '):<28}{format_value(value)}" for name, value in facts.items() if name != "queries"
+    ]
     lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.runtime.accelerator))
     return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
 
@@ -127,7 +129,7 @@ def _pool(pipeline: Pipeline, store: Store) -> ConcatPool:
 
 
 def _features(pipeline: Pipeline, store: Store) -> Features:
-    return Features.joined([Features.open(store.read(step).path) for step in pipeline.features])
+    return Features.concatenate([Features.open(store.read(step).path) for step in pipeline.features])
 
 
 def _looked_up(path: Path) -> list[Example]:

@@ -7,7 +7,7 @@ from sept.retrieval.index import search_many
 from sept.retrieval.lists import Ranked
 from sept.retrieval.select import DEPTH_MARGIN
 from sept.runtime.hardware import Runtime
-from sept.runtime.progress import done, progress
+from sept.runtime.progress import from_totals, progress
 from sept.stages import queries as query_stage
 from sept.stages import task_selection
 from sept.stages.index import join_features
@@ -38,6 +38,10 @@ def prepare(
         runtime.configure_torch()
         with progress("search", features.rows) as advance:
             found = search_many(
-                [*wanted.values()], features, runtime.accelerator, progress=done(advance), memory=runtime.search_bytes
+                [*wanted.values()],
+                features,
+                runtime.accelerator,
+                progress=from_totals(advance),
+                memory=runtime.search_bytes,
             )
     return dict(zip(wanted, found, strict=False)), len(wanted), features.rows

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from sept.data.detection.boxes import Instance
-from sept.data.detection.crops import crop_instance
 from sept.data.images import ImageError, Pixels, ample, decode
 from sept.data.loading import Place
 from sept.data.tasks.task import Example
 from sept.data.transforms import FinetuneTransform, eval_view
 from sept.errors import DataError
+
+if TYPE_CHECKING:
+    from sept.data.detection.boxes import Instance
 
 TEST_BATCH = 256
 
@@ -42,7 +43,7 @@ class InstanceReader:
     """Gives the annotated box at a place of `boxes` as an image (side, side, 3); boxes of one image follow each other,
     and it is decoded once. Data workers can be given it."""
 
-    def __init__(self, boxes: Sequence[Instance], side: int) -> None:
+    def __init__(self, boxes: "Sequence[Instance]", side: int) -> None:
         self.boxes, self.side = boxes, side
         self._path: Path | None = None
         self._pixels: Pixels | None = None
@@ -51,6 +52,8 @@ class InstanceReader:
         instance = self.boxes[place]
         if self._pixels is None or self._path != instance.path:
             self._path, self._pixels = instance.path, read_image(Example(instance.id, instance.path, 0))
+        from sept.data.detection.crops import crop_instance
+
         return crop_instance(self._pixels, instance.box, self.side)
 
 

@@ -8,7 +8,6 @@ same call with those that are missing goes on from there.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept.engines import local, ray
 from sept.engines.dispatch import Done, Make, Work, share
 from sept.runtime.hardware import Runtime
 
@@ -39,7 +38,11 @@ def run(
     if not shards:
         return
     if engine == "ray":
+        from sept.engines import ray
+
         ray.run(make, shards, runtime, folder, done, address=address, workers=workers)
     else:
         assert engine == "local", engine
+        from sept.engines import local
+
         local.run(make, shards, runtime, done)

@@ -1,9 +1,10 @@
-"""Shards given to workers one at a time, and given again when their worker died; how a worker runs is its crew's part.
+"""Shards given to workers one at a time, and given again when their worker died; how a worker runs is its pool's part.
 
 The one place that knows which shard is whose: a worker takes nothing by itself, so that one killed at any moment holds
 no lock and no other's shard.
 """
 
+import pickle
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ Make = Callable[[str], Work]
 Done = Callable[[int], None]
 Failure = SeptError | str | None  # str: the traceback of a bug
 
-TRIES = 3  # workers that may die of one shard; and, for each place of a crew, in a row before their first shard
+TRIES = 3  # workers that may die of one shard; and, for each place of a pool, in a row before their first shard
 POLL_S = 0.5
 
 
@@ -49,7 +50,7 @@ class Report:
     death: str | None = None
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Places for workers, numbered from 0 to size - 1."""
 
     size: int
@@ -64,24 +65,24 @@ class Crew(Protocol):
         """The next report, if one comes in time."""
 
 
-def dispatch(crew: Crew, shards: Sequence[int], done: Done, flag: Flag) -> None:
-    """Has the crew do all shards. Raises as `sept.engines.run` does; the caller then ends the crew."""
-    board = _Board(crew, shards, done)
-    for place in range(min(crew.size, len(shards))):
-        crew.spawn(place)
-    while board.waiting or board.given:
-        report = crew.report(POLL_S)
+def dispatch(pool: WorkerPool, shards: Sequence[int], done: Done, flag: Flag) -> None:
+    """Has the pool do all shards. Raises as `sept.engines.run` does; the caller then ends the pool."""
+    schedule = _Schedule(pool, shards, done)
+    for place in range(min(pool.size, len(shards))):
+        pool.spawn(place)
+    while schedule.waiting or schedule.given:
+        report = pool.report(POLL_S)
         if flag.received:
             raise Interrupted(f"stopped by {flag.received}; the same command goes on from the shards that are done")
         if report is not None:
-            board.on_report(report)
+            schedule.on_report(report)
 
 
-class _Board:
+class _Schedule:
     """Which shards wait, and who has the others."""
 
-    def __init__(self, crew: Crew, shards: Sequence[int], done: Done) -> None:
-        self.crew, self.done = crew, done
+    def __init__(self, pool: WorkerPool, shards: Sequence[int], done: Done) -> None:
+        self.pool, self.done = pool, done
         self.waiting = deque(shards)
         self.given: dict[int, int] = {}  # shard by place
         self.idle: set[int] = set()
@@ -107,7 +108,7 @@ class _Board:
         while self.idle and self.waiting:
             place = self.idle.pop()
             self.given[place] = self.waiting.popleft()
-            self.crew.give(place, self.given[place])
+            self.pool.give(place, self.given[place])
 
     def _on_worker_death(self, place: int, shard: int | None, how: str) -> None:
         if shard is not None:
@@ -115,9 +116,9 @@ class _Board:
         elif place in self.idle:
             self.idle.remove(place)
         else:
-            self._count_stillborn(how)
+            self._count_failed_start(how)
         if self.waiting and not self.idle:
-            self.crew.spawn(place)
+            self.pool.spawn(place)
 
     def _return(self, shard: int, how: str) -> None:
         """The shard goes to the end, so that one that kills its workers holds up no other."""
@@ -129,10 +130,28 @@ class _Board:
             )
         self.waiting.append(shard)
 
-    def _count_stillborn(self, how: str) -> None:
+    def _count_failed_start(self, how: str) -> None:
         self.failed_starts += 1
-        if self.failed_starts == TRIES * self.crew.size:
+        if self.failed_starts == TRIES * self.pool.size:
             raise ConfigError(
                 f"{self.failed_starts} workers in a row died while starting, the last by {how}: is there memory for "
-                f"{self.crew.size} of them? Use fewer"
+                f"{self.pool.size} of them? Use fewer"
             )
+
+
+class Worker:
+    """Makes its work, then does shards; gives back what they raise."""
+
+    work: Work
+
+    def start(self, job: bytes, device: str) -> Failure:
+        """job: the pickled `make`."""
+
+        def begin() -> None:
+            Runtime(device).select_device()  # before anything of this process can open a context on another
+            self.work = pickle.loads(job)(device)
+
+        return failure_of(begin)
+
+    def do(self, shard: int) -> Failure:
+        return failure_of(lambda: self.work(shard))

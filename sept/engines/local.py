@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from sept.engines.dispatch import Done, Make, Report, dispatch
-from sept.engines.worker import Worker
+from sept.engines.dispatch import Done, Make, Report, Worker, dispatch
 from sept.runtime.hardware import Runtime
 from sept.runtime.lifeline import die_with_parent
 from sept.runtime.signals import raising, remembered

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from sept.engines.capacity import Needs, Node, pool_size
-from sept.engines.dispatch import Done, Make, Report, dispatch
+from sept.engines.dispatch import Done, Make, Report, Worker, dispatch
 from sept.engines.shared_fs import answer_file, answer_probe, read_in_time
-from sept.engines.worker import Worker
 from sept.errors import ConfigError
 from sept.runtime.hardware import Runtime
 from sept.runtime.signals import remembered

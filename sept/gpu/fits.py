@@ -15,7 +15,7 @@ from sept.gpu.memory import DETECTED, GIB, build_learner, recipe, step_memory
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, free_memory, noise
-from sept.training.chunks import Chunk
+from sept.training.learner import Chunk
 
 OVER = 0.15, GIB  # what is not counted: what the allocator rounds up, as a share; workspaces of cuDNN and cuBLAS
 MICRO_OVER = 0.5, 0  # views in the making, which are not counted either, are much of a toy

@@ -22,8 +22,7 @@ from sept.gpu.live import Live, cuda_operators
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
 from sept.methods.moby.recipe import MoByRecipe
-from sept.training.chunks import Chunk, fitting
-from sept.training.learner import Learner
+from sept.training.learner import Chunk, Learner, fitting
 from sept.transfer.classify import Classifier
 from sept.transfer.detect import Detector
 from sept.transfer.recipes import Classify, Detect, Segment

@@ -35,7 +35,7 @@ class Result:
         return "ok" if self.expected else "-"
 
     def cells(self) -> list[str]:
-        return [self.status, self.name, f"{shown(self.value)} {self.unit}".strip(), self.expected, self.text]
+        return [self.status, self.name, f"{format_value(self.value)} {self.unit}".strip(), self.expected, self.text]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as people read it."""
     if value is None:
         return ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from sept.gpu.card import Card
 from sept.gpu.equality import unit
-from sept.gpu.report import Result, shown
+from sept.gpu.report import Result, format_value
 from sept.gpu.runner import Check
 from sept.retrieval.embedding import embed
 from sept.retrieval.estimate import STORED_BYTES, estimate, measure
@@ -64,13 +64,13 @@ def scan(card: Card, count: int) -> list[Result]:
         far_name,
         True,
         whole + (POOL - features.rows) * row,
-        text=f"extrapolated; {shown(far)} s by the estimate; from the page cache, a disk may be slower",
+        text=f"extrapolated; {format_value(far)} s by the estimate; from the page cache, a disk may be slower",
         unit="s",
     )
     if not card.real:
         extrapolated = Result(far_name, None, text="no card: nothing to extrapolate from")
     return [
-        Result(name, True, whole, text=f"{sizes}; {shown(predicted)} s by the estimate", unit="s"),
+        Result(name, True, whole, text=f"{sizes}; {format_value(predicted)} s by the estimate", unit="s"),
         Result(
             f"{name}, a million rows", True, MILLION * row, text="from the difference to half of the rows", unit="s"
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
 from sept.methods.ibot.learner import IBot
 from sept.methods.learner import SelfSupervised
-from sept.training.chunks import Chunk
+from sept.training.learner import Chunk
 
 AUTO = "auto"
 

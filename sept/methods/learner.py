@@ -11,8 +11,7 @@ from sept.backbones.drop_path import drop_path_factors, set_factors
 from sept.methods.health import effective_rank, feature_std
 from sept.methods.recipe import TwoViewRecipe
 from sept.methods.views import TwoViews, Views
-from sept.training.chunks import Chunk, fitting, in_chunks, kept_bytes
-from sept.training.learner import Learner
+from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
 from sept.training.optim import SCHEDULES, decay_groups, undecayed
 
 FLOAT_BYTES = 4

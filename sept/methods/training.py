@@ -24,7 +24,6 @@ from sept.methods.recipe import Recipe
 from sept.methods.views import CroppedSubset, Views
 from sept.runtime.hardware import Loggers, Runtime
 from sept.store.step import CHECKPOINTS, Artefact
-from sept.training import distributed
 from sept.training.callbacks import LogImagesAtStart
 from sept.training.loop import Checkpoint, train
 
@@ -68,6 +67,8 @@ class SelfSupervisedTraining:
         if runtime.devices == 1:
             learner = self.fit(runtime)
         else:
+            from sept.training import distributed
+
             distributed.run(self.fit, runtime)
             learner, state = self.make(), Checkpoint(self.folder / CHECKPOINTS).load()
             assert state is not None, "the first process leaves the last state"

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from sept.errors import DataError
 from sept.retrieval.features import Features
-from sept.retrieval.shards import ROWS_AT_ONCE, Shard, publish, publish_json, read_json, to_bfloat16
-from sept.retrieval.sums import Sums, crc32_of
+from sept.retrieval.shards import ROWS_AT_ONCE, Shard, Sums, crc32_of, publish, publish_json, read_json, to_bfloat16
 
 LARGEST = 127
 SHARING = 32  # numbers of a row, at most, that share a scale

@@ -10,8 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from sept.errors import DataError, NonFiniteError
-from sept.retrieval.shards import REPAIR, Shard, Skip, data_path, mark_path, publish, publish_json, read_shard, residual
-from sept.retrieval.sums import crc32_of
+from sept.retrieval.shards import (
+    REPAIR,
+    Shard,
+    Skip,
+    crc32_of,
+    data_path,
+    mark_path,
+    publish,
+    publish_json,
+    read_shard,
+    residual,
+)
 from sept.store.disk import sha256
 
 ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images

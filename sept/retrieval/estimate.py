@@ -13,8 +13,7 @@ import torch
 from sept.retrieval import lanes
 from sept.retrieval.ahead import Ahead, Part
 from sept.retrieval.blocks import Blocks, rows_of_block
-from sept.retrieval.candidates import Candidates, radix_argsort
-from sept.retrieval.exact import ExactScores, exact_queries
+from sept.retrieval.candidates import Candidates, ExactScores, exact_queries, radix_argsort
 from sept.retrieval.features import Features
 from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL, queries_per_product
 from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Products, arithmetic

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sept.errors import ConfigError, DataError
-from sept.retrieval.shards import REPAIR, Shard, damage, data_path, mark_path, npy_bytes, read_json, read_shard
-from sept.retrieval.sums import Sums
+from sept.retrieval.shards import REPAIR, Shard, Sums, damage, data_path, mark_path, npy_bytes, read_json, read_shard
 
 READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
 
@@ -54,7 +53,7 @@ class Features:
         return cls(files, facts["rows"], facts["dim"], skipped, shards)
 
     @classmethod
-    def joined(cls, parts: Sequence["Features"]) -> "Features":
+    def concatenate(cls, parts: Sequence["Features"]) -> "Features":
         """The vectors of several pools as those of their union. Raises ConfigError where their dimensions differ."""
         if len({part.dim for part in parts}) > 1:
             raise ConfigError(f"vectors of {sorted({part.dim for part in parts})} dimensions cannot be one pool")

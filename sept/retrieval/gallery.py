@@ -142,15 +142,16 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     return text + "…"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Counts in full, measures to four digits, the first of many, all else as it is."""
     if isinstance(value, Mapping):
         parts = [
-            f"{name} ({shown(each)})" if _nested(each) else f"{name} {shown(each)}" for name, each in value.items()
+            f"{name} ({format_value(each)})" if _nested(each) else f"{name} {format_value(each)}"
+            for name, each in value.items()
         ]
         return _first(parts, ", ")
     if isinstance(value, list):
-        return _first([shown(each) for each in value], "; ")
+        return _first([format_value(each) for each in value], "; ")
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -166,7 +167,7 @@ def _first(parts: list[str], between: str) -> str:
 
 def _table(statistics: Mapping[str, Any]) -> Iterator[str]:
     for name, value in statistics.items():
-        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(shown(value))}</td></tr>"
+        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(format_value(value))}</td></tr>"
 
 
 def _figure(kind: str, image: Picture, caption: str) -> str:

@@ -16,10 +16,9 @@ from sept.errors import ConfigError, DataError
 from sept.retrieval import lanes
 from sept.retrieval.ahead import Ahead, Part
 from sept.retrieval.blocks import Blocks, CompactBlocks, rows_of_block
-from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates
+from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates, exact_queries
 from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import UNIT_TOLERANCE
-from sept.retrieval.exact import exact_queries
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.lists import Ranked
 from sept.retrieval.scan import Arithmetic, Products, arithmetic, full_float32

@@ -27,13 +27,13 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
     except SystemExit as leaving:
         if isinstance(leaving.code, str):
-            _say(leaving.code)
+            _print_line(leaving.code)
         code = 1 if isinstance(leaving.code, str) else leaving.code or 0
     except KeyboardInterrupt:
-        _say("error: stopped by Ctrl-C")
+        _print_line("error: stopped by Ctrl-C")
         code = STOPPED
     except (Interrupted, Exception) as error:
-        code = told(error)
+        code = report_error(error)
     sys.exit(_flushed(code))
 
 
@@ -46,7 +46,7 @@ def begin() -> None:
             stream.reconfigure(errors="replace")
 
 
-def told(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Says what went wrong, in one line where somebody can act on it; the exit code."""
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return READER_GONE
@@ -56,7 +56,7 @@ def told(error: BaseException) -> int:
             traceback.print_exception(error)
         return SeptError.exit_code
     lines = str(known).splitlines()  # OmegaConf adds lines to what is raised inside
-    _say(f"error: {lines[0] if lines else type(known).__name__}")
+    _print_line(f"error: {lines[0] if lines else type(known).__name__}")
     return known.exit_code
 
 
@@ -67,7 +67,7 @@ def _unusable(error: BaseException) -> StorageError | None:
     return StorageError(f"{os.fsdecode(error.filename)}: {error.strerror}; see that it is there, and may be written")
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
@@ -84,7 +84,7 @@ def _flushed(code: int) -> int:
             if isinstance(error, BrokenPipeError):
                 code = code or READER_GONE
             elif isinstance(error, OSError):
-                _say(f"error: cannot write the output: {error.strerror}; make room where it goes")
+                _print_line(f"error: cannot write the output: {error.strerror}; make room where it goes")
                 code = code or StorageError.exit_code
     return code
 

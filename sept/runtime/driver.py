@@ -62,7 +62,7 @@ class Driver:
         return value.value if getattr(self._library, call)(ctypes.byref(value), *arguments) == 0 else 0
 
 
-def opened() -> Driver | None:
+def open_driver() -> Driver | None:
     """The driver of this machine; None without one."""
     try:
         return Driver(ctypes.CDLL(LIBRARY))
@@ -72,13 +72,13 @@ def opened() -> Driver | None:
 
 def cards(count: int) -> list[Card]:
     """The first `count` cards, those that are used; none where the driver cannot be asked."""
-    driver = opened()
+    driver = open_driver()
     return [] if driver is None else [driver.card(place) for place in range(min(count, driver.devices()))]
 
 
 def why_none() -> str | None:
     """Why a driver that is there shows no card, in words; None where there is no driver."""
-    driver = opened()
+    driver = open_driver()
     if driver is None or driver.devices():
         return None
     if driver.status not in (0, NO_DEVICE):
@@ -118,7 +118,7 @@ def why_unusable() -> str | None:
 
     A torch runs on any driver of its CUDA's major version ("minor version compatibility") and on newer ones.
     """
-    driver, build = opened(), torch_build()
+    driver, build = open_driver(), torch_build()
     if driver is None or build is None or not driver.devices():
         return None
     reported, newest = driver.devices(), driver.version()

@@ -148,7 +148,7 @@ def _cores() -> int:
 
 def cuda_devices() -> int:
     """How many CUDA devices the driver reports; 0 without a driver."""
-    found = driver.opened()
+    found = driver.open_driver()
     return 0 if found is None else found.devices()
 
 

@@ -25,7 +25,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield told
 
 
-def done(advance: Callable[[int], None]) -> Callable[[int], None]:
+def from_totals(advance: Callable[[int], None]) -> Callable[[int], None]:
     """For work that tells how much is done in all, where `advance` wants what was done since."""
     before = 0
 

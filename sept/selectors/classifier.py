@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sept.retrieval.domain import separate
-from sept.retrieval.exact import exact_queries
+from sept.retrieval.candidates import exact_queries
+from sept.retrieval.diagnostics import separate
 from sept.retrieval.features import IntArray
 from sept.selectors.context import BLOCK_ROWS, SelectionContext
 

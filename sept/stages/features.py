@@ -21,7 +21,7 @@ from sept.runtime.settings import Engine
 from sept.stages import VERSIONS
 from sept.stages.encoding import backbone_of, library_of, open_encoder
 from sept.stages.pool import open_pool
-from sept.stages.unreadable import named, skipped
+from sept.stages.unreadable import describe_skips, skipped
 from sept.store.step import Artefact, Step
 
 LEAST_ROWS_PER_SHARD = 1_000
@@ -106,7 +106,7 @@ def build(
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
     made = inputs["retriever"]
     flops = rows * sizes.flops(library_of(made), backbone_of(made), spec.preprocess.crop)
-    return {**facts, "unreadable": named(skips), "flops": flops}
+    return {**facts, "unreadable": describe_skips(skips), "flops": flops}
 
 
 @dataclass(frozen=True)

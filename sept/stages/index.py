@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sept.retrieval.features import Features
 from sept.retrieval.settings import EXACT, Index
 from sept.runtime.hardware import Runtime
-from sept.runtime.progress import done, progress
+from sept.runtime.progress import from_totals, progress
 from sept.stages import VERSIONS
-from sept.stages.numbered import in_order, numbered
+from sept.stages.numbered import in_order, number_inputs
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def step(features: Sequence[Step], index: Index, seed: int, slug: str, runtime: 
         "index",
         VERSIONS["index"],
         spec,
-        numbered("features", features),
+        number_inputs("features", features),
         partial(build, spec=spec, runtime=runtime, uri=index.uri),
         slug=f"{slug}-{index.name}",
         estimate={"images": sum(each.estimate["images"] for each in features)},
@@ -52,17 +52,17 @@ def build(
         if spec.name == "int8":
             from sept.retrieval import compact
 
-            return compact.build(folder, features, progress=done(advance))
+            return compact.build(folder, features, progress=from_totals(advance))
         assert spec.nlist is not None
         if spec.name == "ivf_sq8":
             from sept.retrieval.approximate import ivf
 
             assert spec.seed is not None
             device = runtime.accelerator
-            return ivf.build(folder, features, spec.nlist, spec.seed, device, progress=done(advance))
+            return ivf.build(folder, features, spec.nlist, spec.seed, device, progress=from_totals(advance))
         from sept.retrieval.approximate import milvus
 
-        return milvus.build(folder, features, spec.nlist, uri, _collection(inputs), progress=done(advance))
+        return milvus.build(folder, features, spec.nlist, uri, _collection(inputs), progress=from_totals(advance))
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def open_index(
 
 def join_features(inputs: Mapping[str, Artefact]) -> Features:
     """The features of the whole pool."""
-    return Features.joined([Features.open(part.path) for part in in_order(inputs, "features")])
+    return Features.concatenate([Features.open(part.path) for part in in_order(inputs, "features")])
 
 
 def _collection(inputs: Mapping[str, Artefact]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sept.store.step import Artefact, Step
 
 
-def numbered(name: str, steps: Sequence[Step]) -> dict[str, Step]:
+def number_inputs(name: str, steps: Sequence[Step]) -> dict[str, Step]:
     """`name`0, `name`1, ..: their order is the order of the pool's rows, and counts in the key."""
     return {f"{name}{i}": step for i, step in enumerate(steps)}
 

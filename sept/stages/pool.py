@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sept.data import locate
-from sept.data.about import about_source
 from sept.data.locate import Location
 from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.data.settings import Pool as PoolSettings
 from sept.data.sources.layouts import root
-from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
@@ -55,6 +53,9 @@ def step(p: PoolSettings, location: Location, runtime: Runtime, presence: Presen
         spec, images = SyntheticPoolSpec(p.kind, p.images, p.side, p.seed), p.images or 0
         about = f"{images:,} images of {p.side} px, drawn"
     else:
+        from sept.data.about import about_source
+        from sept.paper import published
+
         kind, path = location.kind, str(location.path)
         size = published(location.name if p.kind == "union" else p.name).images
         (listing, images), about = presence.find(

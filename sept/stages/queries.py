@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Query, Shot
@@ -92,6 +91,8 @@ def images(
         names = [task.facts["classes"][shot.label] for shot in shots]
         return [shot.id for shot in shots], names, reader(shots, preprocess.resize), preprocess
     if spec.query == "instance":
+        from sept.data.detection.boxes import instances
+
         annotated = task_stage.drawn_images(task, location, spec.images, spec.shot_seed)
         boxes = instances(annotated)
         straight = replace(preprocess, resize=preprocess.crop, squash=True)

@@ -21,10 +21,10 @@ from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Runtime
 from sept.selectors import RandomSubset, Selector
 from sept.stages import VERSIONS, task_selection
-from sept.stages.numbered import numbered
+from sept.stages.numbered import number_inputs
 from sept.stages.pool import open_pool
 from sept.stages.task_selection import Lists, TaskSelectionSpec
-from sept.stages.unreadable import Readable, named
+from sept.stages.unreadable import Readable, describe_skips
 from sept.store.step import Artefact, Step
 
 
@@ -81,7 +81,7 @@ def like_task(
         index.nprobe if approximate else None,
         index.sample if approximate else None,
     )
-    inputs = {"queries": queries, "task": task, **numbered("features", features), **numbered("pool", pools)}
+    inputs = {"queries": queries, "task": task, **number_inputs("features", features), **number_inputs("pool", pools)}
     aids = {"retriever": retriever}
     if indexed is not None:
         (inputs if approximate else aids)["index" if approximate else "compact"] = indexed
@@ -140,7 +140,7 @@ def _of_pool(
         "selection",
         VERSIONS["selection"],
         spec,
-        numbered("pool", pools),
+        number_inputs("pool", pools),
         partial(build, spec=spec, locations=locations, runtime=runtime, max_unreadable=max_unreadable),
         slug=slug,
         estimate={"images": images},
@@ -169,7 +169,7 @@ def build(
         rows = readable.of(np.arange(len(pool)) if spec.source is None else pool.rows_of(spec.source))
     save_selection(folder / SELECTION, rows, [pool.key(row) for row in rows])
     skips = readable.skips
-    return {"images": len(rows), "skipped": len(skips), "unreadable": named(skips), "flops": 0.0}
+    return {"images": len(rows), "skipped": len(skips), "unreadable": describe_skips(skips), "flops": 0.0}
 
 
 def _parts(pool: ConcatPool, spec: RandomSpec) -> list[tuple[np.ndarray, int]]:

@@ -12,7 +12,7 @@ from sept.data.subset import write_subset
 from sept.retrieval.selections import SELECTION, load_selection
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
-from sept.stages.numbered import numbered
+from sept.stages.numbered import number_inputs
 from sept.stages.pool import open_pool
 from sept.store.step import Artefact, Step
 
@@ -32,7 +32,7 @@ def step(selection: Step, pools: Sequence[Step], locations: Sequence[Location], 
         "subset",
         VERSIONS["subset"],
         SubsetSpec(side),
-        {"selection": selection, **numbered("pool", pools)},
+        {"selection": selection, **number_inputs("pool", pools)},
         partial(build, side=side, locations=locations),
         slug=selection.slug,
         estimate={"images": images, "bytes": images * 3 * side**2 * SHAPE},

@@ -7,14 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sept.data.annotated import draw_images
+from sept.data.annotated import draw_images, draw_shots
 from sept.data.locate import Location
 from sept.data.read import OPTIONS, read
 from sept.data.settings import SYNTHETIC_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
-from sept.data.shots import draw as draw_shots
 from sept.data.tasks.task import Example, Task
-from sept.paper import published
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
@@ -78,6 +76,8 @@ Described = tuple[TaskSpec | SyntheticTaskSpec, dict[str, float], str]
 
 def _published(t: TaskSettings) -> Described:
     """Of a task that is not on this machine; the plan names it elsewhere."""
+    from sept.paper import published
+
     size = published(t.name)
     return TaskSpec(t.kind, None, t.name), {"classes": size.classes, "images": size.images}, ""
 
@@ -126,6 +126,8 @@ def shots(t: TaskSettings, shot: Shot, query: Query, seed: int, task: Step) -> i
 
 def _expected_shots(t: TaskSettings, shot: Shot, query: Query, task: Step) -> int:
     if t.images is not None:
+        from sept.paper import published
+
         return int(t.images * (published(t.name).boxes_per_image if query.name == "instance" else 1))
     share = (shot.share or 1.0) * task.estimate["images"]
     return int(share if shot.per_class is None else task.estimate["classes"] * shot.per_class)
@@ -140,11 +142,11 @@ def build(
     runtime: Runtime,
 ) -> dict[str, Any]:
     if isinstance(spec, SyntheticTaskSpec):
-        from sept.data.patterns.boxed import draw_boxed_task
-        from sept.data.patterns.drawing import draw_task
-
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        draw = draw_task if spec.kind == "patterns" else draw_boxed_task
+        if spec.kind == "patterns":
+            from sept.data.patterns.drawing import draw_task as draw
+        else:
+            from sept.data.patterns.boxed import draw_boxed_task as draw
         sizes = (spec.train_per_class, spec.test_per_class, spec.side, spec.seed)
         draw(folder / IMAGES, spec.domain, *sizes, runtime.threads)
     if spec.kind == "patterns_masks":

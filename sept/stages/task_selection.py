@@ -19,7 +19,7 @@ from sept.retrieval.selections import Selection, save_selection, statistics
 from sept.retrievers import sizes
 from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
-from sept.runtime.progress import done, progress
+from sept.runtime.progress import from_totals, progress
 from sept.selectors import SELECTORS, Selector
 from sept.stages import queries as query_stage
 from sept.stages.encoding import open_encoder
@@ -194,7 +194,7 @@ def _search(
         if ready is not None and depth <= ready.rows.shape[1]:
             return Ranked(ready.rows[:, :depth], ready.scores[:, :depth])
         with progress(f"search to depth {depth:,}", features.rows) as advance:
-            seen, memory = done(advance), runtime.search_bytes
+            seen, memory = from_totals(advance), runtime.search_bytes
             return search(vectors, features, depth, device, progress=seen, memory=memory, compact=compact)
 
     yield exact, None if ready is not None else _depth_from_sample(features, vectors, budget, device), dict

@@ -21,7 +21,7 @@ def skipped(pool: ConcatPool, row: int, reason: str) -> Skip:
     return Skip(row, key, reason.removeprefix(f"{key}: "))
 
 
-def named(skips: Sequence[Skip]) -> list[dict[str, Any]]:
+def describe_skips(skips: Sequence[Skip]) -> list[dict[str, Any]]:
     """The first of the skipped images, for a manifest."""
     return [asdict(skip) for skip in skips[:NAMED_SKIPS]]
 

@@ -4,8 +4,7 @@ A `Step` says what is wanted and how to build it; `Store.make` gives its `Artefa
 ago. Every stage of the pipeline reads and writes through it; neither torch nor a config is needed here.
 """
 
-from sept.store.content import check
 from sept.store.step import CHECKPOINTS, KEY_CHARS, Artefact, Step
-from sept.store.store import Store
+from sept.store.store import Store, check
 
 __all__ = ["CHECKPOINTS", "KEY_CHARS", "Artefact", "Step", "Store", "check"]

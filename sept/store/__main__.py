@@ -25,9 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.root / FORMAT_FILE).exists():
             raise ConfigError(f"{options.root} holds no store; name one with --root or SEPT_STORE")
         if options.command == "prune":
-            return _told(prune(Store(options.root), options.stage, options.key, options.unfinished, options.dry_run))
+            return _print_fates(
+                prune(Store(options.root), options.stage, options.key, options.unfinished, options.dry_run)
+            )
         if options.command == "repair":
-            return _told(repair(Store(options.root)))
+            return _print_fates(repair(Store(options.root)))
         store = Store(options.root, mode="read-only")
         return _verify(store) if options.command == "verify" else _list(store)
     except SeptError as error:
@@ -81,7 +83,7 @@ def _verify(store: Store) -> int:
     return DataError.exit_code if problems else 0
 
 
-def _told(fate: dict[Path, str]) -> int:
+def _print_fates(fate: dict[Path, str]) -> int:
     for folder, what in fate.items():
         print(f"{what}: {folder}")
     return 0

@@ -113,7 +113,7 @@ class Step:
     build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
     accuracies); interrupted, it is called again on the same folder and finds what it left there.
     by_part: patterns of the names of large files whose readers check each part that they read; all other files are
-    hashed before they are read (`sept.store.content`).
+    hashed before they are read (`sept.store.store`).
     slug (readable part of the folder's name), estimate (what the plan shows: images, flops) and about (what it says of
     data: their name and what they hold) do not count.
     """

@@ -79,7 +79,7 @@ def _explained(chart: Chart) -> Chart:
 
 def _bars(lines: Sequence[Line]) -> Chart | None:
     """SEPT Fig. 1b: the ways to start side by side, a group for each task; a panel for each number of shots."""
-    names = [name for name in labels.varying(lines) if name not in ("task", "shot")]
+    names = [name for name in labels.varying_choices(lines) if name not in ("task", "shot")]
     told = ""
     if len(_ways(lines, names)) > MAX_BARS and "budget" in names:
         least = min(line["budget"] for line in lines if line["budget"] is not None)
@@ -96,7 +96,7 @@ def _bars(lines: Sequence[Line]) -> Chart | None:
             for (label, init) in ways
             if (members := [line for line in group if (labels.label(line, names), line["init"]) == (label, init)])
         ]
-        panels.append(Panel(labels.named("shot", *shot), tuple(series), tasks))
+        panels.append(Panel(labels.format_choice("shot", *shot), tuple(series), tasks))
     caption = f"Counterpart of the paper's Fig. 1b (there: 100,000 images and ImageNet-1k).{told}"
     return Chart("bars", "Ways to start, side by side", caption, "", labels.metric(lines), "bars", tuple(panels))
 
@@ -157,10 +157,10 @@ def _lines(
     """
     panels = []
     for held, group in _by(lines, ("task", "shot")):
-        varying = [each for each in labels.varying(group) if each in ("init", *POOLED, *apart, "variant")]
+        varying = [each for each in labels.varying_choices(group) if each in ("init", *POOLED, *apart, "variant")]
         series = tuple(_series(group, column, varying, further))
         if len({point.x for each in series if not each.level for point in each.points}) > 1:
-            panels.append(Panel(f"{held[0]}, {labels.named('shot', held[1])}", series))
+            panels.append(Panel(f"{held[0]}, {labels.format_choice('shot', held[1])}", series))
     return (
         Chart(name, title, caption, x, labels.metric(lines), "lines", tuple(panels), further is None)
         if panels

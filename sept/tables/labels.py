@@ -19,19 +19,19 @@ PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
 ONE_RUN = "one run each: nothing to tell noise by"
 
 
-def fixed(lines: Sequence[Line]) -> dict[str, Any]:
+def shared_choices(lines: Sequence[Line]) -> dict[str, Any]:
     """Choices beyond ALWAYS that are the same wherever they have a part: said once, above the table."""
     values = {name: {line[name] for line in lines} - {None} for name in CHOICES if name not in ALWAYS}
     return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
 
-def varying(lines: Sequence[Line]) -> list[str]:
+def varying_choices(lines: Sequence[Line]) -> list[str]:
     """Choices that are said of each row."""
-    same = fixed(lines)
+    same = shared_choices(lines)
     return [name for name in CHOICES if name not in same and any(line[name] is not None for line in lines)]
 
 
-def named(name: str, value: Any) -> str:
+def format_choice(name: str, value: Any) -> str:
     """One choice, said so that its value needs no heading."""
     if name == "shot":
         return {"full": "all labels"}.get(str(value)) or (f"{value} shots" if isinstance(value, int) else f"{value}")
@@ -47,7 +47,7 @@ def cell(name: str, value: Any) -> str:
 
 def label(line: Line, names: Sequence[str]) -> str:
     """Those of the choices that have a part in the row."""
-    return ", ".join(named(name, line[name]) for name in names if line[name] is not None)
+    return ", ".join(format_choice(name, line[name]) for name in names if line[name] is not None)
 
 
 def metric(lines: Sequence[Line]) -> str:
@@ -60,9 +60,9 @@ def title(name: str, lines: Sequence[Line]) -> str:
     return f"{name}: {metric(lines)} on the test set in %, mean ± deviation over n runs"
 
 
-def everywhere(lines: Sequence[Line]) -> str:
+def describe_shared(lines: Sequence[Line]) -> str:
     """What holds for the whole table; empty where that is nothing."""
-    told = [named(name, value) for name, value in fixed(lines).items()]
+    told = [format_choice(name, value) for name, value in shared_choices(lines).items()]
     return f"Everywhere, where it has a part: {', '.join(told)}." if told else ""
 
 
@@ -88,7 +88,7 @@ def reasons(lines: Sequence[Line]) -> list[str]:
     return [f"missing: {reason}" for reason in dict.fromkeys(line["reason"] for line in lines) if reason]
 
 
-def gained(line: Line) -> str:
+def format_gain(line: Line) -> str:
     """What the row has over random images; says when that is within noise."""
     if line.get("gain") is None:
         return ""
@@ -105,12 +105,12 @@ def verdict(difference: Difference) -> str:
     return "within noise" if within else "higher" if difference.interval.mean > 0 else "lower"
 
 
-def subject(difference: Difference) -> str:
+def describe_subject(difference: Difference) -> str:
     """`sept - random`, or which choice of an init."""
     above, below, axis = difference.above, difference.below, difference.axis
     if axis == "init":
         return f"{above['init']} - {below['init']}"
-    return f"{above['init']}: {named(axis, above[axis])} - {cell(axis, below[axis])}"
+    return f"{above['init']}: {format_choice(axis, above[axis])} - {cell(axis, below[axis])}"
 
 
 def where(difference: Difference, names: Sequence[str]) -> str:
@@ -119,7 +119,7 @@ def where(difference: Difference, names: Sequence[str]) -> str:
         name: difference.above[name] if difference.above[name] is not None else difference.below[name] for name in names
     }
     told = [name for name in names if name not in (difference.axis, "init") and both[name] is not None]
-    return ", ".join(named(name, both[name]) for name in told)
+    return ", ".join(format_choice(name, both[name]) for name in told)
 
 
 def pairs(difference: Difference) -> str:
@@ -144,7 +144,7 @@ class Matrix:
 
 def matrix(lines: Sequence[Line]) -> Matrix:
     """The rows in the paper's layout, in their own order of ways, tasks and shots."""
-    names = tuple(name for name in varying(lines) if name not in ("task", "shot"))
+    names = tuple(name for name in varying_choices(lines) if name not in ("task", "shot"))
     ways = _distinct([tuple(line[name] for name in names) for line in lines])
     tasks, shots = _distinct([line["task"] for line in lines]), _distinct([line["shot"] for line in lines])
     held = {(line["task"], line["shot"]) for line in lines}

@@ -48,7 +48,7 @@ def _table(name: str, lines: Sequence[Line]) -> str:
 def _caption(name: str, lines: Sequence[Line]) -> str:
     counts = sorted({line["n"] for line in lines} - {0})
     runs = f"n = {counts[0]}" if len(counts) == 1 else "n as marked"
-    told = f"{labels.title(name, lines)} ({runs}); in parentheses the paper's. {labels.everywhere(lines)}"
+    told = f"{labels.title(name, lines)} ({runs}); in parentheses the paper's. {labels.describe_shared(lines)}"
     return escape(told.strip())
 
 
@@ -59,7 +59,7 @@ def _heads(layout: Matrix) -> list[str]:
     if len(set(shots)) == 1:
         return [f"{' & '.join([*names, *(escape(task) for task, _ in layout.columns)])} \\\\"]
     over = [rf"\multicolumn{{{width}}}{{c}}{{{escape(task)}}}" for task, width in layout.spans()]
-    under = [escape(labels.named("shot", shot)) for _, shot in layout.columns]
+    under = [escape(labels.format_choice("shot", shot)) for _, shot in layout.columns]
     return [f"{' & '.join([*[''] * len(names), *over])} \\\\", f"{' & '.join([*names, *under])} \\\\"]
 
 

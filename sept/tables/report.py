@@ -54,7 +54,7 @@ def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
     yield f'<h2 id="{escape(name)}">{escape(name)}</h2>'
     same = _same_count(lines)
     counted = f" n = {same}." if same else ""
-    yield paragraph(f"{labels.metric(lines)} on the test set in %.{counted} {labels.everywhere(lines)}")
+    yield paragraph(f"{labels.metric(lines)} on the test set in %.{counted} {labels.describe_shared(lines)}")
     if finished < wanted:
         yield paragraph(f"{finished} of {wanted} comparisons have finished runs.")
     for reason in labels.reasons(lines):
@@ -93,7 +93,9 @@ def _heads(layout: Matrix) -> str:
         tasks = "".join(f'<th class="number">{escape(task)}</th>' for task, _ in layout.columns)
         return f"<thead><tr>{names}{tasks}</tr></thead>"
     over = "".join(f'<th class="over" colspan="{width}">{escape(task)}</th>' for task, width in layout.spans())
-    shots = "".join(f'<th class="number">{escape(labels.named("shot", shot))}</th>' for _, shot in layout.columns)
+    shots = "".join(
+        f'<th class="number">{escape(labels.format_choice("shot", shot))}</th>' for _, shot in layout.columns
+    )
     return f"<thead><tr>{names}{over}</tr><tr>{shots}</tr></thead>"
 
 
@@ -138,7 +140,7 @@ def _costs(lines: Sequence[Line]) -> Iterator[str]:
     finished = [line for line in lines if line["n"]]
     if not finished:
         return
-    names = labels.varying(lines)
+    names = labels.varying_choices(lines)
     titles = [*names, "own FLOPs", "own s", "shared FLOPs", "shared s"]
     texts = [
         [labels.cell(name, line[name]) for name in names]
@@ -178,7 +180,7 @@ def _galleries(lines: Sequence[Line]) -> Iterator[str]:
     from sept.tables.pictures import strips
 
     seen, shown = set(), []
-    names = [name for name in labels.varying(lines) if name != "budget"]
+    names = [name for name in labels.varying_choices(lines) if name != "budget"]
     for line in lines:
         choices = tuple(line[name] for name in labels.CHOICES if name != "budget")
         if line["pool"] is None or not line["experiments"] or choices in seen:

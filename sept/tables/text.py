@@ -25,7 +25,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "AP": lambda line: labels.spread(line, "ap_mean"),
     "AP50": lambda line: labels.spread(line, "ap50_mean"),
     "AP75": lambda line: labels.spread(line, "ap75_mean"),
-    "over random": labels.gained,
+    "over random": labels.format_gain,
     "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
     "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
@@ -68,9 +68,9 @@ def as_csv(tables: Tables) -> str:
     return text.getvalue()
 
 
-def shown(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and texts for people: choices that vary, then what is known of the measures."""
-    names, score = labels.varying(lines), labels.metric(lines)
+    names, score = labels.varying_choices(lines), labels.metric(lines)
     measured = {"n": MEASURED["n"], score: lambda line: labels.spread(line, "mean", "std")}
     if score == "score":
         measured["measure"] = lambda line: METRICS.get(line["metric"], line["metric"] or "")
@@ -84,7 +84,7 @@ def shown(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 
 def compared(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and texts of the differences between rows."""
-    names = labels.varying(lines)
+    names = labels.varying_choices(lines)
     return ["difference", "where", labels.metric(lines), f"{labels.PERCENT} interval", "verdict", "pairs"], [
         _difference(found, names) for found in differences(lines)
     ]
@@ -93,7 +93,7 @@ def compared(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 def _difference(found: Difference, names: Sequence[str]) -> list[str]:
     over = found.interval
     return [
-        labels.subject(found),
+        labels.describe_subject(found),
         labels.where(found, names),
         labels.signed(over.mean),
         labels.bounds(over.low, over.high),
@@ -106,7 +106,7 @@ def as_markdown(tables: Tables) -> str:
     """A heading, the table and its differences, for each name."""
     parts = []
     for name, lines in tables.items():
-        parts += [f"## {labels.title(name, lines)}", labels.everywhere(lines), _pipes(*shown(lines))]
+        parts += [f"## {labels.title(name, lines)}", labels.describe_shared(lines), _pipes(*format_lines(lines))]
         titles, texts = compared(lines)
         parts += [*labels.reasons(lines), _pipes(titles, texts) if texts else ""]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -125,8 +125,8 @@ def as_terminal(tables: Tables) -> str:
     text = io.StringIO()
     console = Console(file=text, width=TERMINAL_WIDTH)
     for name, lines in tables.items():
-        _print(console, labels.title(name, lines), *shown(lines))
-        for told in (labels.everywhere(lines), *labels.reasons(lines)):
+        _print(console, labels.title(name, lines), *format_lines(lines))
+        for told in (labels.describe_shared(lines), *labels.reasons(lines)):
             console.print(told, markup=False, highlight=False)
         titles, texts = compared(lines)
         if len(texts) > DIFFERENCES:

@@ -29,8 +29,7 @@ from sept.runtime.progress import progress
 from sept.runtime.signals import Flag, remembered
 from sept.store.disk import sha256, sync
 from sept.store.step import CHECKPOINTS
-from sept.training.chunks import Chunk
-from sept.training.learner import Learner
+from sept.training.learner import Chunk, Learner
 
 LOG_EVERY_STEPS = 10
 CURVES = "curves"

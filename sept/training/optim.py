@@ -1,4 +1,4 @@
-"""Learning-rate, weight-decay and momentum schedules as functions of the step, and parameter groups.
+"""Learning-rate, weight-decay and momentum schedules as functions of the step, parameter groups, precision of losses.
 
 Schedules hold no state: a resumed run computes what an uninterrupted one would have.
 """
@@ -6,6 +6,7 @@ Schedules hold no state: a resumed run computes what an uninterrupted one would 
 import math
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -100,3 +101,8 @@ def layer_decay_groups(
         {"params": params, "weight_decay": 0.0 if plain else weight_decay, "scale": decay ** (layers - 1 - layer)}
         for (layer, plain), params in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is where it is more precise: sums over classes want more than half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

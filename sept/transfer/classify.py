@@ -10,9 +10,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from sept.backbones import Backbone
 from sept.backbones.networks import build, layer_ids
 from sept.backbones.weights import load_backbone
-from sept.data.mixing import draw_mix, erase, mix_images, soft_targets
 from sept.data.rng import numpy_rng
-from sept.data.transforms import normalise
+from sept.data.transforms import draw_mix, erase, mix_images, normalise, soft_targets
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import layer_decay_groups, warmup_cosine
 from sept.transfer.recipes import Classify

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from sept.training.precision import at_least_single
+from sept.training.optim import at_least_single
 
 
 def pixel_loss(logits: Tensor, masks: Tensor, ignore: int) -> Tensor:

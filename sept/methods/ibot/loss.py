@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sept.training.precision import at_least_single
+from sept.training.optim import at_least_single
 
 
 def sharpen(teacher: Tensor, center: Tensor, temperature: float) -> Tensor:

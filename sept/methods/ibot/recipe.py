@@ -8,7 +8,7 @@ from sept.backbones import Backbone
 from sept.backbones.flops import BACKWARD, KNOWN, forward_flops, training_flops, width
 from sept.errors import ConfigError
 from sept.methods.recipe import CHANNELS, Recipe
-from sept.ranges import MOST_BLUR, MOST_JITTER, SHARE, require_rates, shown
+from sept.ranges import MOST_BLUR, MOST_JITTER, SHARE, format_value, require_rates
 
 LR_BATCH = 256  # images that the published base rate of iBOT is for
 TOLERANCE = 1e-9  # of sums of decimal fractions
@@ -54,8 +54,8 @@ class IBotRecipe(Recipe):
         require_rates(prefix, self.lr, self.batch_size / LR_BATCH, {"min_lr": self.min_lr})
         if len(self.pred_ratio) != len(self.pred_ratio_var):
             raise ConfigError(
-                f"{prefix}.pred_ratio={shown(self.pred_ratio)} and {prefix}.pred_ratio_var="
-                f"{shown(self.pred_ratio_var)}: one of each, in pairs"
+                f"{prefix}.pred_ratio={format_value(self.pred_ratio)} and {prefix}.pred_ratio_var="
+                f"{format_value(self.pred_ratio_var)}: one of each, in pairs"
             )
         for ratio, variance in zip(self.pred_ratio, self.pred_ratio_var, strict=True):
             if ratio - variance < -TOLERANCE or ratio + variance > 1 + TOLERANCE:

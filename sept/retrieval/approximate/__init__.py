@@ -21,7 +21,7 @@ import numpy as np
 
 from sept.data.rng import fold
 from sept.errors import ConfigError, DataError
-from sept.retrieval.exact import exact_queries
+from sept.retrieval.candidates import exact_queries
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.index import check_queries, search
 from sept.retrieval.lists import Ranked

@@ -1,0 +1,105 @@
+"""How much a newcomer has to hold: import chains, circles, sizes, what a run goes through, what an entry touches."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import TINY
+from structure import ROOT, circle, graph, longest_chain, modules, packages, tree
+
+from sept.methods import METHODS
+from sept.retrievers import FEATURES
+from sept.selectors import SELECTORS
+
+DEPTH, FILE_LINES, FUNCTION_LINES = 12, 350, 60
+RUN = 120  # modules; the aim is 80
+COUNTED = """
+import sys
+from sept import api
+for init in ("rand_init", "random", "sept"):
+    api.run([*sys.argv[1:], f"init={init}"])
+print("modules:", *(name for name in sys.modules if name.partition(".")[0] == "sept"))
+"""
+
+
+def test_no_chain_of_imports_is_long():
+    chain = longest_chain()
+    assert len(chain) <= DEPTH, " -> ".join(chain)
+
+
+def test_nothing_imports_in_a_circle():
+    assert circle(graph(everywhere=True)) == []
+    assert circle(packages()) == []
+
+
+def test_a_circle_would_be_found():
+    assert circle({"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("b")}) == ["b", "c", "b"]
+    assert circle({"a": frozenset("bc"), "b": frozenset("c"), "c": frozenset()}) == []
+
+
+@pytest.mark.parametrize("name", [*modules()])
+def test_files_and_functions_are_short(name):
+    path = modules()[name]
+    assert len(path.read_text().splitlines()) <= FILE_LINES
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < FUNCTION_LINES, f"{path.name}: {node.name}"
+
+
+def test_the_quickstart_goes_through_few_modules(tmp_path):
+    """Those that its runs execute of the project, without those that hold a docstring alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, *TINY],
+        env={**os.environ, "SEPT_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [names] = re.findall(r"^modules: (.*)$", done.stdout, re.MULTILINE)
+    found = [name for name in names.split() if len(tree(modules()[name]).body) > 1]
+    assert len(found) <= RUN, sorted(found)
+
+
+def entries():
+    """(word in quotes, the places in `sept` where it may stand) of every method, selector and feature."""
+    for name in METHODS:
+        yield name, ("methods/__init__.py", f"methods/{name}/")
+    for name, entry in SELECTORS.items():
+        own = [entry.choose.partition(":")[0].removeprefix("sept.").replace(".", "/") + ".py"] if entry.choose else []
+        yield name, ("selectors/__init__.py", *own)
+    for name in FEATURES:
+        yield name, ("retrievers/__init__.py", "retrievers/pooling.py")
+
+
+ELSEWHERE = {  # what still names one beside its own place: colours, and what a setting is without being told
+    *(("tables/figures.py", name) for name in SELECTORS),
+    ("retrievers/settings.py", "cls_mean"),
+}
+
+
+@pytest.mark.parametrize(("name", "places"), [*entries()], ids=lambda each: each if isinstance(each, str) else "")
+def test_a_method_selector_or_feature_is_named_in_its_own_place_alone(name, places):
+    """Beside conf/, tests, docs and the checks on GPUs, which are tests too."""
+    for path in modules().values():
+        inside = path.relative_to(ROOT).as_posix().removeprefix("sept/")
+        if inside.startswith((*places, "gpu/")) or (inside, name) in ELSEWHERE:
+            continue
+        found = [node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
+        assert name not in found, f"{inside} names {name!r}"
+
+
+@pytest.mark.parametrize("method", [*METHODS])
+def test_nothing_imports_a_method_but_the_table_of_them(method):
+    own = f"sept.methods.{method}"
+    outside = {
+        name
+        for name, others in graph(everywhere=True).items()
+        if any(other == own or other.startswith(f"{own}.") for other in others)
+        and not name.startswith((own, "sept.gpu."))
+    }
+    assert outside == {"sept.methods"}
