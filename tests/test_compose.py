@@ -42,6 +42,7 @@ PATHS = {  # options that need to be told where something is
     "task=csv": ["task.path=/somewhere"],
     "query=instance": ["task=voc"],
     "backbone=timm": ["backbone.name=resnet18"],
+    "retriever=timm": ["retriever.backbone.name=resnet18"],
 }
 
 

@@ -1,5 +1,7 @@
 """Retrievers by name: they see what timm shows, take what timm gives, and what they lack is refused."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,12 +12,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from hub_server import Hub, published
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from timm.data import create_transform, resolve_model_data_config
 
 from sept import capability, compose
-from sept.backbones import Backbone, trial
+from sept.backbones import Backbone, hub, trial
 from sept.backbones.flops import counted_flops
 from sept.backbones.weights import save_backbone
 from sept.data.transforms import embed_view, normalise
@@ -26,6 +29,8 @@ from sept.retrievers.encoder import Encoder
 from sept.retrievers.settings import Preprocess, PreprocessSettings, Retriever
 from sept.retrievers.timm_networks import build
 from sept.runtime.hardware import Runtime
+from sept.stages.encoding import open_encoder
+from sept.store import Store
 
 NAMED = {
     "dinov2_s14": "cls",
@@ -335,3 +340,59 @@ def test_an_encoder_of_a_saved_backbone_is_that_of_the_file(tmp_path):
         for each in (file, tmp_path / "backbone" / "model.safetensors")
     ]
     assert np.array_equal(*both)
+
+
+def test_the_files_kept_say_what_images_the_weights_are_for(tmp_path):
+    from sept.retrievers import timm_networks
+
+    name, args = SMALL["clip"]
+    for given, mean in ((name, 0.48145466), (name.partition(".")[0], 0.485)):
+        folder = tmp_path / given
+        timm_networks.save(build(Backbone(given, args)), folder, Backbone(given, args), {})
+        assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["mean"][0] == mean
+        assert ("of ImageNet." in (folder / "README.md").read_text()) == (mean == 0.485)
+
+
+# From the Hub
+
+
+TINY = [  # of the network that the server below gives
+    "retriever=timm",
+    "retriever.backbone.name=resnet18",
+    "+retriever.backbone.args.layers=[1,1,1,1]",
+    "+retriever.backbone.args.channels=[8,8,16,32]",
+    "retriever.preprocess.crop=32",
+    "retriever.weights=hub",
+]
+
+
+def test_weights_of_the_hub_are_kept_by_their_digest_and_read_from_its_cache(monkeypatch, tmp_path):
+    name, args = SMALL["resnet"]
+    e, repository = compose.experiment(TINY), "timm/resnet18.a1_in1k"
+    with Hub() as server:
+        server.publish(repository, published(timm.create_model(name, num_classes=5, **args)))
+        server.known_here(monkeypatch, tmp_path / "cache")
+        absent = {}
+        before = Pipeline(e, micro.MACHINE, absent=absent).retriever
+        assert "timm/resnet18.a1_in1k is not in the local cache" in absent["retriever.weights=hub"]
+        assert not server.requests
+        made = Store(str(tmp_path / "store")).make(Pipeline(e, micro.MACHINE).retriever)
+        content = server.repositories[repository]["model.safetensors"]
+        assert made.manifest["spec"]["sha256"] == hashlib.sha256(content).hexdigest()
+        server.silent = True
+        monkeypatch.setattr(hub, "SECONDS", 0.2)
+        assert Pipeline(e, micro.MACHINE).retriever.key == made.key != before.key
+        server.silent = False
+        server.publish(repository, published(timm.create_model(name, num_classes=6, **args)))
+        assert Pipeline(e, micro.MACHINE).retriever.key != made.key
+    p, image = e.retriever.resolved_preprocess(), photo(40, 60)
+    assert p == Preprocess(33, 32, squash=False)
+    encoder = open_encoder(made, "pooled", p, micro.MACHINE, 2, "32-true")
+    network = timm.create_model(name, num_classes=5, **args).eval()
+    network.load_state_dict(load(content))
+    assert np.abs(encoder(lambda i: image, [0])[0] - pooled(network, seen(image, p)[None])).max() < 1e-5
+
+
+def pooled(network, images):
+    with torch.inference_mode():
+        return by_hand(network, "pooled", images).numpy()

@@ -19,7 +19,7 @@ from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.retrievers.encoder import EncodedViews
-from sept.retrievers.settings import Preprocess
+from sept.retrievers.settings import PreprocessSettings
 from sept.runtime.hardware import Runtime
 from sept.store import Step
 
@@ -74,9 +74,9 @@ def test_the_size_of_a_training_batch_is_what_the_workers_make(packed):
 
 def test_the_size_of_an_embedded_batch_is_what_the_workers_make():
     e = experiment([*conftest.TINY, "retriever.batch_size=10"])
-    e.retriever.preprocess = Preprocess(32, 24, True)
+    e.retriever.preprocess = PreprocessSettings(32, 24, True)
     drawn = micro.images(10)
-    [batch] = loader(EncodedViews(drawn.__getitem__, e.retriever.preprocess), [list(range(10))], 0)
+    [batch] = loader(EncodedViews(drawn.__getitem__, e.retriever.resolved_preprocess()), [list(range(10))], 0)
     assert batch_bytes(e, EIGHT, "features") == batch_bytes(e, EIGHT, "queries") == bytes_of(batch)
     assert batch_bytes(e, Runtime("cuda", devices=3, workers=2), "features") == 3 * bytes_of(batch)
     e.engine.name = "ray"

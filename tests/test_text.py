@@ -90,7 +90,7 @@ def test_flops_of_an_image_are_of_its_tower_alone():
 def test_a_text_is_looked_up_in_the_pool(file, tmp_path):
     store = tmp_path / "store"
     done = run(
-        *(*OVERRIDES, f"retriever.weights={file}", "text=a red kite, over 'a' field", "top=3", "pool.images=100"),
+        *(*OVERRIDES, f"retriever.weights={file}", "text=a red kite, over 'a' field", "top=3", "pool.images=200"),
         store=store,
         script="search.py",
         without=("retriever",),

@@ -15,7 +15,8 @@ from sept.backbones.saved import CARD, CONFIG, WEIGHTS, card, header_of
 from sept.backbones.sizes import sizes_apart
 from sept.errors import ConfigError
 
-IGNORED = ("masked_embed", "head.", "fc_norm.", "n_averaged")  # of a file: heads, iBOT's mask token, a mean's count
+# Of a file: iBOT's and DINOv2's mask token, heads, a mean's count.
+IGNORED = ("masked_embed", "mask_token", "head.", "fc_norm.", "n_averaged")
 DERIVED = ("attn_mask", "relative_position_index")  # buffers that a model computes itself
 LISTED = 8  # keys of each kind in a message
 
