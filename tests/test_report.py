@@ -213,7 +213,7 @@ def test_a_random_subset_of_one_source_is_drawn_in_the_colour_of_random_ones():
 
 
 def test_a_selector_that_nobody_gave_a_colour_is_drawn_in_one_of_the_others():
-    [chart] = charts([line("random", [2.0]), line("mine", [4.0])])
+    [chart] = charts([line("random", [2.0]), line("sept", [4.0]) | {"init": "mine"}])
     colours = set(re.findall("#[0-9a-f]{6}", draw(chart, "t")))
     assert len(colours & set(COLOURS.values())) == len(colours & set(OTHERS)) == 1
 
