@@ -1,6 +1,7 @@
 """Stops at the selection: `python search.py budget=1k` says what was selected and draws the gallery of SEPT Fig. 5.
 
-`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead.
+`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead, and
+`python search.py retriever=clip_b16_text text="a red kite over a field"` words.
 """
 
 import os
@@ -12,6 +13,7 @@ if __name__ == "__main__":  # not where a data worker imports this file
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
+import logging
 import sys
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from sept.runtime import command, failures
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def cell(cfg: DictConfig) -> None:
+def launched(cfg: DictConfig) -> None:
     try:
         search(compose.load(cfg))
     except (Interrupted, Exception) as error:  # here: Hydra would print a line of its own before it hands it on
@@ -35,7 +37,7 @@ def cell(cfg: DictConfig) -> None:
 def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with signals.raising():
-        look_up = e.query.path is not None
+        look_up = e.query.looks_up
         pipeline, store = make(e, lambda steps: steps.features if look_up else [steps.selection], selection_only=True)
         from sept.app import search_report  # brings torch
 
@@ -45,14 +47,16 @@ def search(e: config.Experiment) -> None:
 
 
 def rewritten(arguments: list[str]) -> list[str]:
-    """`query=PATH` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
-    known = {path.stem for path in (compose.CONF / "query").glob("*.yaml")}
+    """`query=PATH`, `text=WORDS` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
+    known = compose.options("query")
     result = []
     for text in arguments:
         key, _, value = text.partition("=")
         value = "./???" if value == "???" else value  # which alone is a setting without a value
         if key == "query" and value not in known:
             text = f"query.path={paths.quoted(value)}"
+        elif key == "text":
+            text = f"query.text={paths.quoted(value)}"
         elif key == "top":
             text = f"query.top={value}"
         result.append(text)
@@ -63,13 +67,17 @@ def main() -> None:
     if {"-h", "--help"} & {*sys.argv}:
         print(compose.usage("search.py", __doc__.strip()))
         return
-    if not compose.COMPLETION & {*sys.argv}:
-        sys.argv[1:] = rewritten(sys.argv[1:])
-    compose.check_overrides(sys.argv[1:])
-    compose.register()
-    compose.check_hydra(sys.argv[1:])
-    with compose.one_line():
-        cell()
+    arguments = sys.argv[1:] if compose.COMPLETION & {*sys.argv} else rewritten(sys.argv[1:])
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    compose.check_overrides(arguments)
+    compose.check_hydra(arguments)
+    asked = compose.asked(arguments)
+    if asked.by_hydra:
+        compose.hand_over(arguments)
+        with compose.one_line():
+            launched()
+    for overrides in asked.cells if not asked.by_hydra else []:
+        search(compose.experiment(overrides, expanded=True))
 
 
 if __name__ == "__main__":

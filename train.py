@@ -11,9 +11,11 @@ if __name__ == "__main__":  # not where a data worker imports this file
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
 
+import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import hydra
@@ -36,19 +38,30 @@ failures: list[int] = []  # exit codes of the cells that failed
 
 
 def cell(cfg: DictConfig, ready: Lists) -> None:
-    """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
+    """One cell that Hydra launches."""
     tie_to_parent(int(os.environ.get(PROGRAM, "0")))
     known = HydraConfig.get()
-    here = known.launcher._target_.endswith(compose.BASIC)  # other launchers run cells in other processes
+    here = known.runtime.choices["hydra/launcher"] == compose.BASIC  # other launchers run cells in other processes
+    failed = attempt(lambda: run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready))
+    if failed is not None and not here:
+        raise failed  # Hydra hands it to `main`, once the others are done
+
+
+def attempt(one: Callable[[], object]) -> Exception | None:
+    """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
     try:
         with signals.raising():  # in other processes `main` is not there
-            run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready)
+            one()
     except Interrupted as stop:
         sys.exit(command.report_error(stop))
     except Exception as error:
         failures.append(command.report_error(error))
-        if not here:
-            raise  # Hydra hands it to `main`, once the others are done
+        return error
+    return None
+
+
+def composed(overrides: list[str], expanded: bool) -> None:
+    run(compose.experiment(overrides, expanded))
 
 
 def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
@@ -77,24 +90,60 @@ def main() -> None:
         print(compose.usage("train.py", __doc__.strip()))
         return
     os.environ |= {STARTED: str(time.time()), PROGRAM: str(os.getpid())}
-    table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with signals.raising():
-            compose.check_overrides(sys.argv[1:])
-            compose.register()
-            compose.check_hydra(sys.argv[1:])
-            if table is None:
-                launch({})
-            else:
-                sweep(table, [text for text in sys.argv[1:] if "=" in text and not text.startswith(("-", "+table="))])
+            work(sys.argv[1:])
     except (Exception, Interrupted) as error:
         sys.exit(command.report_error(error))
     if failures:
         sys.exit(max(failures))
 
 
-def launch(ready: Lists) -> None:
-    """Every cell that the command line stands for."""
+def work(arguments: list[str]) -> None:
+    """Every cell that the command line stands for, and the table that they make."""
+    compose.check_overrides(arguments)
+    compose.check_hydra(arguments)
+    asked = compose.asked(arguments)
+    if asked.table is not None:
+        sweep(arguments, asked.table, asked)
+    elif asked.by_hydra:
+        launch(arguments, {})
+    else:
+        for overrides in asked.cells:
+            attempt(partial(composed, overrides, asked.expanded))
+
+
+def sweep(arguments: list[str], table: str, asked: compose.Asked) -> None:
+    """The cells of a table, then the table."""
+    from sept import tables
+    from sept.app.plan import plan
+    from sept.app.sweep import require_store, share_scans
+    from sept.tracking import send_table
+
+    cells = [compose.experiment(overrides, expanded=True) for overrides in asked.cells]
+    if cells[0].plan:
+        print(plan(table, cells))
+        return
+    require_store(cells)
+    ready = share_scans(cells) if asked.here else {}  # other processes would be sent them
+    if asked.by_hydra:
+        try:
+            launch(arguments, ready)
+        except Exception as error:
+            failures.append(command.report_error(error))
+            if asked.here:  # else: of a cell in another process; the table shows what became of the others
+                return
+    else:
+        for number, e in enumerate(cells):
+            print(f"cell {number + 1} of {len(cells)}", file=sys.stderr)
+            attempt(partial(run, e, ready))
+    tables.tell(table, cells, send_table)
+
+
+def launch(arguments: list[str], ready: Lists) -> None:
+    """Every cell that the command line stands for, as Hydra launches them."""
+    compose.hand_over(arguments)
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def each(cfg: DictConfig) -> None:
@@ -102,29 +151,6 @@ def launch(ready: Lists) -> None:
 
     with compose.one_line():
         each()
-
-
-def sweep(table: str, narrowed: list[str]) -> None:
-    """The cells of a table, then the table."""
-    from sept import tables
-    from sept.app.plan import plan
-    from sept.app.sweep import require_store, share_scans
-    from sept.tracking import send_table
-
-    cells = compose.expand(table, narrowed)
-    if cells[0].plan:
-        print(plan(table, cells))
-        return
-    require_store(cells)
-    alone = compose.in_one_process(table, narrowed)
-    ready = share_scans(cells) if alone else {}  # other processes would be sent them
-    try:
-        launch(ready)
-    except Exception as error:
-        failures.append(command.report_error(error))
-        if alone:  # else: of a cell in another process; the table shows what became of the others
-            return
-    tables.tell(table, cells, send_table)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def _composed(pool: str | Path, task: str | Path | None, overrides: Sequence[str
 def _found(group: str, given: str | Path, by_suffix: dict[str, str]) -> list[str]:
     """Overrides for an option of the group of this name, else for what lies at this path."""
     text = str(given)
-    if isinstance(given, str) and text in compose.options_of(group):
+    if isinstance(given, str) and text in compose.options(group):
         return [f"{group}={text}"]
     kind = by_suffix.get(Path(text).suffix.lower(), FOLDERS[group])
     return [f"{group}={kind}", f"{group}.path={quoted(text)}"]

@@ -24,7 +24,7 @@ from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
-from sept.retrievers import FEATURES
+from sept.retrievers import FEATURES, LIBRARIES, sizes
 from sept.selectors import RandomSubset
 from sept.transfer.recipes import Classify, Detect, Segment
 
@@ -46,9 +46,9 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     selection_only: what `search.py` makes, which trains no backbone.
     """
     _require_task(e)
-    if e.pretrains or e.query.path is not None:
+    if e.pretrains or e.query.looks_up:
         _require_pool(e)
-    if e.searches or e.query.path is not None:
+    if e.searches or e.query.looks_up:
         _require_retriever(e)
     if selection_only:
         return
@@ -68,7 +68,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
     """ConfigError for an extra that a run needs and this machine does not have; a plan does not ask."""
-    chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.path else {}
+    chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.looks_up else {}
     if not selection_only:
         chosen["finetune"] = type(e.finetune).__name__.lower()
     for key, name in chosen.items():
@@ -98,7 +98,7 @@ def _require_pool(e: Experiment) -> None:
         assert p.images is not None
         assert p.side is not None
         check_pool(p.kind, p.images, p.side)
-    trains = e.retriever.weights is None and (e.searches or e.query.path is not None)
+    trains = e.retriever.weights is None and (e.searches or e.query.looks_up)
     for key, name in (("selector.source", selector.source), ("pool.curated", p.curated if trains else None)):
         if name is not None:
             _require_source(key, name, p)
@@ -144,21 +144,19 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
 
 def _require_retriever(e: Experiment) -> None:
     r = e.retriever
-    sides = [r.preprocess.crop]
+    crop = r.resolved_preprocess().crop
+    if r.library != "timm":
+        LIBRARIES[r.library].load().attempt(r.backbone, crop, e.query.text is not None)
+        return
+    sides = [crop]
     if r.weights is None:
         drop = r.train.drop_path_rate
         _try("retriever.backbone", "pretrain", r.backbone, r.train.sides(), r.train.needs, drop_path_rate=drop)
         sides.append(r.train.side)
     feature = FEATURES[r.feature]
-    _try(
-        "retriever.backbone",
-        "embed",
-        r.backbone,
-        sides,
-        feature.needs,
-        function=feature.function,
-        times=feature.times,
-    )
+    if r.weights is None or not sizes.is_known(r.backbone, crop, r.feature):
+        how = {"function": feature.function, "times": feature.times}
+        _try("retriever.backbone", "embed", r.backbone, sides, feature.needs, **how)
     if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.backbone):
         _require_shipped(r.weights, KNOWN[r.backbone.name] | r.backbone.args)
 

@@ -15,6 +15,7 @@ from sept.methods import METHODS
 from sept.methods.recipe import Recipe
 from sept.ranges import MOST_EPOCHS, check_ranges, require_one_of, require_unset
 from sept.retrieval.settings import Index
+from sept.retrievers import LIBRARIES
 from sept.retrievers.settings import Retriever
 from sept.runtime.settings import Engine, Hardware
 from sept.selectors import SELECTORS, Selector
@@ -152,8 +153,17 @@ class Experiment:
             group = getattr(self, item.name)
             if hasattr(group, "check") and item.name not in ("backbone", "pretrain"):
                 group.check()
+        self._check_text()
         self._check_batches()
         self._check_task()
+
+    def _check_text(self) -> None:
+        r, text = self.retriever, self.query.text
+        if text is not None and not LIBRARIES[r.library].text:
+            raise ConfigError(
+                f"query.text={text}: retriever={r.name} has no text tower; take one of images and text, "
+                "retriever=clip_b16_text"
+            )
 
     def _check_batches(self) -> None:
         if self.pretrains and self.budget.images < self.pretrain.batch_size:

@@ -6,27 +6,18 @@ It says all that a result depends on but the precision: hardware, logging and th
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from sept.compose import CONF, defaults, experiment
+from sept.backbones import Backbone
+from sept.compose import OPEN, defaults, experiment, option, options
 from sept.config import Experiment
 from sept.errors import ConfigError
 from sept.paths import quoted
 
-GROUPS = (
-    "pool",
-    "retriever",
-    "index",
-    "query",
-    "init",
-    "selector",
-    "backbone",
-    "pretrain",
-    "finetune",
-    "task",
-)  # named by their option's file
+NAMED = ("pool", "retriever", "index", "query", "pretrain", "finetune", "task")  # by the option's file
+VALUED = ("budget", "compute", "shot")  # options that are told by what they say
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
@@ -60,7 +51,7 @@ def command(e: Experiment) -> str:
     else:
         chosen, base = (), _composed(())
     changed = [
-        f"{'' if name in base else '+'}{name}={_text(value)}"
+        f"{'' if name in base or name.startswith(OPEN) else '+'}{name}={_text(value)}"
         for name, value in wanted.items()
         if not name.startswith(APART) and (name not in base or base[name] != value)
     ]
@@ -70,15 +61,44 @@ def command(e: Experiment) -> str:
 
 def _choices(e: Experiment) -> list[tuple[str, ...]]:
     """Options that differ from the default ones, alone and with the paths that some of them need."""
-    default = defaults()
-    options = {group: getattr(e, group).name for group in GROUPS}
-    chosen = tuple(
-        f"{group}={name}"
-        for group, name in options.items()
-        if name != default[group] and (CONF / group / f"{name}.yaml").exists()
-    )
+    default, told = defaults(), {group: getattr(e, group).name for group in NAMED} | _initial(e)
+    told |= {group: _saying(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
+    chosen = [f"{group}={name}" for group, name in told.items() if name in options(group) and name != default[group]]
+    if told["backbone"] is None:
+        chosen.append(f"backbone.name={_text(e.backbone.name)}")
+    name = e.retriever.name
+    if name == default["retriever"] and option("retriever", name)["backbone"]["name"] != e.retriever.backbone.name:
+        chosen.append(f"retriever={name}")  # else the name below it means another option
     wanted = leaves(e)
-    return [chosen, (*chosen, *(f"{name}={_text(wanted[name])}" for name in PLACES if wanted[name] is not None))]
+    return [tuple(chosen), (*chosen, *(f"{key}={_text(wanted[key])}" for key in PLACES if wanted[key] is not None))]
+
+
+def _initial(e: Experiment) -> dict[str, str | None]:
+    """The named combination of where weights start and who selects, `init=sept`; both where there is none."""
+    selector = _saying("selector", e.selector) or e.selector.name
+    if e.pretrains and selector in options("init"):
+        return {"init": selector}
+    return {"init": e.init.name, "selector": selector}
+
+
+def _saying(group: str, settings: Any) -> str | None:
+    """The option of a group that says just this."""
+    return next((name for name, said in _said(group).items() if said == asdict(settings)), None)
+
+
+def _nearest(backbone: Backbone) -> str | None:
+    """The option of this network that sets most of its arguments, and no others."""
+    alike = {
+        name: sum(backbone.args[key] == value for key, value in said["args"].items())
+        for name, said in _said("backbone").items()
+        if said["name"] == backbone.name and said["args"].keys() <= backbone.args.keys()
+    }
+    return max(alike, key=lambda name: alike[name], default=None)
+
+
+@cache
+def _said(group: str) -> dict[str, dict[str, Any]]:
+    return {name: option(group, name) for name in options(group)}
 
 
 @cache

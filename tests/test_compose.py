@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,20 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from sept.app.plan import plan
-from sept.compose import CONF, check_overrides, expand, known_names, load, register, usage
+from sept.compose import (
+    CONF,
+    asked,
+    check_overrides,
+    completed,
+    expand,
+    experiment,
+    known_names,
+    load,
+    option,
+    options,
+    register,
+    usage,
+)
 from sept.config import Experiment
 from sept.errors import ConfigError
 
@@ -27,6 +41,7 @@ PATHS = {  # options that need to be told where something is
     "task=imagefolder": ["task.path=/somewhere"],
     "task=csv": ["task.path=/somewhere"],
     "query=instance": ["task=voc"],
+    "backbone=timm": ["backbone.name=resnet18"],
 }
 
 
@@ -36,20 +51,21 @@ def composed(*overrides):
         return compose("config", list(overrides))
 
 
-def options(group):
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-KIND_OF = {"init=curated": "random"}  # an option that sets more than the name of its kind
+KIND_OF = {"init=curated": "random", "selector=curated": "random"}  # options that set more than the name of a kind
 CHOICES = [f"{group}={option}" for group in GROUPS if group not in NAMED for option in options(group)]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_composes_and_loads(choice):
-    group, option = choice.split("=")
-    experiment = load(composed(choice, *PATHS.get(choice, []), *large_pool(choice)))
-    assert isinstance(experiment, Experiment)
-    assert getattr(getattr(experiment, group), "name", option) == KIND_OF.get(choice, option)
+    group, chosen = choice.split("=")
+    found = experiment([choice, *PATHS.get(choice, []), *large_pool(choice)])
+    assert isinstance(found, Experiment)
+    if group == "init":
+        assert found.initial == KIND_OF.get(choice, chosen if chosen != "pretrain" else "sept")
+    elif group == "backbone":
+        assert asdict(found.backbone) == option("backbone", chosen) | ({"name": "resnet18"} if chosen == "timm" else {})
+    else:
+        assert getattr(getattr(found, group), "name", chosen) == KIND_OF.get(choice, chosen)
 
 
 def large_pool(choice):
@@ -60,7 +76,7 @@ def large_pool(choice):
 def test_every_experiment_is_planned_without_its_data_and_made_of_choices_alone(name, tmp_path, monkeypatch):
     for folder in ("STORE", "DATA", "WEIGHTS"):
         monkeypatch.setenv(f"SEPT_{folder}", str(tmp_path / folder))
-    assert plan(name, [load(composed(f"+experiment={name}"))]).startswith(f"plan of {name}: 1 cell; nothing is started")
+    assert plan(name, [experiment([f"+experiment={name}"])]).startswith(f"plan of {name}: 1 cell; nothing is started")
     assert set(yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())) == {"defaults"}
 
 
@@ -73,7 +89,7 @@ def test_a_table_expands_to_its_cells(name, cells):
 
 def test_a_table_is_narrowed_and_widened():
     found = expand("quickstart", ["init=sept", "seed=0,1,2", "finetune.seed=5"])
-    assert [(e.init.name, e.seed, e.finetune.seed) for e in found] == [("sept", seed, 5) for seed in (0, 1, 2)]
+    assert [(e.initial, e.seed, e.finetune.seed) for e in found] == [("sept", seed, 5) for seed in (0, 1, 2)]
 
 
 def test_a_table_that_does_not_exist_is_refused_with_those_that_do():
@@ -84,6 +100,8 @@ def test_a_table_that_does_not_exist_is_refused_with_those_that_do():
 def test_a_table_that_did_not_expand_is_refused():
     with pytest.raises(ConfigError, match="did not expand into cells"):
         load(composed("+table=quickstart"), expanded=False)
+    with pytest.raises(ConfigError, match="did not expand into cells"):
+        experiment(["+table=quickstart"])
 
 
 def top_keys(path: Path) -> set[str]:
@@ -94,7 +112,7 @@ def top_keys(path: Path) -> set[str]:
 def test_the_options_of_a_group_have_the_same_keys(group):
     kinds = defaultdict(set)  # by the recipe that a fine-tuning names
     for path in (CONF / group).glob("*.yaml"):
-        recipe = re.search("/recipe@_here_: (.*)", path.read_text())
+        recipe = re.search("/settings@_here_: (.*)", path.read_text())
         if recipe or "defaults:" not in path.read_text():
             kinds[recipe and recipe[1]].add(frozenset(top_keys(path)))
     assert all(len(keys) == 1 for keys in kinds.values())
@@ -109,6 +127,8 @@ def test_the_options_of_a_group_have_the_same_keys(group):
         ("+pool.imagez=1", "did you mean pool.images"),
         ("pretrain.temprature=1", "did you mean pretrain.temperature"),
         ("+table=a,b", "one table a command"),
+        ("backbone.depth=3", "An argument of the network is set by backbone.args.depth=VALUE"),
+        ("retriever.backbone.depth=3", "is set by retriever.backbone.args.depth=VALUE"),
     ],
 )
 def test_a_misspelt_override_is_refused_with_the_nearest_names(override, message):
@@ -125,6 +145,8 @@ def test_what_hydra_and_models_own_is_let_through():
 def test_a_smuggled_field_is_refused_when_loading():
     with pytest.raises(ConfigError, match=r"pool\.imagez: no such setting; did you mean pool\.images"):
         load(composed("+pool.imagez=1"))
+    with pytest.raises(ConfigError, match=r"pool\.imagez: no such setting; did you mean pool\.images"):
+        experiment(["+pool.imagez=1"])
 
 
 @pytest.mark.parametrize(
@@ -147,24 +169,82 @@ def test_a_smuggled_field_is_refused_when_loading():
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(overrides, message):
     with pytest.raises(ConfigError, match=message) as refused:
-        load(composed(*overrides))
+        experiment(overrides)
     assert "\n" not in str(refused.value)
+
+
+def test_arguments_of_a_network_are_set_plainly_and_swept():
+    e = experiment(["backbone.args.depths=[2,2]", "backbone.args.qkv_bias=false", "retriever.backbone.args.depth=2"])
+    assert (e.backbone.args["depths"], e.backbone.args["qkv_bias"], e.backbone.args["embed_dim"]) == ([2, 2], False, 48)
+    assert e.retriever.backbone.args["depth"] == 2
+    cells = asked(["-m", "backbone=vit_micro", "backbone.args.depth=2,3", "backbone.args.qk_norm=true"]).cells
+    swept = [experiment(cell, expanded=True).backbone.args for cell in cells]
+    assert [(args["depth"], args["qk_norm"], args["patch_size"]) for args in swept] == [(2, True, 4), (3, True, 4)]
+
+
+def test_hydra_itself_takes_arguments_of_a_network_plainly():
+    e = load(composed("backbone.args.qkv_bias=false", "retriever.backbone.args.qk_norm=true"))
+    assert (e.backbone.args["qkv_bias"], e.retriever.backbone.args["qk_norm"]) == (False, True)
+
+
+def test_a_network_named_alone_is_timms_plain_one():
+    e = experiment(["backbone.name=vit_tiny_patch16_224", "backbone.args.depth=2"])
+    assert asdict(e.backbone) == {"name": "vit_tiny_patch16_224", "args": {"depth": 2}}
+    chosen = experiment(["backbone=vit_micro", "backbone.name=vit_tiny_patch16_224"])  # the option's arguments stay
+    assert chosen.backbone.args["embed_dim"] == 64
+    cells = asked(["backbone.name=resnet18,resnet34", "--multirun"]).cells
+    assert [asdict(experiment(cell, True).backbone) for cell in cells] == [
+        {"name": name, "args": {}} for name in ("resnet18", "resnet34")
+    ]
+    assert {e.backbone.name for e in expand("quickstart", ["backbone.name=resnet18"])} == {"resnet18"}
+    retriever = "retriever.backbone.name=resnet18"
+    assert completed([retriever]) == [retriever, "retriever=timm"]
+    assert completed([retriever, "retriever=ibot_micro"]) == [retriever, "retriever=ibot_micro"]
+    assert completed([retriever, "backbone@retriever.backbone=vit_s16"])[2:] == []
+    assert completed(["seed=1"]) == ["seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "here", "by_hydra", "cells"),
+    [
+        (["seed=1"], True, False, [["seed=1"]]),
+        (["-m", "seed=1,2"], True, False, [["seed=1"], ["seed=2"]]),
+        (["-m", "seed=1,2", "hydra/launcher=joblib"], False, True, [["seed=1"], ["seed=2"]]),
+        (["hydra.run.dir=x"], True, True, [["hydra.run.dir=x"]]),
+        (["--cfg", "job"], True, True, []),
+        (["-m", "finetune.lr=1e-3,2e-3", "task.path='a,b'"], True, False, None),
+    ],
+)
+def test_hydra_launches_only_what_needs_it(arguments, here, by_hydra, cells):
+    found = asked(arguments)
+    assert (found.here, found.by_hydra) == (here, by_hydra)
+    if cells is None:
+        cells = [[f"finetune.lr={lr}", "task.path='a,b'"] for lr in ("0.001", "0.002")]
+    assert found.cells == cells
 
 
 def test_every_known_name_is_a_setting():
     names = known_names()
-    assert {"seed", "pool", "pool.path", "retriever.train.lr", "hardware.threads"} <= set(names)
+    assert {
+        "seed",
+        "pool",
+        "pool.path",
+        "backbone.name",
+        "selector.share",
+        "retriever.train.lr",
+        "hardware.threads",
+    } <= set(names)
     assert len(names) == len(set(names))
 
 
 def test_a_home_folder_in_quotes_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
-    assert load(composed("pool=folder", "pool.path='~/photos'")).pool.path == "/home/ada/photos"
+    assert experiment(["pool=folder", "pool.path='~/photos'"]).pool.path == "/home/ada/photos"
 
 
 def test_help_says_what_each_group_is_and_its_options():
     text = usage("train.py", "Runs.")
-    for group in set(GROUPS) - {"recipe"}:
+    for group in GROUPS:
         [line] = [line for line in text.splitlines() if line.lstrip("+").startswith(f"{group}=")]
         assert line.endswith(".")
         assert set(options(group)) <= set(text.partition(line)[2].split("\n\n")[0].split())

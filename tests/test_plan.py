@@ -1,5 +1,8 @@
 """A plan counts the cells of the paper's tables, names what is missing, and starts nothing."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,32 @@ def test_every_table_is_planned_on_a_machine_without_its_data(table: str, tmp_pa
     else:
         assert "missing on this machine" not in text
     assert not list(tmp_path.iterdir())
+
+
+EVERY = """
+import sys
+from sept.app.plan import plan
+from sept.compose import asked, experiment, options
+for table in options("table"):
+    cells = asked([f"+table={table}"]).cells
+    assert plan(table, [experiment(cell, expanded=True) for cell in (cells[0], cells[-1])])
+print(*sys.modules)
+"""
+
+
+def test_plans_of_all_tables_import_nothing_that_trains(tmp_path: Path) -> None:
+    elsewhere = {f"SEPT_{name}": str(tmp_path / name) for name in ("STORE", "DATA", "WEIGHTS")}
+    told = subprocess.run(
+        [sys.executable, "-c", EVERY],
+        cwd=CONF.parent,
+        env={**os.environ, **elsewhere},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {name.partition(".")[0] for name in told.stdout.split()}
+    assert "sept" in imported
+    assert not imported & {"torch", "torchvision", "timm", "lightning", "torchmetrics", "wandb", "faiss", "matplotlib"}
 
 
 def test_a_plan_from_the_command_line_shows_what_is_cached(tiny: Tiny) -> None:

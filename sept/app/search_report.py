@@ -1,7 +1,9 @@
-"""What `search.py` shows: a selection with its statistics and gallery, or the matches of looked-up images."""
+"""What `search.py` shows: a selection with its statistics and gallery, or the matches of looked-up images or words."""
 
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from sept.errors import ConfigError
 from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
-from sept.retrieval.gallery import Match, Row, format_value, write_html, write_png
+from sept.retrieval.gallery import Match, Row, format_value, write_html, write_png, written
 from sept.retrieval.index import search
 from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset
@@ -29,6 +31,7 @@ from sept.stages.task import locate
 from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
+SLUG_CHARS = 60  # of a text, in a folder's name
 PNG, HTML = "gallery.png", "gallery.html"
 PAPER_POOL = 155_000_000  # images of SEPT-155m
 
@@ -73,40 +76,51 @@ def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str)
 
 
 def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
-    """Look the images at query.path up in the pool: names, similarities, and the gallery."""
-    examples, ranked = _matches(e, pipeline, store)
+    """Look the images at query.path, or the words of query.text, up in the pool: names, similarities, the gallery."""
+    asked, ranked = _matches(e, pipeline, store)
     pool = _pool(pipeline, store)
-    rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
-    folder = folder / f"matches-{Path(str(e.query.path)).stem}"
+    rows = _rows([(name, picture()) for name, picture in asked], ranked, pool)
+    what = str(e.query.path or e.query.text)
+    folder = folder / f"matches-{Path(what).stem if e.query.path else _slug(what)}"
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder, f"{e.query.path} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
+    _draw(folder, f"{what} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
     lines = []
     for row in rows:
         lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]
     return "\n".join([*lines, *(f"  {folder / name}" for name in (PNG, HTML))])
 
 
+def _slug(text: str) -> str:
+    """Of words, for a folder's name."""
+    return re.sub(r"\W+", "-", text)[:SLUG_CHARS].strip("-")
+
+
 def look_up(e: Experiment, pipeline: Pipeline, store: Store) -> pa.Table:
-    """The matches of the images at query.path: columns query, rank (from 0), pool_key and similarity."""
-    examples, ranked = _matches(e, pipeline, store)
+    """The matches of what is looked up: columns query, rank (from 0), pool_key and similarity."""
+    asked, ranked = _matches(e, pipeline, store)
     pool, depth = _pool(pipeline, store), ranked.rows.shape[1]
     columns = {
-        "query": [example.id for example in examples for _ in range(depth)],
-        "rank": [rank for _ in examples for rank in range(depth)],
+        "query": [name for name, _ in asked for _ in range(depth)],
+        "rank": [rank for _ in asked for rank in range(depth)],
         "pool_key": [pool.key(row) for row in ranked.rows.ravel().tolist()],
         "similarity": ranked.scores.ravel().astype(np.float32),
     }
     return pa.table(columns)
 
 
-def _matches(e: Experiment, pipeline: Pipeline, store: Store) -> tuple[list[Example], Ranked]:
-    """The images at query.path, and their ranked lists."""
-    assert e.query.path is not None
-    examples, r, runtime = _looked_up(Path(e.query.path)), e.retriever, pipeline.runtime
-    retriever = store.read(pipeline.retriever)
-    encoder = open_encoder(retriever, r.feature, r.preprocess, runtime, r.batch_size, runtime.precision)
-    vectors, _ = encoder(reader(examples, r.preprocess.resize), range(len(examples)))
-    return examples, search(vectors, _features(pipeline, store), e.query.top)
+def _matches(e: Experiment, pipeline: Pipeline, store: Store) -> tuple[list[tuple[str, Callable[[], Pixels]]], Ranked]:
+    """The images at query.path or the words of query.text, each by its name and a call that gives its picture, and
+    their ranked lists."""
+    r, runtime, text = e.retriever, pipeline.runtime, e.query.text
+    examples = _looked_up(Path(str(e.query.path))) if text is None else []
+    preprocess, retriever = r.resolved_preprocess(), store.read(pipeline.retriever)
+    encoder = open_encoder(retriever, r.feature, preprocess, runtime, r.batch_size, runtime.precision)
+    if text is not None:
+        asked, vectors = [(text, partial(written, text))], encoder.texts([text])
+    else:
+        asked = [(example.id, partial(read_image, example)) for example in examples]
+        vectors, _ = encoder(reader(examples, preprocess.resize), range(len(examples)))
+    return [*asked], search(vectors, _features(pipeline, store), e.query.top)
 
 
 def _pool(pipeline: Pipeline, store: Store) -> ConcatPool:

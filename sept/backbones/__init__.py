@@ -9,7 +9,7 @@ from sept.errors import ConfigError
 
 @dataclass
 class Backbone:
-    """A network: its name in timm, and constructor arguments that differ from timm's."""
+    """A network: its name in timm, and its arguments where they differ from timm's."""
 
     name: str = ranges.text("")
     args: dict[str, Any] = field(default_factory=dict)  # tried before any work: sept.capability

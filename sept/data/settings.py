@@ -84,7 +84,17 @@ class Query:
 
     name: str = ranges.choice("image", ("image", "instance"))
     path: str | None = ranges.text(None)  # search.py: an image or folder to look up instead of the task
+    text: str | None = ranges.text(None)  # search.py: words to look up, of a retriever that embeds text
     top: int = ranges.whole(20, least=1, most=1000)  # search.py: how many matches a looked-up image shows
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether something else than the task is looked up."""
+        return self.path is not None or self.text is not None
+
+    def check(self) -> None:
+        if self.path is not None and self.text is not None:
+            raise ConfigError(f"query.path={self.path} and query.text={self.text}: look up one at a time")
 
 
 @dataclass

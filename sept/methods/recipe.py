@@ -12,7 +12,7 @@ CHANNELS = 3
 
 @dataclass
 class Recipe:
-    """Settings of one self-supervised training, whatever it trains: the target's backbone or a retriever.
+    """A self-supervised method with its settings, whatever it trains: the target's backbone or a retriever.
 
     A method is a folder below `sept.methods`: its recipe, a subclass of this one; its learner, named here and imported
     when the training starts; and what else it needs. `sept.methods.METHODS` lists the recipes.

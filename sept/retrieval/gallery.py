@@ -6,6 +6,7 @@ Reads images and similarities, gives files that need nothing else: the page has 
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,14 @@ def write_html(
         parts.append(f"<section>{''.join(figures)}</section>")
     page = "\n".join([*parts, "</body></html>\n"])
     publish(path, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
+
+
+def written(text: str) -> Picture:
+    """The words of a query as a picture, in the place of a query's image."""
+    sheet, font = Image.new("RGB", (TILE, TILE), PAPER), ImageFont.load_default(FONT)
+    lines = textwrap.wrap(text, width=TILE * 2 // FONT) or [""]
+    ImageDraw.Draw(sheet).multiline_text((TILE / 2, TILE / 2), "\n".join(lines), fill=INK, font=font, anchor="mm")
+    return np.asarray(sheet)
 
 
 def _tile(image: Picture) -> Image.Image:

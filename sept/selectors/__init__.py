@@ -11,7 +11,7 @@ from sept.errors import ConfigError
 
 @dataclass
 class Selector:
-    """Settings of who chooses the pool images to pre-train on."""
+    """Who chooses the pool images to pre-train on."""
 
     name: str = ranges.text("")  # in SELECTORS
 

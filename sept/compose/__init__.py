@@ -1,0 +1,159 @@
+"""From a command line to checked experiments: the one place, beside `train.py` and `search.py`, that knows Hydra.
+
+`load` turns a composed config into an `Experiment`; nothing after it sees a DictConfig.
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sept import paths
+from sept.compose.composition import composed, option, parse, register, schema
+from sept.compose.names import CONF, OF_SEVERAL_KINDS, OPEN, defaults, known_names, nearest, options
+from sept.compose.overrides import COMPLETION, check_hydra, check_overrides, completed, is_hydras
+from sept.compose.refusals import one_line
+from sept.compose.usage import usage
+from sept.config import SETTINGS, Experiment
+from sept.errors import ConfigError
+
+__all__ = [
+    "BASIC",
+    "COMPLETION",
+    "CONF",
+    "OPEN",
+    "Asked",
+    "asked",
+    "check_hydra",
+    "check_overrides",
+    "completed",
+    "defaults",
+    "expand",
+    "experiment",
+    "hand_over",
+    "known_names",
+    "load",
+    "one_line",
+    "option",
+    "options",
+    "register",
+    "usage",
+]
+
+BASIC = "basic"  # Hydra's own launcher: one cell after the other, in this process
+MULTIRUN = ("-m", "--multirun")
+TABLE = "+table="
+
+
+def load(cfg: Any, expanded: bool = True) -> Experiment:
+    """The checked `Experiment` of a config that Hydra composed; `expanded` says that a sweep launched it.
+
+    Raises ConfigError in one line for an unknown field, a wrong type or value, a table that did not
+    expand, and choices that contradict each other.
+    """
+    kinds: list[Any] = [OmegaConf.get_type(OmegaConf.select(cfg, key)) for key in OF_SEVERAL_KINDS]
+    assert all(kind in SETTINGS.values() for kind in kinds), "every option of these groups names its settings"
+    with one_line():
+        # Merging again into the schema refuses what `+field=` smuggled past Hydra.
+        merged = OmegaConf.merge(schema(tuple(kinds)), OmegaConf.to_container(cfg))
+    assert isinstance(merged, DictConfig)
+    return _checked(merged, expanded)
+
+
+def experiment(overrides: Sequence[str], expanded: bool = False) -> Experiment:
+    """What `python train.py` with these overrides runs; `expanded` says that they are one cell of a sweep."""
+    with one_line():
+        cfg = composed(completed(overrides)).config
+    return _checked(cfg, expanded)
+
+
+def _checked(cfg: DictConfig, expanded: bool) -> Experiment:
+    if cfg.table is not None and not expanded:
+        raise ConfigError(
+            f"table={cfg.table} did not expand into cells: write `+table={cfg.table}`, one table a command"
+        )
+    with one_line():
+        # Resolved once, at the end: a path may hold what would be an interpolation if it were read again.
+        found = OmegaConf.to_object(cfg)
+    assert isinstance(found, Experiment)
+    _settle_paths(found)
+    found.check()
+    if not expanded:
+        found.check_unused()
+    return found
+
+
+def _settle_paths(e: Experiment) -> None:
+    """Blank ones are refused, and `~` expanded: Hydra's grammar takes it only in quotes, where no shell sees it."""
+    paths.check_environment()
+    holders: list[tuple[str, Any, str]] = [("pool", e.pool, "path"), ("task", e.task, "path")]
+    holders += [("task", e.task, "class_list"), ("query", e.query, "path"), ("store", e.store, "root")]
+    holders += [("init", e.init, "weights"), ("retriever", e.retriever, "weights"), ("index", e.index, "uri")]
+    holders += [(f"pool.sources.{name}", source, "path") for name, source in e.pool.sources.items()]
+    for group, holder, name in holders:
+        value = getattr(holder, name)
+        if value is not None:
+            setattr(holder, name, paths.settled(f"{group}.{name}", value))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for.
+
+    cells: the overrides of each, in order. expanded: whether they are those of a sweep. table: the named sweep that
+    they are. here: whether they run one after the other in this process. by_hydra: whether Hydra has to launch them,
+    for its own flags and settings and for other processes; with its flags there are no cells.
+    """
+
+    cells: list[list[str]]
+    expanded: bool = False
+    table: str | None = None
+    here: bool = True
+    by_hydra: bool = False
+
+
+def asked(arguments: Sequence[str]) -> Asked:
+    """Raises ConfigError for values that cannot be read."""
+    if any(text.startswith("-") and text not in MULTIRUN for text in arguments):
+        return Asked([], by_hydra=True)
+    overrides = [text for text in arguments if text not in MULTIRUN]
+    settings = any(is_hydras(text) for text in overrides)
+    table = next((text.removeprefix(TABLE) for text in overrides if text.startswith(TABLE)), None)
+    if table is None and len(overrides) == len(arguments):
+        return Asked([overrides], by_hydra=settings)
+    cells, launcher = _spread(overrides)
+    here = launcher == BASIC
+    return Asked(cells, expanded=True, table=table, here=here, by_hydra=settings or not here)
+
+
+def hand_over(arguments: Sequence[str]) -> None:
+    """What Hydra's own start needs: the schema, and the arguments where it reads them."""
+    register()
+    sys.argv[1:] = completed(arguments)
+
+
+def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
+    """Every cell of table `name`, narrowed or widened by command-line overrides."""
+    if name not in options("table"):
+        raise ConfigError(f"there is no table {name}; " + nearest(name, options("table")))
+    return [experiment(cell, expanded=True) for cell in _spread([f"{TABLE}{name}", *overrides])[0]]
+
+
+def _spread(overrides: Sequence[str]) -> tuple[list[list[str]], str]:
+    """The cells that these overrides stand for, in Hydra's order, and the launcher chosen; of a table its own choices,
+    where they are not replaced."""
+    with one_line():
+        chosen = [text for text in overrides if text.startswith((TABLE, "hydra/"))]
+        whole = composed(chosen)
+        named = {key: f"{key}={value}" for key, value in whole.hydra.get("sweeper", {}).get("params", {}).items()}
+        given = {text.split("=", 1)[0]: text for text in completed(overrides) if text not in chosen}
+        choices = []
+        for each in parse([*(named | given).values()]):
+            swept = each.is_sweep_override()
+            values = each.sweep_string_iterator() if swept else [each.get_value_element_as_str()]
+            choices.append([f"{each.get_key_element()}={value}" for value in values])
+        tables = [text for text in chosen if text.startswith(TABLE)]
+        return [[*tables, *cell] for cell in itertools.product(*choices)], whole.launcher

@@ -1,0 +1,67 @@
+"""Names that a command line may use: groups, their options, settings; and the nearest to one that is none of them."""
+
+import difflib
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from sept.config import SETTINGS, Experiment
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
+ARGUMENTS = ("backbone.args", "retriever.backbone.args")  # of a network: any name, timm knows them
+OPEN = (*(f"{key}." for key in ARGUMENTS), "pool.sources.")  # settings whose names are not known here
+
+
+@cache
+def defaults() -> dict[str, str]:
+    """The option of each group that `python train.py` chooses."""
+    chosen: dict[str, str] = {}
+    for each in OmegaConf.load(CONF / "config.yaml").defaults:
+        if not isinstance(each, str):
+            chosen |= {group: option for group, option in each.items() if " " not in group}  # Hydra's own
+    return chosen
+
+
+@cache
+def options(group: str) -> list[str]:
+    """Names of a group's files; none where there is no such group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+
+
+@cache
+def known_names() -> list[str]:
+    """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
+    kinds = [name for key in OF_SEVERAL_KINDS for kind in SETTINGS.values() for name in _names(kind, f"{key}.")]
+    return ["experiment", *dict.fromkeys(_names(Experiment, "") + kinds)]
+
+
+def is_known(key: str) -> bool:
+    """Whether it can be set: it has this name, or one that only a network or a pool knows."""
+    return key in known_names() or key.startswith(OPEN)
+
+
+def unknown_name(key: str) -> str:
+    """One line that refuses `key` and names the nearest valid keys."""
+    line = f"{key}: no such setting; {nearest(key, known_names())}"
+    network, _, name = key.rpartition(".")
+    if f"{network}.args" not in ARGUMENTS:
+        return line
+    return f"{line} An argument of the network is set by {network}.args.{name}=VALUE"
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """What to write instead of `name`: the most alike of `names`, else the first of them."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return "did you mean " + " or ".join(close) + "?" if close else "known are " + ", ".join(names[:20])
+
+
+def _names(cls: type, prefix: str) -> list[str]:
+    names = []
+    for item in fields(cls):
+        names.append(prefix + item.name)
+        if is_dataclass(item.type):
+            names += _names(item.type, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+    return names
