@@ -51,9 +51,10 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
     chosen = [f"{group}={name}" for group, name in told.items() if name in options(group) and name != default[group]]
     if told["backbone"] is None:
         chosen.append(f"backbone.name={_text(e.backbone.name)}")
-    name = e.retriever.name
-    if name == default["retriever"] and option("retriever", name)["backbone"]["name"] != e.retriever.backbone.name:
-        chosen.append(f"retriever={name}")  # else the name below it means another option
+    name, network = e.retriever.name, e.retriever.backbone.name
+    if name in options("retriever") and option("retriever", name)["backbone"]["name"] != network:
+        # The option too, since the network's name alone would mean another one.
+        chosen = list(dict.fromkeys([*chosen, f"retriever={name}", f"retriever.backbone.name={_text(network)}"]))
     wanted = leaves(e)
     return [tuple(chosen), (*chosen, *(f"{key}={_text(wanted[key])}" for key in PLACES if wanted[key] is not None))]
 

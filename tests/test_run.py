@@ -192,7 +192,7 @@ def ended(monkeypatch, capsys, tmp_path, *overrides: str, tiny: list[str] = TINY
     monkeypatch.setattr(train, "failures", [])
     if not any(text.startswith("store.root=") for text in overrides):
         overrides = (*overrides, f"store.root={tmp_path}/store")
-    monkeypatch.setattr(sys, "argv", ["train.py", f"--config-path={ROOT}/conf", *tiny, *overrides])
+    monkeypatch.setattr(sys, "argv", ["train.py", *tiny, *overrides])
     try:
         train.main()
     except SystemExit as exit:
