@@ -30,8 +30,8 @@ import torch
 
 from sept.retrieval import ahead
 from sept.retrieval import estimate as estimate_module
-from sept.retrieval.ahead import Ahead, Part, take_in
-from sept.retrieval.candidates import Candidates, exact_queries
+from sept.retrieval.ahead import Ahead, take_in
+from sept.retrieval.candidates import Candidates, Part, exact_queries
 from sept.retrieval.embedding import ROWS_PER_SHARD, embed
 from sept.retrieval.estimate import KEPT_SHARE, estimate, measure
 from sept.retrieval.features import Features

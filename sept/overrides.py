@@ -5,13 +5,13 @@ It says all that a result depends on but the precision: hardware, logging and th
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from sept.backbones import Backbone
 from sept.compose import OPEN, defaults, experiment, option, options
+from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import ConfigError
 from sept.paths import quoted
@@ -22,21 +22,6 @@ APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 WORDS = ("null", "true", "false", "inf", "nan")  # that Hydra reads as something else
-
-
-def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Every setting below a dataclass or mapping by its dotted name; lists are settings."""
-    if is_dataclass(value):
-        parts = {item.name: getattr(value, item.name) for item in fields(value)}
-    elif isinstance(value, Mapping):
-        parts = dict(value)
-    else:
-        return {prefix: value}
-    return {
-        name: leaf
-        for part, inner in parts.items()
-        for name, leaf in leaves(inner, f"{prefix}.{part}" if prefix else part).items()
-    }
 
 
 def command(e: Experiment) -> str:

@@ -15,15 +15,15 @@ from pretended_lanes import CALLERS, Unordered, pretended
 from test_index import ARITHMETICS, assert_same, brute_force, copies, store, unit
 
 from sept.errors import DataError
-from sept.retrieval import ahead, blocks, candidates, compact, index, lanes
+from sept.retrieval import ahead, candidates, compact, index, lanes
+from sept.retrieval import scan as scan_module
 from sept.retrieval.ahead import Counted
-from sept.retrieval.blocks import BLOCK_ROWS, DEVICE_ROWS, Blocks, rows_of_block
 from sept.retrieval.candidates import Candidates, exact_queries
 from sept.retrieval.compact import Compact
 from sept.retrieval.features import Features
 from sept.retrieval.index import search, search_many
 from sept.retrieval.lanes import Lane, Mark
-from sept.retrieval.scan import Arithmetic, Hits, Products
+from sept.retrieval.scan import BLOCK_ROWS, DEVICE_ROWS, Arithmetic, Blocks, Hits, Products, rows_of_block
 
 
 @settings(deadline=None, max_examples=20)
@@ -44,7 +44,7 @@ def test_lists_do_not_depend_on_blocks_readers_space_or_how_late_the_cut_is(data
         patch.setattr(index, "GUESS_SIGMAS", data.draw(st.sampled_from([-1.0, 3.0])))
         patch.setattr(ahead, "BINS", data.draw(st.sampled_from([4, 64, 4096])))
         patch.setattr(ahead, "SPACE", data.draw(st.sampled_from([1, 50, 2**12])))  # most products overflow the first
-        patch.setattr(blocks, "READERS", data.draw(st.integers(1, 5)))
+        patch.setattr(scan_module, "READERS", data.draw(st.integers(1, 5)))
         patch.setattr(Counted, "_move", moved_late(Counted._move, late))
         numbers = data.draw(st.sampled_from(ARITHMETICS))
         patch.setattr(index, "arithmetic", lambda device: numbers)

@@ -26,7 +26,7 @@ ALLOWED = {
 LAZY = {"wandb", "wandb_workspaces", "faiss", "pymilvus", "ray", "matplotlib"}
 HEAVY = {"torch", "torchvision", "timm", "lightning", "torchmetrics"}
 TORCHLESS = [  # where a plan, a table or a help text begins
-    *("train.py", "search.py", "sept/config.py", "sept/pipeline.py", "sept/capability.py", "sept/compose.py"),
+    *("train.py", "search.py", "sept/config.py", "sept/pipeline.py", "sept/capability.py", "sept/compose/__init__.py"),
     *("sept/results.py", "sept/runtime/hardware.py", "sept/runtime/driver.py", "sept/runtime/failures.py"),
     *(f"sept/tracking/{name}.py" for name in ("__init__", "run", "workspace")),
     *(

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 
 from search import rewritten
 from sept.compose import experiment
+from sept.compose.names import leaves
 from sept.errors import ConfigError
-from sept.overrides import command, leaves
+from sept.overrides import command
 from sept.paths import PLACES, quoted, settled
 from sept.store.__main__ import main as store_command
 

@@ -17,7 +17,7 @@ from sept.compose import expand
 from sept.tables import rows
 from sept.tables.__main__ import main
 from sept.tables.charts import charts
-from sept.tables.figures import COLOURS, draw
+from sept.tables.figures import COLOURS, OTHERS, draw
 from sept.tables.html import grid, page
 from sept.tables.pictures import CHOSEN, QUERIES, strips
 from sept.tables.report import report
@@ -210,6 +210,12 @@ def test_a_random_subset_of_one_source_is_drawn_in_the_colour_of_random_ones():
     svg = draw(chart, "t")
     assert ">random curated 100%" in svg
     assert len(set(re.findall("#[0-9a-f]{6}", svg)) & set(COLOURS.values())) == 2
+
+
+def test_a_selector_that_nobody_gave_a_colour_is_drawn_in_one_of_the_others():
+    [chart] = charts([line("random", [2.0]), line("sept", [4.0]) | {"init": "mine"}])
+    colours = set(re.findall("#[0-9a-f]{6}", draw(chart, "t")))
+    assert len(colours & set(COLOURS.values())) == len(colours & set(OTHERS)) == 1
 
 
 @pytest.mark.parametrize("chart", charts(budgets()), ids=lambda chart: chart.name)

@@ -12,9 +12,10 @@ from conftest import TINY, Tiny
 from lines import line, table
 
 from sept.compose import expand
+from sept.compose.names import leaves
 from sept.config import Budget, Experiment, Init
 from sept.data.settings import Pool, Shot, Task
-from sept.overrides import command, leaves
+from sept.overrides import command
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from sept.config import Experiment
-from sept.overrides import command
 from sept.results import CELL, MEASURES, METRICS
 from sept.store import Store
 from sept.store.step import Step
@@ -32,6 +31,8 @@ def about(finals: Iterable[Step]) -> list[str]:
 
 def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> None:
     """The row, the command that makes it again, and where the backbone lies with the line that loads it in timm."""
+    from sept.overrides import command
+
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
     beside = [name for name in MEASURES if done[name] is not None and name != done["metric"]]
     others = [f"{METRICS[name]} {done[name]:.2f}" for name in beside]

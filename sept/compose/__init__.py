@@ -13,9 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sept import paths
 from sept.compose.composition import composed, option, parse, register, schema
-from sept.compose.names import CONF, OF_SEVERAL_KINDS, OPEN, defaults, known_names, nearest, options
+from sept.compose.names import CONF, OF_SEVERAL_KINDS, OPEN, defaults, known_names, nearest, one_line, options
 from sept.compose.overrides import COMPLETION, check_hydra, check_overrides, completed, is_hydras
-from sept.compose.refusals import one_line
 from sept.compose.usage import usage
 from sept.config import SETTINGS, Experiment
 from sept.errors import ConfigError

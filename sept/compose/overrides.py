@@ -8,8 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sept.compose.composition import HYDRA, PRIMARY, parse, register
-from sept.compose.names import CONF, is_known, nearest, options, unknown_name
-from sept.compose.refusals import one_line
+from sept.compose.names import CONF, is_known, nearest, one_line, options, unknown_name
 from sept.compose.usage import ADDED
 from sept.errors import ConfigError, StorageError
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sept.retrieval import lanes
-from sept.retrieval.candidates import BINS, HIGHEST, LOWEST, Candidates, FloatArray, below
+from sept.retrieval.candidates import BINS, HIGHEST, LOWEST, Candidates, FloatArray, Part, below
 from sept.retrieval.features import IntArray
 from sept.retrieval.lanes import Lane, Mark
 from sept.retrieval.scan import Products
@@ -61,14 +61,6 @@ class Counted:
         """cut: (Q,) float64 on the device."""
         reached = below(self._edges, self.candidates.arithmetic, self.error)
         self.cut = torch.maximum(self.floor, reached).clip(LOWEST)
-
-
-@dataclass
-class Part:
-    """Queries (Q, D) on the device that are multiplied together, and what they found."""
-
-    queries: Tensor
-    candidates: Candidates
 
 
 @dataclass(frozen=True)

@@ -275,3 +275,11 @@ def _descending(scores: FloatArray) -> IntArray:
     order = np.argsort(-scores)
     ordered = scores[order]
     return np.argsort(-scores, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order
+
+
+@dataclass
+class Part:
+    """Queries (Q, D) on the device that are multiplied together, and what they found."""
+
+    queries: Tensor
+    candidates: Candidates

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from sept.retrieval import lanes
-from sept.retrieval.ahead import Ahead, Part
-from sept.retrieval.blocks import Blocks, rows_of_block
-from sept.retrieval.candidates import Candidates, ExactScores, exact_queries, radix_argsort
+from sept.retrieval.ahead import Ahead
+from sept.retrieval.candidates import Candidates, ExactScores, Part, exact_queries, radix_argsort
 from sept.retrieval.features import Features
 from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL, queries_per_product
-from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Products, arithmetic
+from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic, rows_of_block
 
 STORED_BYTES = 2  # a component, as float16
 TRIED_BLOCKS, TRIED_PAIRS, TRIED_ROWS = 5, 50_000, 4_000

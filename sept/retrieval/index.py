@@ -14,14 +14,12 @@ import torch
 
 from sept.errors import ConfigError, DataError
 from sept.retrieval import lanes
-from sept.retrieval.ahead import Ahead, Part
-from sept.retrieval.blocks import Blocks, CompactBlocks, rows_of_block
-from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates, exact_queries
+from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates, Part, exact_queries
 from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import UNIT_TOLERANCE
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.lists import Ranked
-from sept.retrieval.scan import Arithmetic, Products, arithmetic, full_float32
+from sept.retrieval.scan import Arithmetic, Blocks, CompactBlocks, Products, arithmetic, full_float32, rows_of_block
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
 QUERIES_ON_GPU = 4096  # the same there, where the host's work for a product does not depend on its size
@@ -155,6 +153,8 @@ class _Scan:
                 progress(first + len(block))
 
     def _ahead(self, blocks: Blocks, parts: Sequence[Part], progress: Progress | None) -> None:
+        from sept.retrieval.ahead import Ahead  # of a GPU alone
+
         given = Ahead(parts, self.features.skipped, self.device)
         for first, block in blocks:
             given(first, block)

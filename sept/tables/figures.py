@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ COLOURS = {  # Okabe and Ito's, told apart on light and on dark ground and by th
     "classifier": "#d55e00",
     "cluster": "#b8a800",
 }
+OTHERS = ("#7a5195", "#3d7a5a", "#9c4f2e", "#4d6fae")  # of inits that are not named above
 INK = "#010203"  # stands for the page's text colour until the SVG is done
 PANEL = (3.6, 2.7)  # inches
 LETTER, HANDLE, ENTRY = 0.075, 0.6, 0.2  # inches of a legend: width of a letter, of mark and gap, height of a line
@@ -86,12 +88,18 @@ def _panel(ax: Any, panel: Panel, chart: Chart) -> None:
     ax.set_axisbelow(True)
 
 
+def _colour(init: str) -> str:
+    """The same in every figure of every report."""
+    name = family(init)
+    return COLOURS.get(name) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+
+
 def _curves(ax: Any, panel: Panel) -> None:
     """Points joined in the order of x, unless it has names, on a logarithmic axis; levels across it."""
     line = "" if panel.names else "-"
     ax.set_xscale("log")
     for series, marker in _marked(panel):
-        colour = COLOURS[family(series.init)]
+        colour = _colour(series.init)
         if series.level:
             [point] = series.points
             ax.axhline(point.y, color=colour, linestyle="--", linewidth=1, label=series.label)
@@ -160,7 +168,7 @@ def _bars(ax: Any, panel: Panel) -> None:
     shades: dict[str, int] = {}
     for place, series in enumerate(panel.series):
         shade = shades[family(series.init)] = shades.get(family(series.init), -1) + 1
-        colour = COLOURS[family(series.init)]
+        colour = _colour(series.init)
         offset = (place - (len(panel.series) - 1) / 2) * width
         x = [point.x + offset for point in series.points]
         heights = [point.y for point in series.points]

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sept.overrides import command
 from sept.results import METRICS
 from sept.store.disk import storage_errors
 from sept.store.step import KEY_CHARS
@@ -213,6 +212,8 @@ def _strip(strip: Any) -> str:
 
 def _runs(name: str, place: int, line: Line) -> Iterator[str]:
     """The entry that a number leads to."""
+    from sept.overrides import command
+
     told = labels.label(line, labels.CHOICES)
     yield f'<section id="{_anchor(name, place)}"><h4>{escape(name)}: {escape(told)}</h4>'
     yield paragraph(": ".join(text for text in (line["status"], line["reason"]) if text))

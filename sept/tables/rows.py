@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import SeptError
-from sept.overrides import leaves
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
