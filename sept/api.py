@@ -63,7 +63,7 @@ def select(
     from sept.retrieval.selections import SELECTION, load_selection
 
     e = _composed(pool, task, [f"retriever={retriever}", f"budget.images={budget}", *overrides])
-    pipeline, store = make(e, lambda steps: [steps.selection], selection_only=True)
+    pipeline, store = make(e, lambda steps: steps.chosen, selection_only=True)
     show_selection(e, pipeline, store, OUTPUTS)
     made = store.read(pipeline.selection)
     table = load_selection(made.path / SELECTION).rename_columns({"pool_key": "path"})
