@@ -13,6 +13,7 @@ SYNTHETIC_TASKS = ("test_fraction", "seed")
 OPTIONS = {
     "imagefolder": SYNTHETIC_TASKS,
     "csv": SYNTHETIC_TASKS,
+    "parquet": SYNTHETIC_TASKS,
     "inat2017": ("subset", "seed", "class_list"),
     "logodet": ("seed",),
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sept.data.tasks import csv_list, flowers102, food101, inat2017, places365, stanford_cars
+from sept.data.tasks import csv_list, flowers102, food101, inat2017, parquet_table, places365, stanford_cars
 from sept.data.tasks.imagefolder import read_imagefolder
 from sept.data.tasks.inat_classes import write_class_list
 from sept.data.tasks.layout import Layout
@@ -14,14 +14,15 @@ from sept.errors import ConfigError
 READERS: dict[str, Callable[..., Task]] = {
     "imagefolder": read_imagefolder,
     "csv": csv_list.read,
+    "parquet": parquet_table.read,
     "flowers102": flowers102.read,
     "stanford_cars": stanford_cars.read,
     "food101": food101.read,
     "places365": places365.read,
     "inat2017": inat2017.read,
 }
-"""By kind of layout. Options beside the path: imagefolder and csv take `test_fraction` and `seed`; inat2017 takes
-`subset`, `seed` and maybe `class_list` and `classes`; the others take none."""
+"""By kind of layout. Options beside the path: imagefolder, csv and parquet take `test_fraction` and `seed`; inat2017
+takes `subset`, `seed` and maybe `class_list` and `classes`; the others take none."""
 
 LAYOUTS: dict[str, Layout] = {
     "flowers102": flowers102.LAYOUT,
