@@ -175,3 +175,20 @@ def test_a_parquet_task_without_labels_or_with_one_split_is_refused(tmp_path):
     cut.write_bytes((tmp_path / "some.parquet").read_bytes()[:-20])
     with pytest.raises(DataError, match="damaged, cut or no parquet file"):
         read_task("parquet", cut, **HALF)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_list_may_name_members_of_archives_beside_loose_files(kind, tmp_path):
+    packed(kind, tmp_path / f"some.{kind}", PLAIN)
+    packed("folder", tmp_path, ["loose/1.png", "loose/2.png"])
+    names = [*(f"some.{kind}/{name}" for name in PLAIN), "loose/1.png", "loose/2.png"]
+    lines = [f"{name},{name.split('/')[-2]}" for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
+    task = read_task("csv", tmp_path / "list.csv", **HALF)
+    assert task.classes == ["iris", "loose", "rose"]
+    for example in [*task.train, *task.test]:
+        name = example.id.removeprefix(f"some.{kind}/")
+        assert (read_image(example) == np.asarray(Image.open(io.BytesIO(png(name))))).all()
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines, f"some.{kind}/rose/9.png,rose"]))
+    with pytest.raises(DataError, match=rf"some\.{kind}/rose/9.png: listed in .* but absent, with 1 of 11 images"):
+        read_task("csv", tmp_path / "list.csv", **HALF)

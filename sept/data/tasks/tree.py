@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -55,6 +55,23 @@ def open_tree(root: Path) -> Tree:
         if ends_with(root.name, suffix) and root.is_file():
             return _entered(_read(root, index(root, "")))
     raise DataError(f"{root}: no such folder, zip or tar; {EXPECTED}")
+
+
+def member_of(root: Path, name: str) -> tuple[Path, str] | None:
+    """The zip or tar below `root`, and the member of it, that a name like photos.zip/rose/1.jpg stands for; None of a
+    loose file's."""
+    parts = name.split("/")
+    for place, part in enumerate(parts[:-1], start=1):
+        if ends_with(part, *INDEXERS) and (archive := root.joinpath(*parts[:place])).is_file():
+            return archive, "/".join(parts[place:])
+    return None
+
+
+@lru_cache(maxsize=4)
+def members(archive: Path) -> dict[str, Found]:
+    """The images in a zip or tar by their names. Raises DataError for a damaged archive."""
+    suffix = archive.suffix.lower()
+    return {each.key: each for each in _read(archive, INDEXERS[suffix](archive, "")).found}
 
 
 def _entered(archive: "Archived") -> "Archived":
