@@ -17,9 +17,10 @@ from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.sources import Reader, list_folder
 from sept.data.subset import Subset
 from sept.errors import ConfigError, DataError
-from sept.retrieval.copies import TestImages, first_alike
+from sept.retrieval.copies import LeakCheck, TestImages, first_alike
 from sept.retrieval.fingerprints import FILE, LUMA, THUMBNAIL, Thumbnails, area_means, thumbnails
 from sept.retrieval.selections import SELECTION, save_selection
+from sept.runtime.hardware import Runtime
 from sept.runtime.threads import in_order
 from sept.selectors import RandomSubset
 from sept.stages import subset
@@ -136,6 +137,15 @@ def test_thumbnails_are_area_means_of_the_whole_image():
     made = thumbnails([pixels])
     assert np.array_equal(made.grey[0], np.rint(rows @ (pixels.astype(np.float32) @ LUMA) @ columns.T))
     assert np.allclose(made.colour[0], pixels.mean((0, 1)), rtol=0, atol=1e-4)
+
+
+def test_rows_that_show_a_test_image_are_told_whatever_the_threads(world):
+    pool = pool_of(world)
+    rows = np.array([row for row in range(len(pool)) if int(Path(pool.key(row)).stem) not in DAMAGED])
+    tests = TestImages(["x", "y"], thumbnails([pool.image(int(rows[4])), pool.image(int(rows[9]))[:, ::-1]]))
+    for threads in (1, 3):
+        found = LeakCheck(pool, tests, Runtime(threads=threads))(rows)
+        assert np.flatnonzero(found).tolist() == [4, 9]
 
 
 def test_work_comes_in_order_and_an_error_in_its_turn():
