@@ -38,7 +38,7 @@ def search(e: config.Experiment) -> None:
     """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
     with signals.raising():
         look_up = e.query.looks_up
-        pipeline, store = make(e, lambda steps: steps.features if look_up else [steps.selection], selection_only=True)
+        pipeline, store = make(e, lambda steps: steps.features if look_up else steps.chosen, selection_only=True)
         from sept.app import search_report  # brings torch
 
         tell = search_report.show_matches if look_up else search_report.show_selection

@@ -21,13 +21,14 @@ from PIL import Image
 from scipy.fft import dctn
 
 import sept
-from sept.backbones.networks import build, retrieval_features
+from sept.backbones.networks import build
 from sept.backbones.weights import load_backbone
 from sept.data.images import Pixels, decode
 from sept.data.patterns.domains import TARGETS, classes, draw
 from sept.data.transforms import embed_view, normalise
 from sept.retrieval import duplicates
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, thumbnails
+from sept.retrievers.pooling import cls_mean
 
 SETTINGS = ((0.005, 0.0025), (0.01, 0.0045), (0.014, 0.0065), (0.02, 0.009), (0.03, 0.013), (0.05, 0.02))
 SIDE, PER_CLASS, SCENE_SIDE, SCENE_TESTS = 32, 50, 256, 600
@@ -121,7 +122,7 @@ def features(images: Sequence[Pixels]) -> np.ndarray:
     vit = build("vit_small_patch16_224", MICRO, side=SIDE).eval().requires_grad_(False)
     load_backbone(vit, Path(sept.__file__).parent / "assets" / "ibot_micro.safetensors")
     views = torch.stack([embed_view(np.ascontiguousarray(image), SIDE, SIDE, squash=True) for image in images])
-    return torch.cat([retrieval_features(vit, normalise(batch)) for batch in views.split(256)]).numpy()
+    return torch.cat([cls_mean(vit, normalise(batch)) for batch in views.split(256)]).numpy()
 
 
 def hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ and hands over what was made. `sept` itself gives these functions: `sept.select(
 for what cannot be done.
 
 pool: a folder of images, or tar, zip or parquet files or a list of paths (by the suffix), or an option of `pool=`.
-task: a folder of classes, or a CSV file, or an option of `task=`. retriever, backbone: an option of the group.
+task: a folder of classes, a zip or tar of one, a CSV or parquet file, or an option of `task=`. retriever, backbone: an
+option of the group.
 overrides: any other setting, in the words of the command line: `["shot=10shot", "leak=remove"]`.
 """
 
@@ -28,7 +29,7 @@ BLOCK_ROWS = 8192  # read at a time
 COLUMNS = ["path", "rank", "query", "similarity"]
 RETRIEVER = "ibot_vit_s16"
 POOLS = {".tar": "webdataset", ".zip": "zip", ".parquet": "parquet", ".txt": "list", ".npy": "vectors"}
-TASKS = {".csv": "csv"}
+TASKS = {".csv": "csv", ".parquet": "parquet"}
 FOLDERS = {"pool": "folder", "task": "imagefolder"}  # what anything else is
 
 
@@ -63,7 +64,7 @@ def select(
     from sept.retrieval.selections import SELECTION, load_selection
 
     e = _composed(pool, task, [f"retriever={retriever}", f"budget.images={budget}", *overrides])
-    pipeline, store = make(e, lambda steps: [steps.selection], selection_only=True)
+    pipeline, store = make(e, lambda steps: steps.chosen, selection_only=True)
     show_selection(e, pipeline, store, OUTPUTS)
     made = store.read(pipeline.selection)
     table = load_selection(made.path / SELECTION).rename_columns({"pool_key": "path"})

@@ -23,8 +23,8 @@ from sept.transfer.recipes import RECIPES, Finetune
 
 PUBLISHED = ("in1k_sup", "in1k_ssl")  # inits that start from a published checkpoint
 STAGES = (  # whose artefacts the store keeps; sept.pipeline has their versions
-    *("pool", "task", "retriever", "features", "index", "queries", "selection", "subset", "weights", "pretrain"),
-    *("finetune", "detect", "segment"),
+    *("pool", "task", "retriever", "features", "index", "queries", "fingerprints", "selection", "subset", "copies"),
+    *("weights", "pretrain", "finetune", "detect", "segment"),
 )
 
 

@@ -17,9 +17,24 @@ from typing import Any
 
 from sept.capability import remedy
 from sept.config import Experiment
+from sept.retrieval.fingerprints import THUMBNAIL
 from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
-from sept.stages import features, finetune, index, pool, pretrain, queries, retriever, selection, subset, task, weights
+from sept.stages import (
+    copies,
+    features,
+    finetune,
+    fingerprints,
+    index,
+    pool,
+    pretrain,
+    queries,
+    retriever,
+    selection,
+    subset,
+    task,
+    weights,
+)
 from sept.stages.presence import Presence
 from sept.store.step import Artefact, Step
 
@@ -79,9 +94,15 @@ class Pipeline:
             runtime=self.runtime,
             loggers=self.loggers,
             task=self.task if probing else None,
+            copies=self.copies(recipe.store_side) if e.searches else None,
             probing=probing,
         )
         return self._guarded(made)
+
+    @cached_property
+    def chosen(self) -> list[Step]:
+        """What the search alone makes: the selection, and copies among it, packed no larger than to see them."""
+        return [self.selection, self.copies(THUMBNAIL)] if self.e.searches else [self.selection]
 
     @cached_property
     def selection(self) -> Step:
@@ -90,21 +111,14 @@ class Pipeline:
         budget = selection.budget_of(e.budget.images, pools)
         if not e.searches:
             slug = f"{e.pool.name}-{e.selector.name}-{budget}"
-            made = selection.random(
-                *(e.selector, budget, e.seed),
-                pools=pools,
-                locations=locations,
-                runtime=self.runtime,
-                slug=slug,
-                max_unreadable=e.pool.max_unreadable,
+            return self._guarded(
+                selection.random(e.selector, budget, e.seed, pools=pools, locations=locations, slug=slug)
             )
-            return self._guarded(made)
         made = selection.like_task(
             *(e.selector, budget, e.leak, e.retriever, e.index),
             pools=pools,
             locations=locations,
-            task=self.task,
-            task_location=task.locate(e.task),
+            fingerprints=self.fingerprints if e.leak == "remove" else None,
             queries=self.queries,
             features=self.features,
             retriever=self.retriever,
@@ -117,7 +131,13 @@ class Pipeline:
 
     def _packed(self, chosen: Step, side: int) -> Step:
         """The chosen images, decoded once into a compact local form."""
-        return self._guarded(subset.step(chosen, self.pools, self.pool_locations, side))
+        unreadable = self.e.pool.max_unreadable
+        return self._guarded(subset.step(chosen, self.pools, self.pool_locations, side, unreadable, self.runtime))
+
+    def copies(self, side: int) -> Step:
+        """Which of the chosen images show a test image or each other, by thumbnails of them packed at this side."""
+        packed = self._packed(self.selection, side)
+        return self._guarded(copies.step(self.selection, packed, self.fingerprints, self.runtime))
 
     # Retrieval
 
@@ -149,7 +169,7 @@ class Pipeline:
         e, r = self.e, self.e.retriever
         if r.weights is not None:
             return self._guarded(retriever.read(r, self.presence))
-        curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations, self.runtime))
+        curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations))
         packed = self._packed(curated, r.train.store_side)
         return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers))
 
@@ -170,6 +190,11 @@ class Pipeline:
     def task(self) -> Step:
         """The labelled images: classes, training and test examples; for `patterns`, the images too."""
         return self._guarded(task.step(self.e.task, self.runtime, self.presence))
+
+    @cached_property
+    def fingerprints(self) -> Step:
+        """Thumbnails of the task's test images, to know copies of them by."""
+        return self._guarded(fingerprints.step(self.task, task.locate(self.e.task), self.runtime))
 
     def _guarded(self, step: Step) -> Step:
         """The step, whose build tells a GPU's memory that ran out with what helps, and gives back what it held."""

@@ -46,4 +46,5 @@ def test_every_aid_is_one_of_those_that_architecture_names():
         ("pretrain", "task"),
         ("selection", "retriever"),
         ("selection", "compact"),
+        ("pretrain", "copies"),
     }

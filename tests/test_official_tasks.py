@@ -627,7 +627,7 @@ def test_damaged_csv_files_are_refused(text, words, tmp_path):
 def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ConfigError, match=r"task\.kind=food: .* food101, places365"):
         read_task("food", tmp_path)
-    assert set(READERS) == {"imagefolder", *KINDS}
+    assert set(READERS) == {"imagefolder", "parquet", *KINDS}
 
 
 def test_reading_and_checking_tasks_needs_no_torch_and_scipy_only_for_mat_files():

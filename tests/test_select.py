@@ -13,7 +13,7 @@ from sept.errors import ConfigError, DataError
 from sept.retrieval import select as module
 from sept.retrieval.lists import Ranked
 from sept.retrieval.select import predicted_depth, random_subset, round_robin, select
-from sept.retrieval.selections import SCHEMA, Selection, load_selection, save_selection, statistics
+from sept.retrieval.selections import COPIES, SCHEMA, Selection, load_selection, save_copies, save_selection, statistics
 
 
 def algorithm_1(ranked: np.ndarray, budget: int) -> list[tuple[int, int, int]]:
@@ -163,27 +163,24 @@ def test_a_random_subset_larger_than_the_pool_is_refused() -> None:
 FOUND = Selection(np.array([7, 2, 9]), np.array([0, 2, 0]), np.array([0, 0, 1]), np.array([0.75, 0.5, 0.25]), 2)
 
 
-NO_COPIES = {"copy_of_test": None, "copy_of": None}
-
-
 def test_a_selection_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "selection.parquet"
     save_selection(path, FOUND.rows, ["g", "b", "i"], FOUND, ["rose", "iris", "ivy"])
     assert load_selection(path).to_pylist() == [
-        {"row": 7, "pool_key": "g", "rank": 0, "query": "rose", "similarity": 0.75, **NO_COPIES},
-        {"row": 2, "pool_key": "b", "rank": 0, "query": "ivy", "similarity": 0.5, **NO_COPIES},
-        {"row": 9, "pool_key": "i", "rank": 1, "query": "rose", "similarity": 0.25, **NO_COPIES},
+        {"row": 7, "pool_key": "g", "rank": 0, "query": "rose", "similarity": 0.75},
+        {"row": 2, "pool_key": "b", "rank": 0, "query": "ivy", "similarity": 0.5},
+        {"row": 9, "pool_key": "i", "rank": 1, "query": "rose", "similarity": 0.25},
     ]
 
 
 def test_copies_are_named_by_test_image_and_by_row(tmp_path: Path) -> None:
-    path = tmp_path / "selection.parquet"
-    save_selection(
-        path, FOUND.rows, ["g", "b", "i"], FOUND, ["a", "b", "c"], ["t.jpg", None, None], np.array([0, 1, 0])
-    )
-    table = load_selection(path)
-    assert table["copy_of_test"].to_pylist() == ["t.jpg", None, None]
-    assert table["copy_of"].to_pylist() == [None, None, 7]  # the third shows what the first, row 7, does
+    path = tmp_path / COPIES
+    save_copies(path, FOUND.rows, ["g", "b", "i"], ["t.jpg", None, None], np.array([0, 1, 0]))
+    assert pq.read_table(path).to_pylist() == [
+        {"row": 7, "pool_key": "g", "copy_of_test": "t.jpg", "copy_of": None},
+        {"row": 2, "pool_key": "b", "copy_of_test": None, "copy_of": None},
+        {"row": 9, "pool_key": "i", "copy_of_test": None, "copy_of": 7},  # it shows what the first, row 7, does
+    ]
 
 
 def test_a_random_selection_has_no_query(tmp_path: Path) -> None:

@@ -42,11 +42,15 @@ def planted(tiny: Tiny, tmp_path_factory) -> tuple[Path, list[str]]:
 
 
 def selected(store: Path, name: str) -> tuple[dict, dict[str, str | None]]:
-    """Facts of a selection, and the test image that each of its images shows."""
-    folder = min((store / "selection").glob(name), key=lambda path: path.stat().st_mtime)  # others come later
-    table = pq.read_table(folder / "selection.parquet")
+    """Facts of a selection and of the copies in it, and the test image that each of its images shows."""
+    folder, copies = (
+        min((store / stage).glob(name), key=lambda path: path.stat().st_mtime) for stage in ("selection", "copies")
+    )  # others come later
+    table = pq.read_table(copies / "copies.parquet")
+    assert table["row"].equals(pq.read_table(folder / "selection.parquet")["row"])
     shown = dict(zip(table["pool_key"].to_pylist(), table["copy_of_test"].to_pylist(), strict=True))
-    return json.loads((folder / "manifest.json").read_text())["facts"], shown
+    chosen, found = (json.loads((path / "manifest.json").read_text())["facts"] for path in (folder, copies))
+    return found | chosen, shown
 
 
 def test_planted_copies_of_test_images_are_reported_and_on_demand_removed(planted, tmp_path):

@@ -23,7 +23,7 @@ from sept.retrieval.gallery import Match, Row, format_value, write_html, write_p
 from sept.retrieval.index import search
 from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset
-from sept.retrieval.selections import SELECTION, load_selection
+from sept.retrieval.selections import COPIES, SELECTION, load_selection
 from sept.stages import queries as query_stage
 from sept.stages.encoding import open_encoder
 from sept.stages.pool import open_pool
@@ -37,7 +37,7 @@ PAPER_POOL = 155_000_000  # images of SEPT-155m
 
 
 def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
-    """Copy selection.parquet below `folder`, draw the gallery beside it, and say what was selected."""
+    """Copy the selection and its copies below `folder`, draw the gallery beside them, and say what was selected."""
     selection = store.read(pipeline.selection)
     folder = folder / selection.path.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,9 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     assert isinstance(queries.spec, query_stage.QueriesSpec)
     _, _, read, _ = query_stage.images(task, locate(e.task), queries.spec)
     rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
-    facts = {name: value for name, value in selection.facts.items() if name != "flops"}
+    copies = store.read(pipeline.chosen[-1])
+    shutil.copy(copies.path / COPIES, folder / COPIES)
+    facts = {name: value for name, value in (selection.facts | copies.facts).items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
     rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
     _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
@@ -61,7 +63,7 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
         f"  {name.replace('_', ' '):<28}{format_value(value)}" for name, value in facts.items() if name != "queries"
     ]
     lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.runtime.accelerator))
-    return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, PNG, HTML))])
+    return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, COPIES, PNG, HTML))])
 
 
 def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str) -> str:

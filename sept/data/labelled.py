@@ -24,10 +24,11 @@ def read_image(example: Example, side: int | None = None) -> Pixels:
 
     Raises DataError naming the file when it cannot be used.
     """
+    where = example.path if example.size is None else f"{example.path}, {example.id}"
     try:
-        return decode(example.path.read_bytes(), side and ample(side))
+        return decode(example.read(), side and ample(side))
     except (ImageError, OSError) as error:
-        raise DataError(f"{example.path}: {error}; replace or remove it: a labelled image is never skipped") from None
+        raise DataError(f"{where}: {error}; replace or remove it: a labelled image is never skipped") from None
 
 
 def reader(examples: Sequence[Example], side: int) -> Callable[[int], Pixels]:

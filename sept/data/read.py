@@ -18,6 +18,7 @@ SYNTHETIC_TASKS = ("test_fraction", "seed")
 OPTIONS = {
     "imagefolder": SYNTHETIC_TASKS,
     "csv": SYNTHETIC_TASKS,
+    "parquet": SYNTHETIC_TASKS,
     "inat2017": ("subset", "seed", "class_list"),
     "logodet": ("seed",),
 }
@@ -26,6 +27,7 @@ OPTIONS = {
 READERS = {
     "imagefolder": "sept.data.tasks.imagefolder:read_imagefolder",
     "csv": "sept.data.tasks.csv_list:read",
+    "parquet": "sept.data.tasks.parquet_table:read",
     "flowers102": "sept.data.tasks.flowers102:read",
     "stanford_cars": "sept.data.tasks.stanford_cars:read",
     "food101": "sept.data.tasks.food101:read",
@@ -33,7 +35,7 @@ READERS = {
     "inat2017": "sept.data.tasks.inat2017:read",
 }
 """Of tasks of classes, "module:function" by kind of layout, imported when one is read. Options beside the path:
-imagefolder and csv take `test_fraction` and `seed`; inat2017 takes `subset`, `seed` and maybe `class_list` and
+imagefolder, csv and parquet take `test_fraction` and `seed`; inat2017 takes `subset`, `seed` and maybe `class_list` and
 `classes`; the others take none."""
 ANNOTATED = {
     "voc": "sept.data.detection.voc:read_voc",

@@ -8,7 +8,9 @@ from sept.errors import ConfigError
 from sept.ranges import require_one_of, require_set, require_unset
 
 POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
-CLASSIFICATION_TASKS = ("imagefolder", "csv", "flowers102", "stanford_cars", "food101", "places365", "inat2017")
+CLASSIFICATION_TASKS = (
+    *("imagefolder", "csv", "parquet", "flowers102", "stanford_cars", "food101", "places365", "inat2017"),
+)
 DETECTION_TASKS = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
 SEGMENTATION_TASKS = ("voc_masks", "ade20k", "patterns_masks")  # tasks with a class for every pixel
 SYNTHETIC_POOLS = ("patterns", "patterns_scenes", "patterns_wild")  # of the embedded world

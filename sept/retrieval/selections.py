@@ -13,7 +13,7 @@ from sept.errors import DataError
 from sept.retrieval.features import IntArray
 from sept.retrieval.shards import publish
 
-SELECTION = "selection.parquet"
+SELECTION, COPIES = "selection.parquet", "copies.parquet"
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 SCHEMA = pa.schema(
@@ -23,6 +23,12 @@ SCHEMA = pa.schema(
         pa.field("rank", pa.int32()),
         pa.field("query", pa.string()),
         pa.field("similarity", pa.float32()),
+    ]
+)
+COPIES_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("pool_key", pa.string(), nullable=False),
         pa.field("copy_of_test", pa.string()),
         pa.field("copy_of", pa.int64()),
     ]
@@ -47,14 +53,11 @@ def save_selection(
     pool_keys: Sequence[str],
     found: Selection | None = None,
     query_ids: Sequence[str] = (),
-    tests: Sequence[str | None] | None = None,
-    group: IntArray | None = None,
 ) -> None:
     """Writes `rows` in order as parquet with the columns of SCHEMA; pool_keys: (K,) the pool's own name of each.
 
     found says where the rows come from, query_ids (Q,) names its queries; without it, as for a random subset, rank,
-    query and similarity are null. tests: (K,) the test image that each shows, if one. group: (K,) the place of the
-    first image that each is a copy of, its own where of none: `copy_of` is the row of another, or null.
+    query and similarity are null.
     """
     assert len(rows) == len(pool_keys)
     none = pa.nulls(len(rows))
@@ -62,12 +65,27 @@ def save_selection(
     if found is not None:
         rank, similarity = pa.array(found.rank, pa.int32()), pa.array(found.similarity.astype(np.float32))
         query = pa.array(query_ids, pa.string()).take(pa.array(found.query))
-    tested = none if tests is None else pa.array(tests, pa.string())
-    copy_of = none
-    if group is not None:
-        copy_of = pa.array(rows[group], pa.int64(), mask=group == np.arange(len(rows)))
-    columns = [pa.array(rows, pa.int64()), pa.array(pool_keys, pa.string()), rank, query, similarity, tested, copy_of]
-    table = pa.table([column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+    _write(path, [pa.array(rows, pa.int64()), pa.array(pool_keys, pa.string()), rank, query, similarity], SCHEMA)
+
+
+def save_copies(
+    path: Path, rows: IntArray, pool_keys: Sequence[str], tests: Sequence[str | None], first: IntArray | None
+) -> None:
+    """Writes what the chosen rows (K,) are copies of, with the columns of COPIES_SCHEMA.
+
+    tests: (K,) the test image that each shows, if one. first: (K,) the place of the first image that each is a copy of,
+    its own where of none: `copy_of` is the row of another, or null; None where none was compared.
+    """
+    copy_of = pa.nulls(len(rows))
+    if first is not None:
+        copy_of = pa.array(rows[first], pa.int64(), mask=first == np.arange(len(rows)))
+    _write(
+        path, [pa.array(rows), pa.array(pool_keys, pa.string()), pa.array(tests, pa.string()), copy_of], COPIES_SCHEMA
+    )
+
+
+def _write(path: Path, columns: Sequence[pa.Array], schema: pa.Schema) -> None:
+    table = pa.table([column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
     publish(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
 

@@ -51,9 +51,11 @@ def step(
     runtime: Runtime,
     loggers: Loggers,
     task: Step | None = None,
+    copies: Step | None = None,
     probing: Probing | None = None,
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on."""
+    """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on. copies: made beside
+    the training, for people to read."""
     images = int(subset.estimate["images"])
     counted = replace(recipe, name="", store_side=recipe.side)  # the images' side counts where they are stored
     spec = PretrainSpec(counted, backbone, epochs, seed, runtime.precision, runtime.compile)
@@ -68,7 +70,7 @@ def step(
             "images": images * epochs,
             "flops": recipe.flops(backbone) * epochs * max(recipe.batch_size, images - images % recipe.batch_size),
         },
-        aids={"task": task} if task is not None else {},
+        aids={name: aid for name, aid in (("task", task), ("copies", copies)) if aid is not None},
     )
 
 

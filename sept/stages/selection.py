@@ -24,7 +24,6 @@ from sept.stages import VERSIONS, task_selection
 from sept.stages.numbered import number_inputs
 from sept.stages.pool import open_pool
 from sept.stages.task_selection import Lists, TaskSelectionSpec
-from sept.stages.unreadable import Readable, describe_skips
 from sept.store.step import Artefact, Step
 
 
@@ -61,8 +60,7 @@ def like_task(
     *,
     pools: Sequence[Step],
     locations: Sequence[Location],
-    task: Step,
-    task_location: Location,
+    fingerprints: Step | None,
     queries: Step,
     features: Sequence[Step],
     retriever: Step,
@@ -71,7 +69,8 @@ def like_task(
     slug: str,
     ready: Mapping[tuple[str, ...], Any] | None,
 ) -> Step:
-    """indexed: the approximate index, or the int8 copy, that is searched. ready: see `sept.app.sweep.share_scans`."""
+    """fingerprints: of the test images, to leave copies of them out. indexed: the approximate index, or the int8 copy,
+    that is searched. ready: see `sept.app.sweep.share_scans`."""
     approximate = index.name not in EXACT
     spec = TaskSelectionSpec(
         selector,
@@ -81,7 +80,9 @@ def like_task(
         index.nprobe if approximate else None,
         index.sample if approximate else None,
     )
-    inputs = {"queries": queries, "task": task, **number_inputs("features", features), **number_inputs("pool", pools)}
+    inputs = {"queries": queries, **number_inputs("features", features), **number_inputs("pool", pools)}
+    if fingerprints is not None:
+        inputs["fingerprints"] = fingerprints
     aids = {"retriever": retriever}
     if indexed is not None:
         (inputs if approximate else aids)["index" if approximate else "compact"] = indexed
@@ -95,7 +96,7 @@ def like_task(
             spec=spec,
             locations=locations,
             runtime=runtime,
-            lists=Lists(index.uri, r.batch_size, task_location, ready or {}),
+            lists=Lists(index.uri, r.batch_size, ready or {}),
         ),
         slug=slug,
         estimate=task_selection.estimate(spec, queries, features, r),
@@ -110,38 +111,28 @@ def random(
     *,
     pools: Sequence[Step],
     locations: Sequence[Location],
-    runtime: Runtime,
     slug: str,
-    max_unreadable: float,
 ) -> Step:
     """A uniform sample of the pool, or one with a given share of a source (SEPT Fig. 3)."""
-    spec = RandomSpec(selector, budget, seed)
-    return _of_pool(spec, budget, pools, locations, runtime, slug, max_unreadable)
+    return _of_pool(RandomSpec(selector, budget, seed), budget, pools, locations, slug)
 
 
-def curated(p: PoolSettings, pools: Sequence[Step], locations: Sequence[Location], runtime: Runtime) -> Step:
+def curated(p: PoolSettings, pools: Sequence[Step], locations: Sequence[Location]) -> Step:
     """The images a retriever is trained on: one source of the pool, or all of it."""
     share = MIXTURES[p.kind].curated if p.kind in SYNTHETIC_POOLS and p.curated else 1  # otherwise the pool bounds it
     images = int(share * sum(each.estimate["images"] for each in pools))
-    slug = f"{p.name}-{p.curated or 'whole'}"
-    return _of_pool(SourceSpec(p.curated), images, pools, locations, runtime, slug, p.max_unreadable)
+    return _of_pool(SourceSpec(p.curated), images, pools, locations, f"{p.name}-{p.curated or 'whole'}")
 
 
 def _of_pool(
-    spec: RandomSpec | SourceSpec,
-    images: int,
-    pools: Sequence[Step],
-    locations: Sequence[Location],
-    runtime: Runtime,
-    slug: str,
-    max_unreadable: float,
+    spec: RandomSpec | SourceSpec, images: int, pools: Sequence[Step], locations: Sequence[Location], slug: str
 ) -> Step:
     return Step(
         "selection",
         VERSIONS["selection"],
         spec,
         number_inputs("pool", pools),
-        partial(build, spec=spec, locations=locations, runtime=runtime, max_unreadable=max_unreadable),
+        partial(build, spec=spec, locations=locations),
         slug=slug,
         estimate={"images": images},
     )
@@ -153,43 +144,55 @@ def build(
     *,
     spec: TaskSelectionSpec | RandomSpec | SourceSpec,
     locations: Sequence[Location],
-    runtime: Runtime,
-    max_unreadable: float = 0.0,
+    runtime: Runtime | None = None,
     lists: Lists | None = None,
 ) -> dict[str, Any]:
+    """runtime and lists: of a selection by likeness. Of the others no image is looked at: see `draws`."""
     pool = open_pool(inputs, locations)
     if isinstance(spec, TaskSelectionSpec):
+        assert runtime is not None
         assert lists is not None
         return task_selection.build(folder / SELECTION, inputs, spec, pool, runtime, lists)
-    readable = Readable(pool, max_unreadable)
     if isinstance(spec, RandomSpec):
-        parts = _parts(pool, spec)
-        rows = np.concatenate([_random(rows, readable, count, spec.seed) for rows, count in parts])
+        rows = np.concatenate([part.first() for part in _parts(pool, spec)])
     else:
-        rows = readable.of(np.arange(len(pool)) if spec.source is None else pool.rows_of(spec.source))
+        rows = np.arange(len(pool)) if spec.source is None else pool.rows_of(spec.source)
     save_selection(folder / SELECTION, rows, [pool.key(row) for row in rows])
-    skips = readable.skips
-    return {"images": len(rows), "skipped": len(skips), "unreadable": describe_skips(skips), "flops": 0.0}
+    return {"images": len(rows), "flops": 0.0}
 
 
-def _parts(pool: ConcatPool, spec: RandomSpec) -> list[tuple[np.ndarray, int]]:
-    """Rows to draw from, and how many: of all of the pool, or of one source and of all others."""
+@dataclass(frozen=True)
+class Draw:
+    """What `wanted` rows are drawn from at random: the first of an order of `rows` that the seed gives."""
+
+    rows: np.ndarray
+    wanted: int
+    seed: int
+
+    def first(self) -> np.ndarray:
+        return self.rows[random_subset(len(self.rows), self.wanted, self.seed)]
+
+    def after(self, seen: int, missing: int) -> np.ndarray:
+        """The next of the order, where of the `seen` rows before them so many are missing. Raises ConfigError."""
+        if seen == len(self.rows):
+            found = self.wanted - missing
+            raise ConfigError(f"budget.images={self.wanted:,} but the pool holds only {found:,} readable images")
+        return self.rows[random_subset(len(self.rows), min(len(self.rows), seen + missing), self.seed)][seen:]
+
+
+def draws(spec: object, pool: ConcatPool) -> list[Draw] | None:
+    """What the rows of a random subset were drawn from, in their order: whoever reads the images takes the next where
+    one cannot be decoded. None for any other selection."""
+    return _parts(pool, spec) if isinstance(spec, RandomSpec) else None
+
+
+def _parts(pool: ConcatPool, spec: RandomSpec) -> list[Draw]:
+    """All of the pool, or one source and all others."""
     everything, settings = np.arange(len(pool)), spec.selector
     assert isinstance(settings, RandomSubset)
     if settings.source is None or settings.share is None:
-        return [(everything, spec.budget)]
+        return [Draw(everything, spec.budget, spec.seed)]
     inside, count = pool.rows_of(settings.source), round(settings.share * spec.budget)
-    parts = [(inside, count), (np.setdiff1d(everything, inside, assume_unique=True), spec.budget - count)]
-    return [(rows, wanted) for rows, wanted in parts if wanted]
-
-
-def _random(rows: np.ndarray, readable: Readable, budget: int, seed: int) -> np.ndarray:
-    """The first `budget` of these rows, in their random order, that can be decoded."""
-    chosen, seen, wanted = np.empty(0, dtype=np.int64), 0, budget
-    while len(chosen) < budget:
-        drawn = rows[random_subset(len(rows), wanted, seed)]
-        chosen = np.concatenate([chosen, readable.of(drawn[seen:])])
-        if len(chosen) < budget and wanted == len(rows):
-            raise ConfigError(f"budget.images={budget:,} but the pool holds only {len(chosen):,} readable images")
-        seen, wanted = wanted, min(len(rows), wanted + budget - len(chosen))
-    return chosen
+    others = np.setdiff1d(everything, inside, assume_unique=True)
+    parts = [Draw(inside, count, spec.seed), Draw(others, spec.budget - count, spec.seed)]
+    return [part for part in parts if part.wanted]

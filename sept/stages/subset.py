@@ -1,19 +1,34 @@
-"""The selected images in a compact local form that training reads hundreds of times."""
+"""The selected images in a compact local form that training reads hundreds of times, and a thumbnail of each.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+Each image is decoded here once, by several threads. Of a random subset those that cannot be decoded are replaced by the
+next in the random order.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sept.data.images import Pixels
+import numpy as np
+
+from sept.data.images import ImageError, Pixels
 from sept.data.locate import Location
-from sept.data.subset import write_subset
+from sept.data.pool import ConcatPool
+from sept.data.subset import shrink, write_subset
+from sept.retrieval.embedding import check_readable
+from sept.retrieval.fingerprints import FILE, thumbnail
 from sept.retrieval.selections import SELECTION, load_selection
+from sept.retrieval.shards import Skip
+from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
+from sept.runtime.threads import in_order
 from sept.stages import VERSIONS
 from sept.stages.numbered import number_inputs
 from sept.stages.pool import open_pool
+from sept.stages.selection import Draw, draws
+from sept.stages.task_selection import TaskSelectionSpec
+from sept.stages.unreadable import describe_skips, skipped
 from sept.store.step import Artefact, Step
 
 SHAPE = 4 / 3  # of a photograph, for estimates
@@ -26,28 +41,109 @@ class SubsetSpec:
     side: int
 
 
-def step(selection: Step, pools: Sequence[Step], locations: Sequence[Location], side: int) -> Step:
+def step(
+    selection: Step,
+    pools: Sequence[Step],
+    locations: Sequence[Location],
+    side: int,
+    max_unreadable: float,
+    runtime: Runtime,
+) -> Step:
+    """max_unreadable: share of the pool's images that is tolerated; none is in a selection by likeness, whose images
+    were decoded before, to be embedded."""
     images = selection.estimate["images"]
     return Step(
         "subset",
         VERSIONS["subset"],
         SubsetSpec(side),
         {"selection": selection, **number_inputs("pool", pools)},
-        partial(build, side=side, locations=locations),
+        partial(
+            build,
+            side=side,
+            locations=locations,
+            find_draws=partial(draws, selection.spec),
+            max_unreadable=None if isinstance(selection.spec, TaskSelectionSpec) else max_unreadable,
+            threads=runtime.threads,
+        ),
         slug=selection.slug,
         estimate={"images": images, "bytes": images * 3 * side**2 * SHAPE},
         by_part=("pixels.bin",),
     )
 
 
-def build(folder: Path, inputs: Mapping[str, Artefact], *, side: int, locations: Sequence[Location]) -> dict[str, Any]:
+def build(
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+    *,
+    side: int,
+    locations: Sequence[Location],
+    find_draws: Callable[[ConcatPool], list[Draw] | None],
+    max_unreadable: float | None,
+    threads: int,
+) -> dict[str, Any]:
     pool = open_pool(inputs, locations)
-    rows = load_selection(inputs["selection"].path / SELECTION)["row"].to_pylist()
-    with progress("copy the selection", len(rows)) as advance:
+    rows = load_selection(inputs["selection"].path / SELECTION)["row"].to_numpy()
+    source = _Source(pool, side, max_unreadable, threads)
+    with open(folder / FILE, "wb") as kept, progress("copy the selection", len(rows)) as advance:
 
         def images() -> Iterator[tuple[int, Pixels]]:
-            for row in rows:
-                yield row, pool.image(row, side)
+            for seen in source.all_of(rows, find_draws(pool)):
+                kept.write(seen.thumbnail.tobytes())
+                yield seen.row, seen.pixels
                 advance(1)
 
-        return write_subset(folder, images(), side)
+        facts = write_subset(folder, images(), side)
+    return {**facts, "skipped": len(source.skips), "unreadable": describe_skips(source.skips)}
+
+
+class _Seen(NamedTuple):
+    """An image as it is packed, and its thumbnail."""
+
+    row: int
+    pixels: Pixels
+    thumbnail: np.ndarray
+
+
+@dataclass
+class _Source:
+    """Decodes rows of a pool; `skips` are those met so far that cannot be."""
+
+    pool: ConcatPool
+    side: int
+    max_unreadable: float | None
+    threads: int
+    skips: list[Skip] = field(default_factory=list)
+
+    def all_of(self, rows: np.ndarray, parts: Sequence[Draw] | None) -> Iterator[_Seen]:
+        """The rows, and what takes the place of those that cannot be decoded; parts: what each was drawn from."""
+        if parts is None:
+            yield from self._readable(rows.tolist())
+            return
+        for part in parts:
+            mine, rows = rows[: part.wanted], rows[part.wanted :]
+            seen, missing = 0, part.wanted
+            while missing:
+                for image in self._readable(mine.tolist()):
+                    yield image
+                    missing -= 1
+                seen += len(mine)
+                if missing:
+                    mine = part.after(seen, missing)
+
+    def _readable(self, rows: Iterable[int]) -> Iterator[_Seen]:
+        """Those that can be decoded. Raises DataError beyond the tolerated share."""
+        for row, found in zip(rows, in_order(self._look, rows, self.threads), strict=True):
+            if isinstance(found, ImageError):
+                if self.max_unreadable is None:
+                    raise found
+                self.skips.append(skipped(self.pool, row, str(found)))
+                check_readable(self.skips, len(self.pool), self.max_unreadable)
+            else:
+                yield found
+
+    def _look(self, row: int) -> _Seen | ImageError:
+        try:
+            pixels = self.pool.image(row, self.side)
+        except ImageError as error:
+            return error
+        return _Seen(row, shrink(pixels, self.side), thumbnail(pixels))

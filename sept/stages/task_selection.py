@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from sept.data.locate import Location
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
 from sept.retrieval.features import Features
@@ -25,11 +25,7 @@ from sept.stages import queries as query_stage
 from sept.stages.encoding import open_encoder
 from sept.stages.index import join_features, open_index
 from sept.stages.numbered import in_order
-from sept.stages.task import test_images
 from sept.store.step import Artefact, Step
-
-if TYPE_CHECKING:
-    from sept.retrieval.copies import Copies
 
 SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
 Search = Callable[[int], Ranked]
@@ -50,11 +46,10 @@ class TaskSelectionSpec:
 @dataclass(frozen=True)
 class Lists:
     """How ranked lists are come by, which changes nothing of them: the address of an index, images that the retriever
-    checks at a time, where the task lies, and lists that are there already, by what they are of (`searched`)."""
+    checks at a time, and lists that are there already, by what they are of (`searched`)."""
 
     uri: str | None
     batch_size: int
-    task: Location
     ready: Mapping[tuple[str, ...], Ranked]
 
 
@@ -83,23 +78,28 @@ def build(
     lists: Lists,
 ) -> dict[str, Any]:
     """Writes the selection to `path` and gives its facts."""
-    from sept.retrieval.copies import Copies
-
     features = _checked_features(inputs, pool, runtime, lists.batch_size)
     vectors, ids, classes = query_stage.load(inputs["queries"])
-    copies = Copies(pool, test_images(inputs["task"], lists.task), runtime)
     with _search(inputs, spec, features, vectors, runtime, lists) as (search, first_depth, quality):
         chooser = _Chooser(spec, features, vectors, FilteredLists(search, features.embedded), first_depth, runtime)
-        remove = spec.leak == "remove"
-        rows, removed = find_leaks(chooser, copies.of_tests if remove else _none)
+        rows, removed = find_leaks(chooser, _leak_check(inputs, pool, runtime))
         found = chooser.found
         facts = quality() | _about(rows, found, features, vectors, classes, pool, spec.seed, chooser.lists.last)
-    return {
-        **_save(path, rows, found, pool, copies, ids),
-        "copies_removed": len(removed),
-        **facts,
-        "flops": search_flops(features.rows, len(vectors), features.dim),
-    }
+    save_selection(path, rows, [pool.key(row) for row in rows], found, ids)
+    told = statistics(found, len(ids)) if found is not None else {"images": len(rows), "queries": len(ids)}
+    flops = search_flops(features.rows, len(vectors), features.dim)
+    return {**told, "copies_removed": len(removed), **facts, "flops": flops}
+
+
+def _leak_check(
+    inputs: Mapping[str, Artefact], pool: ConcatPool, runtime: Runtime
+) -> Callable[[np.ndarray], npt.NDArray[np.bool_]]:
+    """Tells copies of test images, where they are to be left out."""
+    if "fingerprints" not in inputs:
+        return lambda rows: np.zeros(len(rows), dtype=bool)
+    from sept.retrieval.copies import LeakCheck, read_tests
+
+    return LeakCheck(pool, read_tests(inputs["fingerprints"].path), runtime)
 
 
 def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime: Runtime, batch_size: int) -> Features:
@@ -113,17 +113,6 @@ def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime:
     encoder = open_encoder(inputs["retriever"], made["feature"], preprocess, runtime, batch_size, made["precision"])
     spot_check(features, pool, encoder)
     return features
-
-
-def _save(
-    path: Path, rows: np.ndarray, found: Selection | None, pool: ConcatPool, copies: "Copies", ids: Sequence[str]
-) -> dict[str, Any]:
-    copies.of_tests(rows)
-    tests, group = copies.tests_of(rows), copies.groups(rows)
-    save_selection(path, rows, [pool.key(row) for row in rows], found, ids, tests, group)
-    told = statistics(found, len(ids)) if found is not None else {"images": len(rows), "queries": len(ids)}
-    copied = sum(test is not None for test in tests)
-    return {**told, "copies_of_test_images": copied, "near_duplicates": copies.duplicates(group)}
 
 
 class _Chooser:
@@ -236,11 +225,6 @@ def _about(
         if seen is not None:
             about |= most_used(seen.rows, found)
     return about
-
-
-def _none(rows: np.ndarray) -> np.ndarray:
-    """Nothing is a leak."""
-    return np.zeros(len(rows), dtype=bool)
 
 
 def _require_same_encoder(features: Artefact, queries: Artefact) -> None:

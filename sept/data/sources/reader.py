@@ -1,6 +1,7 @@
 """Reads the images of a source by their places, whatever its layout."""
 
 from collections import OrderedDict
+from threading import Lock
 from typing import Protocol
 
 from sept.data.names import ends_with
@@ -40,11 +41,13 @@ class _Zip(_Plain):
 
 
 class Reader:
-    """Reads images of the source at `root` by their place. Picklable; one per thread (workers are processes)."""
+    """Reads images of the source at `root` by their place. Picklable. Threads may share it: they read in turns, for
+    decoding is what takes long, and a reader for each would multiply the open files."""
 
     def __init__(self, root: Root) -> None:
         self.root = root
         self._open: OrderedDict[str, _Shard] = OrderedDict()  # least recently used first
+        self._turn = Lock()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """The image listed as (shard, offset, size).
@@ -52,7 +55,8 @@ class Reader:
         Raises DataError where the file is gone or not as listed, and ImageError where a zip shows one image damaged.
         """
         try:
-            return self._shard(shard).read(offset, size)
+            with self._turn:
+                return self._shard(shard).read(offset, size)
         except OSError as error:
             raise DataError(f"{within(self.root, shard)}: cannot be read ({error.strerror})") from error
 

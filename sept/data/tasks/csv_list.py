@@ -32,7 +32,8 @@ class Row(NamedTuple):
 
 
 def read(path: Path, test_fraction: float, seed: int) -> Task:
-    """The task of the CSV file `path` (UTF-8, a header line, columns in any order); its folder is the root.
+    """The task of the CSV file `path` (UTF-8, a header line, columns in any order); its folder is the root. A path like
+    photos.zip/rose/1.jpg names a member of a zip or tar.
 
     Blanks at the ends of cells do not count, and labels that differ by Unicode form alone are one class; those that
     differ by case or by blanks inside are refused. Classes are the labels sorted by their bytes. Without a split column

@@ -1,25 +1,22 @@
 """Class folders as a task, with a test split of their own or split here."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from sept.data.names import is_hidden, is_image
-from sept.data.sources.files import Entry
-from sept.data.sources.folder import list_folder
 from sept.data.tasks.spelling import check_classes, likeness, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, resembles, role, told
 from sept.data.tasks.task import Example, Task, random_key
+from sept.data.tasks.tree import Found, Tree, open_tree
 from sept.errors import ConfigError, DataError
 
 NEEDED = "it needs train and test (or val), or class folders"
 MEND = "rename or merge the folders"
 
 
-def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
-    """A task of class folders: root/train/<class> with root/test/<class>, or root/<class> alone.
+def read_imagefolder(path: Path, test_fraction: float, seed: int) -> Task:
+    """A task of class folders: root/train/<class> with root/test/<class>, or root/<class> alone. The root is a folder,
+    or a zip or tar that holds the folders; see `open_tree`.
 
     Splits are known by name, in any case: train or training; test or testing; val, valid or validation, which is the
     test where there is no other, else left aside. A folder of such a name whose images lie in it, beside
@@ -33,99 +30,67 @@ def read_imagefolder(root: Path, test_fraction: float, seed: int) -> Task:
     the name of its folder, in train; in test it may be in another Unicode form. Raises DataError for folders that make
     no task.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; a task is root/<class>/<image> or root/train/<class>/<image>")
-    names = _inside(root).folders
+    root = open_tree(path)
+    names = root.inside().folders
     splits = {name: known for name in names if (known := role(name))}
     if TRAIN in splits.values() and {TEST, VALIDATION} & {*splits.values()}:
         return _read_splits(root, splits, [name for name in names if name not in splits])
     _refuse_splits(root, names)
     classes = _read_classes(root).items()
-    found = {name: _examples(root, name, entries, label) for label, (name, entries) in enumerate(classes)}
-    return replace(draw_split(found, root, test_fraction, seed), notes=_beside(root))
+    found = {name: _examples(name, images, label) for label, (name, images) in enumerate(classes)}
+    return replace(draw_split(found, path, test_fraction, seed), notes=_beside(root))
 
 
-class _Inside(NamedTuple):
-    """Names of the visible folders and images that lie in a folder itself, the folders sorted by bytes."""
-
-    folders: list[str]
-    images: list[str]
-
-
-def _inside(root: Path) -> _Inside:
-    """Raises DataError for a folder that cannot be listed, a link to nothing in it, and a name that is not UTF-8."""
-    found = _Inside([], [])
-    try:
-        with os.scandir(root) as items:
-            for item in items:
-                if is_hidden(item.name):
-                    continue
-                if item.is_dir():
-                    found.folders.append(item.name)
-                elif not item.is_file() and item.is_symlink():
-                    raise DataError(f"{root / item.name} is a link to nothing; restore what it led to, or remove it")
-                elif is_image(item.name):
-                    found.images.append(item.name)
-    except OSError as error:
-        raise DataError(f"{root}: cannot be listed ({error.strerror}); make it readable") from error
-    for name in found.folders:
-        if not name.isprintable():  # nor are the escapes of bytes that are not UTF-8
-            raise DataError(f"{root}: the folder name {name!a} cannot name a class; rename it")
-    found.folders.sort(key=os.fsencode)
-    return found
-
-
-def _beside(*folders: Path) -> tuple[str, ...]:
+def _beside(*folders: Tree) -> tuple[str, ...]:
     """A note for each of the folders that has images beside its class folders."""
-    counts = {folder: len(_inside(folder).images) for folder in folders}
+    counts = {str(folder): len(folder.inside().images) for folder in folders}
     return tuple(f"{folder}: images beside its class folders are not used: {n:,}" for folder, n in counts.items() if n)
 
 
-def _refuse_splits(root: Path, names: list[str]) -> None:
+def _refuse_splits(root: Tree, names: list[str]) -> None:
     """Raises DataError where folders look like splits, but are no train with a test (or val)."""
     suspects = [name for name in names if role(name) or resembles(name)]
     if names and len(suspects) == len(names):
         raise DataError(f"{root}: has only [{told(names)}]; {NEEDED}")
     for name in suspects:
-        folders, images = _inside(root / name)
+        folders, images = root.below(name).inside()
         if folders and not images:
             others = told([other for other in names if other != name])
             held = f"{name!r} holds folders ({told(folders)}) as a split does"
             raise DataError(f"{root}: {held}, beside {others}; {NEEDED}")
 
 
-def _read_classes(root: Path) -> dict[str, list[Entry]]:
+def _read_classes(root: Tree) -> dict[str, Sequence[Found]]:
     """Images of each class folder, keys relative to that folder; classes sorted by bytes."""
-    classes = _inside(root).folders
+    classes = root.inside().folders
     if not classes:
         raise DataError(f"{root}: has no class folders; a task is root/<class>/<image>")
     check_classes(root, classes, MEND)
-    found = {name: list_folder(root / name, name) for name in classes}
-    if not any("/" not in entry.key for entries in found.values() for entry in entries):
+    found = {name: root.below(name).images() for name in classes}
+    if not any("/" not in image.key for images in found.values() for image in images):
         _refuse_groups(root, found)
     return found
 
 
-def _refuse_groups(root: Path, found: Mapping[str, Iterable[Entry]]) -> None:
+def _refuse_groups(root: Tree, found: Mapping[str, Iterable[Found]]) -> None:
     """Of folders without an image in themselves: raises DataError where one holds several folders of images."""
-    for name, entries in found.items():
-        inside = sorted({entry.key.partition("/")[0] for entry in entries})
+    for name, images in found.items():
+        inside = sorted({image.key.partition("/")[0] for image in images})
         if len(inside) > 1:
             held = f"its folders hold folders and no image, as {name!r} does ({told(inside)})"
             raise DataError(f"{root}: {held}, so which are the classes? {NEEDED}, with images in them")
 
 
-def _examples(root: Path, prefix: str, entries: Iterable[Entry], label: int) -> list[Example]:
-    folder = root / prefix
-    return [Example(f"{prefix}/{entry.key}", folder / entry.key, label) for entry in entries]
+def _examples(prefix: str, images: Iterable[Found], label: int) -> list[Example]:
+    return [Example(f"{prefix}/{key}", path, label, offset, size) for key, path, offset, size in images]
 
 
-def _read_splits(root: Path, splits: Mapping[str, str], others: list[str]) -> Task:
+def _read_splits(root: Tree, splits: Mapping[str, str], others: list[str]) -> Task:
     """splits: the folders that are one, and which; others: the names of those that are none."""
     for known in (TRAIN, TEST, VALIDATION):
         if len(several := [name for name in splits if splits[name] == known]) > 1:
             raise DataError(f"{root}: {told(several)} are all {known}; keep one of them there")
-    if strangers := [name for name in others if _holds_image(root / name)]:
+    if strangers := [name for name in others if root.below(name).holds_image()]:
         raise DataError(
             f"{root}: {told(strangers)} with images lie beside the splits {told(splits)}, and are neither train nor "
             "test; move them elsewhere"
@@ -133,8 +98,8 @@ def _read_splits(root: Path, splits: Mapping[str, str], others: list[str]) -> Ta
     folder_of = {known: name for name, known in splits.items()}
     test = folder_of.get(TEST, folder_of.get(VALIDATION, ""))
     used = (folder_of[TRAIN], test)
-    notes = tuple(f"{root / name}: not used, for there is {test}" for name in splits if name not in used)
-    found = {name: _read_classes(root / name) for name in used}
+    notes = tuple(f"{root.below(name)}: not used, for there is {test}" for name in splits if name not in used)
+    found = {name: _read_classes(root.below(name)) for name in used}
     _refuse_differing(root, *used, found)
     classes = [*found[used[0]]]
     labels = {tidy(name): label for label, name in enumerate(classes)}
@@ -142,26 +107,17 @@ def _read_splits(root: Path, splits: Mapping[str, str], others: list[str]) -> Ta
         sorted(
             (
                 example
-                for name, entries in found[split].items()
-                for example in _examples(root, f"{split}/{name}", entries, labels[tidy(name)])
+                for name, images in found[split].items()
+                for example in _examples(f"{split}/{name}", images, labels[tidy(name)])
             ),
             key=lambda example: example.label,
         )
         for split in used
     )
-    return Task(classes, train, tested, notes=notes + _beside(root, *(root / name for name in used)))
+    return Task(classes, train, tested, notes=notes + _beside(root, *(root.below(name) for name in used)))
 
 
-def _holds_image(folder: Path) -> bool:
-    return any(
-        is_image(name) and not is_hidden(name)
-        for inside, _, names in os.walk(folder)
-        if not is_hidden(os.path.relpath(inside, folder))
-        for name in names
-    )
-
-
-def _refuse_differing(root: Path, train: str, test: str, found: Mapping[str, Iterable[str]]) -> None:
+def _refuse_differing(root: Tree, train: str, test: str, found: Mapping[str, Iterable[str]]) -> None:
     for here, there in ((train, test), (test, train)):
         known = {tidy(name) for name in found[there]}
         if alone := [name for name in found[here] if tidy(name) not in known]:

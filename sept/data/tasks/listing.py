@@ -9,6 +9,7 @@ from sept.data.names import leads_outside
 from sept.data.tasks.layout import Layout
 from sept.data.tasks.spelling import Folders, check_classes
 from sept.data.tasks.task import Example, Task
+from sept.data.tasks.tree import member_of, members
 from sept.errors import DataError
 
 
@@ -79,7 +80,7 @@ def _spelt_otherwise(root: Path, listings: Sequence[Listing], expected: Layout |
     absent, otherwise = [], {}
     for source, rows in listings:
         for name, _ in rows:
-            found = folders.find(name)
+            found = _found(root, name, folders)
             if found is None:
                 absent.append((name, source))
             elif found != name:
@@ -93,6 +94,13 @@ def _spelt_otherwise(root: Path, listings: Sequence[Listing], expected: Layout |
     if otherwise:
         _refuse_twice(listings, otherwise)
     return otherwise
+
+
+def _found(root: Path, name: str, folders: Folders) -> str | None:
+    """The name on the disk, or in an archive there; None of what is not there."""
+    if member := member_of(root, name):
+        return name if member[1] in members(member[0]) else None
+    return folders.find(name)
 
 
 def _refuse_twice(listings: Sequence[Listing], otherwise: Mapping[str, str]) -> None:
@@ -121,4 +129,12 @@ def examples(root: Path, rows: Iterable[tuple[str, int]], spelt: Mapping[str, st
     An id is the name that is listed; `spelt` has the names on the disk that differ, of `find_images`.
     """
     ordered = sorted(rows, key=itemgetter(1, 0))
-    return [Example(name, root / spelt.get(name, name), label) for name, label in ordered]
+    return [_example(root, name, spelt.get(name, name), label) for name, label in ordered]
+
+
+def _example(root: Path, name: str, spelt: str, label: int) -> Example:
+    if member := member_of(root, name):
+        archive, inside = member
+        _, path, offset, size = members(archive)[inside]
+        return Example(name, path, label, offset, size)
+    return Example(name, root / spelt, label)
