@@ -26,7 +26,7 @@ from PIL import Image
 from sept.data.images import Pixels
 from sept.data.locate import Location
 from sept.data.pool import ConcatPool, Pool, write_manifest
-from sept.data.sources import index_tar
+from sept.data.sources.tars import index_tar
 from sept.data.subset import write_subset
 from sept.retrieval.copies import TestImages, first_alike
 from sept.retrieval.fingerprints import LUMA, THUMBNAIL, Thumbnails, area_means, thumbnail

@@ -14,7 +14,8 @@ from PIL import Image
 from sept.data import images as decoders
 from sept.data.locate import Location
 from sept.data.pool import ConcatPool, Pool, write_manifest
-from sept.data.sources import Reader, list_folder
+from sept.data.sources.folder import list_folder
+from sept.data.sources.reader import Reader
 from sept.data.subset import Subset
 from sept.errors import ConfigError, DataError
 from sept.retrieval.copies import LeakCheck, TestImages, first_alike

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from sept.data.labelled import read_image
-from sept.data.tasks import Task, digest, read_imagefolder, read_task
+from sept.data.read import read_task
+from sept.data.tasks.imagefolder import read_imagefolder
+from sept.data.tasks.task import Task, digest
 from sept.errors import DataError
 
 HALF = {"test_fraction": 0.5, "seed": 0}

@@ -6,8 +6,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.sources.entry import UNKNOWN_SIZE
-from sept.data.sources.files import SAMPLE_BYTES, LocalFile, size_and_ends
+from sept.data.sources.files import SAMPLE_BYTES, UNKNOWN_SIZE, LocalFile, size_and_ends
 from sept.data.sources.reader import Reader
 from sept.errors import DataError
 
