@@ -63,6 +63,8 @@ def wanted() -> dict[str, Step]:
         "retriever": sept.retriever,
         "features": sept.features[0],
         "queries": sept.queries,
+        "fingerprints": sept.run.inputs["backbone"].aids["copies"].inputs["fingerprints"],
+        "copies": sept.run.inputs["backbone"].aids["copies"],
         "selection, by likeness": similar,
         "selection, at random": random.selection,
         "pretrain": drawn.inputs["backbone"],
