@@ -73,7 +73,7 @@ def main() -> None:
         print(compose.usage("search.py", __doc__.strip()))
         return
     if not compose.COMPLETION & {*sys.argv}:
-        sys.argv[1:] = rewritten(sys.argv[1:])
+        sys.argv[1:] = compose.renamed(rewritten(sys.argv[1:]))
     compose.check_overrides(sys.argv[1:])
     compose.register()
     compose.check_hydra(sys.argv[1:])

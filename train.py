@@ -79,6 +79,7 @@ def main() -> None:
     if {"-h", "--help"} & {*sys.argv}:
         print(compose.usage("train.py", __doc__.strip()))
         return
+    sys.argv[1:] = compose.renamed(sys.argv[1:])
     os.environ |= {STARTED: str(time.time()), PROGRAM: str(os.getpid())}
     table = next((text.partition("=")[2] for text in sys.argv[1:] if text.startswith("+table=")), None)
     try:

@@ -25,7 +25,7 @@ from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
 from sept.retrievers import FEATURES
 from sept.selectors import RandomSubset
-from sept.transfer.recipes import Classify, Detect, Segment
+from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment
 
 PYRAMID = 5  # levels of the detector's, at most as many maps
 SEGMENTED = 2  # maps that a segmenter needs at least
@@ -54,11 +54,15 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     sides = e.pretrain.sides() if e.pretrains else []
     if e.pretrains:
         _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=e.pretrain.drop_path_rate)
-    drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
     sides = sides[:1]  # of its weights
     match e.finetune:
         case Classify():
+            drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
             _try("backbone", "classify", e.backbone, [e.finetune.side, *sides], drop_path_rate=drop, batch=batch)
+        case Probe():
+            feature = FEATURES["pooled"]
+            how: dict[str, Any] = {"function": feature.function, "times": feature.times}
+            _try("backbone", "embed", e.backbone, [e.finetune.side, *sides], feature.needs, **how)
         case Detect():
             _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID)
         case Segment():
@@ -84,7 +88,7 @@ def _require_task(e: Experiment) -> None:
     assert t.train_per_class is not None
     check_target(t.domain)
     scenes = classes(t.domain) * t.train_per_class
-    if t.images is not None and t.images > scenes and not isinstance(e.finetune, Classify):
+    if t.images is not None and t.images > scenes and e.finetune.fits != "classify":
         raise ConfigError(
             f"task.images={t.images} but task.train_per_class={t.train_per_class} draws only {scenes} scenes"
         )
@@ -225,6 +229,6 @@ def remedy(stage: str, e: Experiment) -> str:
             return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
         case "features" | "queries":
             return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; results stay)"
-        case "finetune" | "detect" | "segment":
+        case "finetune" | "detect" | "segment" if isinstance(e.finetune, Finetune):
             return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
     return search

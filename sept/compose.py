@@ -5,6 +5,7 @@
 
 import difflib
 import itertools
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from sept.retrievers.settings import Retriever
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
+TRAINED = ("pretrain", r"retriever\.train")  # recipes of self-supervised trainings
 OPEN = (".backbone.args.", ".pool.sources.")  # settings whose names are not known here
 WIDTH = 110  # characters, of the options in a help text
 SWEEP = "multirun.yaml"  # what Hydra writes of a sweep
@@ -39,6 +41,16 @@ usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
 KEY=VALUE: any setting; --cfg job prints them with their values. Several values and -m make a sweep: seed=0,1,2 -m
 Completion of groups and options in bash (zsh, fish): eval "$(python {program} -sc install=bash)"
 Hydra's own flags: --hydra-help"""
+
+
+def renamed(overrides: Sequence[str]) -> list[str]:
+    """`pretrain.from=..` as the field it sets, `start`: no field can be called by a keyword of Python."""
+    return [re.sub(rf"^([+~]*(?:{'|'.join(TRAINED)}))\.from(?==|$)", r"\1.start", text) for text in overrides]
+
+
+def option(name: str) -> str:
+    """The other way round: the name of a setting on a command line."""
+    return re.sub(rf"^({'|'.join(TRAINED)})\.start$", r"\1.from", name)
 
 
 def load(cfg: Any, expanded: bool = True) -> Experiment:
@@ -77,6 +89,7 @@ def _settle_paths(e: Experiment) -> None:
     holders: list[tuple[str, Any, str]] = [("pool", e.pool, "path"), ("task", e.task, "path")]
     holders += [("task", e.task, "class_list"), ("query", e.query, "path"), ("store", e.store, "root")]
     holders += [("init", e.init, "weights"), ("retriever", e.retriever, "weights"), ("index", e.index, "uri")]
+    holders += [("pretrain", e.pretrain, "start"), ("retriever.train", e.retriever.train, "start")]
     holders += [(f"pool.sources.{name}", source, "path") for name, source in e.pool.sources.items()]
     for group, holder, name in holders:
         value = getattr(holder, name)
@@ -104,7 +117,7 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     register()
     with one_line(), _composing():
         whole = compose("config", [f"+table={name}"], return_hydra_config=True)
-        given = {override.split("=", 1)[0]: override for override in overrides}
+        given = {override.split("=", 1)[0]: override for override in renamed(overrides)}
         named = {key: f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()}
         choices = []
         for parsed in OverridesParser.create().parse_overrides([*(named | given).values()]):
@@ -124,7 +137,7 @@ def experiment(overrides: Sequence[str]) -> Experiment:
 
     register()
     with one_line(), _composing():
-        return load(compose("config", list(overrides)), expanded=False)
+        return load(compose("config", renamed(overrides)), expanded=False)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from sept.retrieval.settings import Index
 from sept.retrievers.settings import Retriever
 from sept.runtime.settings import Engine, Hardware
 from sept.selectors import SELECTORS, Selector
-from sept.transfer.recipes import RECIPES, Finetune
+from sept.transfer.recipes import RECIPES, Transfer
 
-PUBLISHED = ("in1k_sup", "in1k_ssl")  # inits that start from a published checkpoint
+PUBLISHED = ("in1k_sup", "in1k_ssl", "foundation")  # inits that start from published weights
 STAGES = (  # whose artefacts the store keeps; sept.pipeline has their versions
     *("pool", "task", "retriever", "features", "index", "queries", "selection", "subset", "weights", "pretrain"),
     *("finetune", "detect", "segment"),
@@ -64,14 +64,16 @@ class Compute:
 
 @dataclass
 class Init:
-    """Where the fine-tuned weights start: at random, from a published file, or from our own pre-training."""
+    """Where the fine-tuned weights start: at random, from published ones, or from our own pre-training."""
 
     name: str = ranges.choice("pretrain", ("rand_init", *PUBLISHED, "pretrain"))
-    weights: str | None = ranges.text(None)  # in1k_sup, in1k_ssl: the published checkpoint
+    weights: str | None = ranges.text(
+        None
+    )  # in1k_sup, in1k_ssl, foundation: a file, or `hub` for timm's of the backbone
 
     def check(self) -> None:
         if self.name in PUBLISHED and not self.weights:
-            raise ConfigError(f"init={self.name} needs init.weights=FILE, the published checkpoint")
+            raise ConfigError(f"init={self.name} needs init.weights=FILE or hub, the published weights")
 
     def check_unused(self) -> None:
         if self.name not in PUBLISHED:
@@ -116,7 +118,7 @@ class Experiment:
     selector: Selector = field(default_factory=Selector)
     backbone: Backbone = field(default_factory=Backbone)
     pretrain: Recipe = field(default_factory=Recipe)
-    finetune: Finetune = field(default_factory=Finetune)
+    finetune: Transfer = field(default_factory=Transfer)
     shot: Shot = field(default_factory=Shot)
     task: Task = field(default_factory=Task)
     hardware: Hardware = field(default_factory=Hardware)
@@ -188,6 +190,12 @@ class Experiment:
 
     def check_unused(self) -> None:
         """ConfigError for a setting that would have no effect beside the others."""
+        for prefix, recipe, why in (
+            ("pretrain", self.pretrain, "" if self.pretrains else f"init={self.init.name} pre-trains nothing"),
+            ("retriever.train", self.retriever.train, self.retriever.weights and "retriever.weights is read instead"),
+        ):
+            if why and recipe.start is not None:
+                raise ConfigError(f"{prefix}.from={recipe.start} would have no effect: {why}")
         for item in fields(self):
             group = getattr(self, item.name)
             if hasattr(group, "check_unused"):

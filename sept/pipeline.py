@@ -1,7 +1,7 @@
 """SEPT from top to bottom: what a result is made of (SEPT Fig. 2). Read this page first.
 
     run             -> finetune(task, initial weights)
-    initial weights -> none | published checkpoint | pretrain(selection)          the columns of the paper's tables
+    initial weights -> none | published checkpoint | pretrain(selection, start)   the columns of the paper's tables
     selection       -> a source of the pool | random subset | Algorithm 1, or another selector(features, queries)
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
@@ -68,6 +68,7 @@ class Pipeline:
         """The backbone, trained by a self-supervised method on the selection."""
         e, recipe = self.e, self.e.pretrain
         of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
+        start = weights.start("pretrain.from", recipe.start, e.backbone, self.presence)
         probing = None
         if e.logger.knn_every:
             probing = pretrain.Probing(e.logger.knn_every, task.locate(e.task), e.shot, e.seed)
@@ -75,9 +76,10 @@ class Pipeline:
             *("pretrain", recipe, e.backbone, self._packed(self.selection, recipe.store_side)),
             epochs=e.compute.passes(of_epoch),
             seed=e.seed,
-            slug=f"{self.selection.slug}-seed{e.seed}",
+            slug="-".join([self.selection.slug, *([start.slug] if start else []), f"seed{e.seed}"]),
             runtime=self.runtime,
             loggers=self.loggers,
+            start=start,
             task=self.task if probing else None,
             probing=probing,
         )
@@ -151,7 +153,7 @@ class Pipeline:
             return self._guarded(retriever.read(r, self.presence))
         curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations, self.runtime))
         packed = self._packed(curated, r.train.store_side)
-        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers))
+        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers, self.presence))
 
     # Data
 

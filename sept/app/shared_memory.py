@@ -13,7 +13,7 @@ from sept.data.settings import SYNTHETIC_TASKS
 from sept.errors import ConfigError
 from sept.runtime.hardware import Runtime
 from sept.store import Step
-from sept.transfer.recipes import Classify, Detect, Segment
+from sept.transfer.recipes import Classify, Detect, Probe, Segment
 
 FOLDER = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker makes ahead: torch's default
@@ -90,6 +90,8 @@ def _fine_tuning(e: Experiment) -> int:
     """Bytes of a training batch and of a test batch: tests run while the next training batches are read."""
     recipe, drawn = e.finetune, e.task.side if e.task.kind in SYNTHETIC_TASKS else None
     match recipe:
+        case Probe():
+            return TEST_BATCH * _pixels(recipe.side)
         case Classify():
             return (recipe.batch_size + TEST_BATCH) * _pixels(recipe.side)
         case Detect():

@@ -1,12 +1,14 @@
 """What the recipe of every self-supervised method has: a plan reads it, so there is no torch here."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from sept import ranges
 from sept.backbones import Backbone
 
 CHANNELS = 3
+RATES = ("lr", "warmup_lr", "min_lr")  # of a schedule, where the recipe has them
+SETTLED: dict[str, Any] = {"start": None, "start_lr": 1.0, "start_warmup_epochs": 0}
 
 
 @dataclass
@@ -30,9 +32,27 @@ class Recipe:
     batch_size: int = ranges.batch(512, least=2)
     drop_path_rate: float = ranges.share(0.2, below=1)
     store_side: int = ranges.side(256)  # shorter side at which the images are stored locally
+    lr: float = ranges.rate(1e-3)
+    warmup_epochs: int = ranges.epochs(5)
+    # Continued pre-training: weights of the backbone to start from, a file or `hub`; null: random ones. On a command
+    # line it is `from`, which no field of Python can be called.
+    start: str | None = ranges.text(None)
+    # It has rates and a warm-up of its own. Rates: weights that are good are lost at the full one; 1/10 to 1/100 is
+    # usual, and the upper end moves weights that are far from the selected images. Warm-up: one epoch, for AdamW's
+    # moments and the heads, which no published backbone brings.
+    start_lr: float = ranges.share(0.1, above=0)  # times each rate of the recipe
+    start_warmup_epochs: int = ranges.epochs(1)
 
     def check(self, prefix: str) -> None:
         """What several settings say together; raises ConfigError. prefix: where the recipe stands, `pretrain`."""
+
+    def settled(self) -> Self:
+        """The recipe as it trains: with the rates and the warm-up of a continued training where it is one, and without
+        the file, which is an input of its own. This enters the key."""
+        if self.start is None:
+            return replace(self, **SETTLED)
+        rates = {name: getattr(self, name) * self.start_lr for name in RATES if hasattr(self, name)}
+        return replace(self, **rates, warmup_epochs=self.start_warmup_epochs, **SETTLED)
 
     def sides(self) -> list[int]:
         """Sides in pixels of the square views that the backbone has to take, the largest first."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.location import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
@@ -19,7 +20,7 @@ WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for mess
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """The recipe carries its method's name. compiled: by torch.compile, which rounds differently."""
+    """The recipe, settled, carries its method's name. compiled: by torch.compile, which rounds differently."""
 
     recipe: Recipe
     backbone: Backbone
@@ -50,17 +51,19 @@ def step(
     slug: str,
     runtime: Runtime,
     loggers: Loggers,
+    start: Step | None = None,
     task: Step | None = None,
     probing: Probing | None = None,
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on."""
+    """stage: `pretrain`, or `retriever` for an encoder. start: the weights of a continued training. task: what
+    `probing` tests on."""
     images = int(subset.estimate["images"])
-    spec = PretrainSpec(recipe, backbone, epochs, seed, runtime.precision, runtime.compile)
+    spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],
         spec,
-        {"subset": subset},
+        ({"start": start} if start else {}) | {"subset": subset},  # a file that is wrong is told first
         partial(build, stage=stage, spec=spec, runtime=runtime, loggers=loggers, probing=probing),
         slug=slug,
         estimate={
@@ -87,6 +90,7 @@ def build(
 
     subset = Subset.open(inputs["subset"].path)
     watchers = list if probing is None else partial(_probes, inputs["task"], probing, spec.recipe, len(subset))
+    start = inputs.get("start")
     training = SelfSupervisedTraining(
         spec.recipe,
         spec.backbone,
@@ -98,8 +102,9 @@ def build(
         WHAT[stage],
         loggers,
         watchers,
+        start.path / BACKBONE / WEIGHTS if start else None,
     )
-    return train_backbone(training, runtime, inputs["subset"])
+    return train_backbone(training, runtime, inputs["subset"], start)
 
 
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:

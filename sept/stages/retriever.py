@@ -12,7 +12,7 @@ def read(r: Retriever, presence: Presence) -> Step:
     return weights.step("retriever", "retriever.weights", r.weights, r.backbone, r.name, presence, r.branch)
 
 
-def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers) -> Step:
+def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers, presence: Presence) -> Step:
     return pretrain.step(
         "retriever",
         r.train,
@@ -23,4 +23,5 @@ def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers) -> S
         slug=r.name,
         runtime=runtime,
         loggers=loggers,
+        start=weights.start("retriever.train.from", r.train.start, r.backbone, presence),
     )

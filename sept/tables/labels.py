@@ -13,6 +13,7 @@ METRICS = {
     "top1": "top-1",
     "best_top1": "best",
     "frozen_top1": "frozen",
+    "probe_top1": "probe",
     "ap": "AP",
     "ap50": "AP50",
     "ap75": "AP75",

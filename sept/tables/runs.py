@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from sept.compose import CONF, defaults, experiment
+from sept.compose import CONF, defaults, experiment, option
 from sept.config import Experiment
 from sept.errors import ConfigError
 from sept.paths import quoted
@@ -60,7 +60,7 @@ def command(e: Experiment) -> str:
     else:
         chosen, base = (), _composed(())
     changed = [
-        f"{'' if name in base else '+'}{name}={_text(value)}"
+        f"{'' if name in base else '+'}{option(name)}={_text(value)}"
         for name, value in wanted.items()
         if not name.startswith(APART) and (name not in base or base[name] != value)
     ]

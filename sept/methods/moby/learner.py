@@ -53,6 +53,10 @@ class MoBy(SelfSupervised):
         """The backbone that is handed on: the online one."""
         return self.online["encoder"]  # type: ignore[index]
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.online["encoder"], self.target["encoder"]]  # type: ignore[index]
+
     def lr(self, step: int, scale: float = 1.0) -> float:
         r = self.recipe
         by_batch = r.batch_size / r.lr_batch
