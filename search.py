@@ -19,10 +19,10 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
-from sept.app import command, console
+from sept.app import command, console, shared_memory
 from sept.errors import Interrupted
 from sept.pipeline import Pipeline
-from sept.runtime import out_of_memory, shared_memory
+from sept.runtime import out_of_memory
 from sept.runtime.hardware import resolve
 from sept.store import Store
 
@@ -42,13 +42,13 @@ def search(e: config.Experiment) -> None:
         capability.require_packages(e, selection_only=True)
         pipeline = Pipeline(e, resolve(e.hardware))
         store = Store(e.store.root, e.store.mode, e.store.force)
-        for step in [pipeline.selection] if e.query.path is None else pipeline.features:
+        for step in pipeline.features if e.query.looks_up else [pipeline.selection]:
             console.print_plan(step, store)
             shared_memory.require(e, pipeline.runtime, store.missing(step))
             store.make(step)
         from sept.app import search_report  # brings torch
 
-        tell = search_report.show_selection if e.query.path is None else search_report.show_matches
+        tell = search_report.show_matches if e.query.looks_up else search_report.show_selection
         with out_of_memory.translated("search", capability.remedy("selection", e)):
             print(tell(e, pipeline, store, Path("outputs")))
 

@@ -45,9 +45,9 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     selection_only: what `search.py` makes, which trains no backbone.
     """
     _require_task(e)
-    if e.pretrains or e.query.path is not None:
+    if e.pretrains or e.query.looks_up:
         _require_pool(e)
-    if e.searches or e.query.path is not None:
+    if (e.searches or e.query.looks_up) and not e.of_vectors:
         _require_retriever(e)
     if selection_only:
         return
@@ -71,7 +71,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
     """ConfigError for an extra that a run needs and this machine does not have; a plan does not ask."""
-    chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.path else {}
+    chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.looks_up else {}
     if not selection_only:
         chosen["finetune"] = type(e.finetune).__name__.lower()
     for key, name in chosen.items():
@@ -101,7 +101,7 @@ def _require_pool(e: Experiment) -> None:
         assert p.images is not None
         assert p.side is not None
         check_pool(p.kind, p.images, p.side)
-    trains = e.retriever.weights is None and (e.searches or e.query.path is not None)
+    trains = e.retriever.weights is None and (e.searches or e.query.looks_up)
     for key, name in (("selector.source", selector.source), ("pool.curated", p.curated if trains else None)):
         if name is not None:
             _require_source(key, name, p)

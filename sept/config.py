@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from sept import ranges
 from sept.backbones import Backbone
-from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Pool, Query, Shot, Task
+from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, VECTORS, Pool, Query, Shot, Task
 from sept.errors import ConfigError
 from sept.methods import METHODS
 from sept.methods.recipe import Recipe
@@ -144,6 +144,11 @@ class Experiment:
         """Whether those are chosen by likeness to the task, so that pool and task are embedded."""
         return self.pretrains and SELECTORS[self.selector.name].searches
 
+    @property
+    def of_vectors(self) -> bool:
+        """Whether the pool is a file of vectors, so that nothing is embedded."""
+        return self.pool.kind == VECTORS
+
     def check(self) -> None:
         """The range of every setting, each group's own rules, then those across groups; raises ConfigError."""
         check_ranges(self)
@@ -156,6 +161,7 @@ class Experiment:
                 group.check()
         self._check_batches()
         self._check_task()
+        self._check_vectors()
 
     def _check_batches(self) -> None:
         if self.pretrains and self.budget.images < self.pretrain.batch_size:
@@ -187,6 +193,18 @@ class Experiment:
             raise ConfigError(
                 f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images"
             )
+
+    def _check_vectors(self) -> None:
+        """Vectors can be compared where one encoder made them: those of a file with those of a file."""
+        if not (self.searches or self.query.looks_up):
+            return
+        if self.of_vectors != (self.query.name == VECTORS):
+            raise ConfigError(
+                f"pool={self.pool.name} and query={self.query.name}: vectors made elsewhere fit such alone; "
+                "pool=vectors pool.path=FILE and query=vectors query.path=FILE go together"
+            )
+        if self.of_vectors and self.leak == "remove":
+            raise ConfigError("leak=remove looks at images, and pool=vectors has none: leak=report")
 
     def check_unused(self) -> None:
         """ConfigError for a setting that would have no effect beside the others."""

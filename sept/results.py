@@ -24,7 +24,7 @@ def choices(e: Experiment) -> dict[str, Any]:
         "init": _init(e),
         "budget": e.budget.images if trained else None,
         "query": e.query.name if found else None,
-        "retriever": e.retriever.name if found else None,
+        "retriever": e.retriever.name if found and not e.of_vectors else None,
         "pool": e.pool.name if trained else None,
         "seed": e.seed,
         "finetune_seed": e.finetune.seed,

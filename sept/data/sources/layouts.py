@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sept.data.names import ACCEPTED
-from sept.data.sources import lists
+from sept.data.sources import lists, vectors
 from sept.data.sources.digest import digest_archives, digest_list, digest_listing
 from sept.data.sources.entry import Absent, Entry
 from sept.data.sources.files import Root, is_url, within
@@ -17,7 +17,7 @@ from sept.data.sources.tars import index_tar
 from sept.data.sources.zips import index_zip
 from sept.errors import ConfigError, DataError
 
-Kind = Literal["folder", "webdataset", "zip", "parquet", "list", "yfcc"]
+Kind = Literal["folder", "webdataset", "zip", "parquet", "list", "yfcc", "vectors"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -128,6 +128,14 @@ LAYOUTS: dict[str, Layout] = {
         lambda path: lists.list_parts(_list(path)),
         lists.index_list,  # type: ignore[arg-type]
         lambda path: (digest_list(_list(path)), 0),
+        repeats=True,
+    ),
+    "vectors": Layout(
+        vectors.EXPECTED,
+        lambda path: vectors.open_vectors(path).path.parent,
+        lambda path: vectors.open_vectors(path).parts(),
+        vectors.index_vectors,  # type: ignore[arg-type]
+        vectors.identify_vectors,
         repeats=True,
     ),
     "yfcc": Layout(
