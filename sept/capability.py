@@ -23,7 +23,7 @@ from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
-from sept.retrievers import FEATURES
+from sept.retrievers import FEATURES, LIBRARIES, sizes
 from sept.selectors import RandomSubset
 from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment
 
@@ -147,21 +147,19 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
 
 def _require_retriever(e: Experiment) -> None:
     r = e.retriever
-    sides = [r.preprocess.crop]
+    crop = r.resolved_preprocess().crop
+    if r.library != "timm":
+        LIBRARIES[r.library].load().attempt(r.backbone, crop)
+        return
+    sides = [crop]
     if r.weights is None:
         drop = r.train.drop_path_rate
         _try("retriever.backbone", "pretrain", r.backbone, r.train.sides(), r.train.needs, drop_path_rate=drop)
         sides.append(r.train.side)
     feature = FEATURES[r.feature]
-    _try(
-        "retriever.backbone",
-        "embed",
-        r.backbone,
-        sides,
-        feature.needs,
-        function=feature.function,
-        times=feature.times,
-    )
+    if r.weights is None or not sizes.is_known(r.backbone, crop, r.feature):
+        how = {"function": feature.function, "times": feature.times}
+        _try("retriever.backbone", "embed", r.backbone, sides, feature.needs, **how)
     if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.backbone):
         _require_shipped(r.weights, KNOWN[r.backbone.name] | r.backbone.args)
 

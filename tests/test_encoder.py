@@ -28,7 +28,8 @@ def retriever(tmp_path_factory):
 
 
 def encoder(retriever, **precision) -> Encoder:
-    return Encoder(retriever, micro.VIT, Preprocess(32, 32, True), micro.MACHINE, BATCH, **precision)
+    weights = retriever / "backbone" / "model.safetensors"
+    return Encoder(weights, micro.VIT, "cls_mean", Preprocess(32, 32, True), micro.MACHINE, BATCH, **precision)
 
 
 def vectors(made: Encoder) -> np.ndarray:
@@ -44,7 +45,7 @@ def expected(made: Encoder, mixed: bool) -> np.ndarray:
     for start in range(0, IMAGES, BATCH):
         views = torch.stack([embed_view(image, 32, 32, True) for image in micro.images(IMAGES)[start : start + BATCH]])
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            cls, patches = tokens(made.vit, normalise(views))
+            cls, patches = tokens(made.network, normalise(views))
         parts.append(F.normalize(torch.cat([cls.float(), patches.float().mean(dim=1)], dim=1), dim=1))
     return torch.cat(parts).numpy()
 
@@ -52,7 +53,7 @@ def expected(made: Encoder, mixed: bool) -> np.ndarray:
 def test_a_cpu_embeds_in_float32_unless_told(retriever):
     made = encoder(retriever)
     seen = []
-    made.vit.blocks[0].mlp.fc1.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    made.network.blocks[0].mlp.fc1.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
     assert np.array_equal(vectors(made), expected(made, mixed=False))
     assert set(seen) == {torch.float32}
 
@@ -60,7 +61,7 @@ def test_a_cpu_embeds_in_float32_unless_told(retriever):
 def test_bfloat16_is_the_networks_and_means_and_lengths_are_float32(retriever):
     made = encoder(retriever, precision="bf16-mixed")
     seen = []
-    made.vit.blocks[0].mlp.fc1.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    made.network.blocks[0].mlp.fc1.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
     found, exact = vectors(made), vectors(encoder(retriever))
     assert found.dtype == np.float32
     assert np.array_equal(found, expected(made, mixed=True))

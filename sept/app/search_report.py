@@ -102,8 +102,9 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     pool, features = _pool(pipeline, store), _features(pipeline, store)
     r, runtime = e.retriever, pipeline.runtime
     retriever = store.read(pipeline.retriever)
-    encoder = open_encoder(retriever, r.feature, r.preprocess, runtime, r.batch_size, runtime.precision)
-    vectors, _ = encoder(reader(examples, r.preprocess.resize), range(len(examples)))
+    preprocess = r.resolved_preprocess()
+    encoder = open_encoder(retriever, r.feature, preprocess, runtime, r.batch_size, runtime.precision)
+    vectors, _ = encoder(reader(examples, preprocess.resize), range(len(examples)))
     ranked = search(vectors, features, e.query.top)
     rows = _rows([(example.id, read_image(example)) for example in examples], ranked, pool)
     folder = folder / f"matches-{Path(e.query.path).stem}"

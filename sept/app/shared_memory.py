@@ -82,9 +82,9 @@ def batch_bytes(e: Experiment, runtime: Runtime, stage: str) -> int:
         case "features" if e.engine.name == "ray":
             return 0
         case "features":
-            return runtime.devices * e.retriever.batch_size * _pixels(e.retriever.preprocess.crop)
+            return runtime.devices * e.retriever.batch_size * _pixels(e.retriever.resolved_preprocess().crop)
         case "queries":
-            return e.retriever.batch_size * _pixels(e.retriever.preprocess.crop)
+            return e.retriever.batch_size * _pixels(e.retriever.resolved_preprocess().crop)
     return _fine_tuning(e)
 
 

@@ -34,7 +34,7 @@ def fetch(name: str, option: str, *, online: bool = True) -> Path:
 
 def from_repository(repository: str, files: tuple[str, ...], asked: str, option: str, *, online: bool = True) -> Path:
     """The first of `files` that the repository OWNER/NAME has; see `fetch`. asked: how messages begin."""
-    why = "" if online else "and a plan fetches nothing"
+    why, instead = "" if online else "and a plan fetches nothing", f"or give a file: {option}=FILE"
     for file in files if online else ():
         try:
             return _downloaded(repository, file)
@@ -44,17 +44,16 @@ def from_repository(repository: str, files: tuple[str, ...], asked: str, option:
             why = str(error)
             break
         except _Refused as error:
-            raise ConfigError(f"{asked}: {error}; or give a file: {option}=FILE") from None
+            raise ConfigError(f"{asked}: {error}; {instead}") from None
     else:
         if online:
-            raise ConfigError(
-                f"{asked}: {repository} at the Hugging Face Hub has none of {', '.join(files)}; give a file: {option}=FILE"
-            )
+            none = f"has none of {', '.join(files)}"
+            raise ConfigError(f"{asked}: {repository} at the Hugging Face Hub {none}; {instead}")
     found = next((path for file in files if (path := _cached(repository, file)) is not None), None)
     if found is None:
         raise ConfigError(
             f"{asked}: {repository} is not in the local cache of the Hugging Face Hub, {why}: "
-            f"try again where it can be reached, or give a file: {option}=FILE"
+            f"try again where it can be reached, {instead}"
         )
     return found
 

@@ -32,7 +32,8 @@ def load_backbone(model: nn.Module, path: Path, branch: str = "teacher") -> None
     own = {key: value for key, value in model.state_dict().items() if not key.endswith(DERIVED)}
     state = {key: value for key, value in read_state(path, branch, own).items() if not key.endswith(DERIVED)}
     missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(key for key in state.keys() - own.keys() if not key.startswith(IGNORED))
+    ignored = (*IGNORED, *_heads(model))
+    unexpected = sorted(key for key in state.keys() - own.keys() if not key.startswith(ignored))
     shapes = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
     if missing or unexpected or shapes:
         raise ConfigError(
@@ -44,6 +45,13 @@ def load_backbone(model: nn.Module, path: Path, branch: str = "teacher") -> None
         if why := _unusable(state[key], value):
             raise ConfigError(f"{path}: the tensor {key} {why}")
     model.load_state_dict({key: state[key] for key in own}, strict=False)
+
+
+def _heads(model: nn.Module) -> list[str]:
+    """Beginnings of the names of a classifier's tensors, which timm calls otherwise in every family."""
+    record: Any = getattr(model, "pretrained_cfg", None) or {}
+    named = record.get("classifier") or ()
+    return [f"{name}." for name in ((named,) if isinstance(named, str) else named)]
 
 
 def _unusable(found: Tensor, own: Tensor) -> str | None:

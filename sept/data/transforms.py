@@ -22,7 +22,9 @@ from sept.data.rng import seeded
 
 Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[int, int, int, int]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 
+IMAGENET: Statistics = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 BOX_TRIES = 10  # torchvision RandomResizedCrop and timm RandomErasing
 BOX_UNIFORMS = 4  # area, aspect, top, left
 _LONGEST_ASPECT = 64  # 1 x 20,000 pixels would otherwise be blown up to 4 GB
@@ -110,8 +112,10 @@ def _middle(length: int, kept: int) -> slice:
     return slice(start, start + min(kept, length))
 
 
-def embed_view(image: np.ndarray, resize_side: int, crop_side: int, squash: bool) -> Tensor:
-    """The view the encoder sees, uint8 (3, crop_side, crop_side), bicubic and antialiased, from an image of any size.
+def embed_view(
+    image: np.ndarray, resize_side: int, crop_side: int, squash: bool, interpolation: Interpolation = "bicubic"
+) -> Tensor:
+    """The view the encoder sees, uint8 (3, crop_side, crop_side), antialiased, from an image of any size.
 
     squash resizes to a literal square (SEPT, Implementation Details, "256 x 256"); otherwise the shorter side becomes
     resize_side (iBOT's evaluation), and images more than 64 times longer than wide lose their ends first. Then the
@@ -123,7 +127,7 @@ def embed_view(image: np.ndarray, resize_side: int, crop_side: int, squash: bool
         image = image[_middle(image.shape[0], longest), _middle(image.shape[1], longest)]
     shorter = min(image.shape[:2])
     height, width = (resize_side if squash else resize_side * length // shorter for length in image.shape[:2])
-    resized = _resize(image, (height, width), "bicubic")
+    resized = _resize(image, (height, width), interpolation)
     return resized[:, _middle(height, crop_side), _middle(width, crop_side)].contiguous()
 
 
@@ -132,27 +136,26 @@ def eval_view(image: np.ndarray, side: int) -> Tensor:
     return embed_view(image, round(side * _EVAL_ENLARGEMENT), side, squash=False)
 
 
-def normalise(batch: Tensor) -> Tensor:
-    """uint8, or float in [0, 1], (B, 3, H, W) to float32 with ImageNet's mean and deviation, on the batch's device."""
+def normalise(batch: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
+    """uint8, or float in [0, 1], (B, 3, H, W) to float32 with mean and deviation of the channels, on its device."""
     if batch.dtype == torch.uint8:
-        return normalise_(batch.div(255))  # float32 at once: less memory moved than by `batch.float()` and a division
-    mean, std = _statistics(batch.device)
+        # float32 at once: less memory moved than by `batch.float()` and a division
+        return normalise_(batch.div(255), statistics)
+    mean, std = _on_device(batch.device, statistics)
     return batch.float().sub(mean).div_(std)
 
 
-def normalise_(images: Tensor) -> Tensor:
+def normalise_(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The same of float32 images (B, 3, H, W) in [0, 1], which it overwrites."""
-    mean, std = _statistics(images.device)
+    mean, std = _on_device(images.device, statistics)
     return images.sub_(mean).div_(std)
 
 
 @cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and deviation, (3, 1, 1) on the device. Kept: the copy to a device is waited for."""
+def _on_device(device: torch.device, statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (3, 1, 1) on the device. Kept: the copy to a device is waited for."""
     with torch.inference_mode(False):  # what it makes may not take part in training
-        mean, std = (
-            torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        )
+        mean, std = (torch.tensor(each, device=device).view(3, 1, 1) for each in statistics)
     return mean, std
 
 

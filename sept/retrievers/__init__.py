@@ -9,15 +9,31 @@ from typing import Any
 @dataclass(frozen=True)
 class Feature:
     """What is taken from a network. function: "module:function", called with (network, images (B, 3, H, W)), gives
-    (B, times * width) float32, not yet of unit length. needs: what the network must offer."""
+    (B, times * width) float32, not yet of unit length. needs: what the network must offer. library: whose networks."""
 
     function: str
     needs: tuple[str, ...]
     times: int = 1
+    library: str = "timm"
 
     def load(self) -> Callable[..., Any]:
         module, _, name = self.function.partition(":")
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Library:
+    """Where networks come from. module: has the functions that `sept.retrievers.timm_networks` has. text: whether
+    they embed text beside images, by the module's `embed_text`. package, extra: what it needs, and how to install it.
+    """
+
+    module: str
+    text: bool = False
+    package: str = ""
+    extra: str = ""
+
+    def load(self) -> Any:
+        return import_module(self.module)
 
 
 FEATURES = {
@@ -25,4 +41,9 @@ FEATURES = {
     "cls": Feature("sept.retrievers.pooling:cls", ("cls", "tokens")),
     "mean": Feature("sept.retrievers.pooling:mean", ("tokens",)),
     "pooled": Feature("sept.retrievers.pooling:pooled", ("pooled",)),
+    "joint": Feature("sept.retrievers.pooling:joint", (), library="open_clip"),
+}
+LIBRARIES = {
+    "timm": Library("sept.retrievers.timm_networks"),
+    "open_clip": Library("sept.retrievers.open_clip_networks", text=True, package="open_clip", extra="text"),
 }

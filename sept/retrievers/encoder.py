@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build
-from sept.backbones.weights import load_backbone
 from sept.data.images import ImageError, Pixels
 from sept.data.loading import loader
 from sept.data.prefetch import Prefetch
 from sept.data.transforms import embed_view, normalise
-from sept.retrievers import FEATURES
+from sept.retrievers import FEATURES, LIBRARIES
 from sept.retrievers.settings import Preprocess
 from sept.runtime.device import fetch
 from sept.runtime.hardware import Runtime
@@ -34,7 +32,7 @@ class EncodedViews(Dataset):
     def __getitem__(self, i: int) -> dict[str, Any]:
         p = self.preprocess
         try:
-            view = embed_view(self.read(i), p.resize, p.crop, p.squash)
+            view = embed_view(self.read(i), p.resize, p.crop, p.squash, p.interpolation)
         except ImageError as error:
             return {"view": torch.zeros(3, p.crop, p.crop, dtype=torch.uint8), "failure": str(error)}
         return {"view": view, "failure": ""}
@@ -56,12 +54,15 @@ class Encoder:
         batch_size: int,
         *,
         precision: str = "32-true",
+        library: str = "timm",
     ) -> None:
         self.preprocess, self.runtime, self.batch_size = preprocess, runtime, batch_size
         self.mixed = precision == "bf16-mixed"
         self.device = torch.device(runtime.accelerator)
-        self.network = build(backbone.name, backbone.args, side=preprocess.crop).eval().requires_grad_(False)
-        load_backbone(self.network, weights)
+        self.statistics = (preprocess.mean, preprocess.std)
+        self.backbone, self.library = backbone, LIBRARIES[library].load()
+        self.network = self.library.build(backbone, preprocess.crop).eval().requires_grad_(False)
+        self.library.load(self.network, weights)
         self.network.to(self.device)
         self.feature = FEATURES[feature].load()
         runtime.configure_torch()
@@ -87,7 +88,8 @@ class Encoder:
     def _encoded(self, batch: dict[str, Any]) -> tuple[Callable[[], Tensor], list[str]]:
         """A call that waits for the batch's features (B, D) and gives them, and the reason of each unreadable image."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            return fetch(F.normalize(self.feature(self.network, normalise(batch["view"])), dim=1)), batch["failure"]
+            features = self.feature(self.network, normalise(batch["view"], self.statistics))
+            return fetch(F.normalize(features, dim=1)), batch["failure"]
 
 
 def _one_behind(items: Iterable[T]) -> Iterator[T]:

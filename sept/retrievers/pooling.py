@@ -35,3 +35,8 @@ def mean(network: nn.Module, images: Tensor) -> Tensor:
 def pooled(network: Any, images: Tensor) -> Tensor:
     """What the network itself hands to a classifier: (B, D)."""
     return network.forward_head(network.forward_features(images), pre_logits=True).float()  # type: ignore[no-any-return]
+
+
+def joint(network: Any, images: Tensor) -> Tensor:
+    """Where a network of images and text has both in one space: (B, D)."""
+    return network.encode_image(images).float()  # type: ignore[no-any-return]

@@ -17,11 +17,19 @@ def backbone_of(retriever: Artefact) -> Backbone:
     return Backbone(**retriever.manifest["spec"]["backbone"])
 
 
+def library_of(retriever: Artefact) -> str:
+    """Where its network comes from: what is trained here is timm's."""
+    return str(retriever.manifest["spec"].get("library", "timm"))
+
+
 def open_encoder(
     retriever: Artefact, feature: str, preprocess: Preprocess, runtime: Runtime, batch_size: int, precision: str
 ) -> "Encoder":
     """Computes in the precision of the features that it makes or goes with, whatever the runtime's is."""
     from sept.retrievers.encoder import Encoder
 
-    weights = retriever.path / BACKBONE / WEIGHTS
-    return Encoder(weights, backbone_of(retriever), feature, preprocess, runtime, batch_size, precision=precision)
+    return Encoder(
+        *(retriever.path / BACKBONE / WEIGHTS, backbone_of(retriever), feature, preprocess, runtime, batch_size),
+        precision=precision,
+        library=library_of(retriever),
+    )

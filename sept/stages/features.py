@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 
 from sept import engines
-from sept.backbones.flops import forward_flops, width
 from sept.data.location import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
-from sept.retrievers import FEATURES
+from sept.retrievers import sizes
 from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.settings import Engine
 from sept.stages import VERSIONS
-from sept.stages.encoding import backbone_of, open_encoder
+from sept.stages.encoding import backbone_of, library_of, open_encoder
 from sept.stages.pool import open_pool
 from sept.stages.unreadable import named, skipped
 from sept.store import Artefact, Step
@@ -48,7 +47,8 @@ def step(
     max_unreadable: float,
     engine: Engine,
 ) -> Step:
-    spec = FeaturesSpec(r.feature, r.preprocess, runtime.precision)
+    preprocess = r.resolved_preprocess()
+    spec = FeaturesSpec(r.feature, preprocess, runtime.precision)
     images = pool.estimate["images"]
     return Step(
         "features",
@@ -67,8 +67,8 @@ def step(
         slug=f"{pool.slug}-{r.name}",
         estimate={
             "images": images,
-            "flops": images * forward_flops(r.backbone, r.preprocess.crop),
-            "bytes": images * BYTES * FEATURES[r.feature].times * width(r.backbone),
+            "flops": images * sizes.flops(r.library, r.backbone, preprocess.crop),
+            "bytes": images * BYTES * sizes.dim(r.library, r.backbone, r.feature),
         },
         by_part=("shard-*.npy",),
     )
@@ -104,7 +104,8 @@ def build(
         engines.run(engine.name, make, todo, runtime, to, done, address=engine.address, workers=engine.workers)
     facts: dict[str, Any] = conclude(folder, rows, max_unreadable, per_shard)
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
-    flops = rows * forward_flops(backbone_of(inputs["retriever"]), spec.preprocess.crop)
+    made = inputs["retriever"]
+    flops = rows * sizes.flops(library_of(made), backbone_of(made), spec.preprocess.crop)
     return {**facts, "unreadable": named(skips), "flops": flops}
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sept.backbones.flops import forward_flops
 from sept.data.detection.boxes import instances
 from sept.data.images import Pixels
 from sept.data.location import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
+from sept.retrievers import sizes
 from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
-from sept.stages.encoding import backbone_of, open_encoder
+from sept.stages.encoding import backbone_of, library_of, open_encoder
 from sept.store import Artefact, Step
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
@@ -43,7 +43,8 @@ def step(
     task: Step, t: TaskSettings, shot: Shot, query: Query, seed: int, retriever: Step, r: Retriever, runtime: Runtime
 ) -> Step:
     drawn = t.images if t.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS) else None
-    spec = QueriesSpec(r.feature, r.preprocess, runtime.precision, query.name, shot, seed, drawn)
+    preprocess = r.resolved_preprocess()
+    spec = QueriesSpec(r.feature, preprocess, runtime.precision, query.name, shot, seed, drawn)
     images = task_stage.shots(t, shot, query, seed, task)
     return Step(
         "queries",
@@ -52,7 +53,7 @@ def step(
         {"retriever": retriever, "task": task},
         partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, batch_size=r.batch_size),
         slug=f"{t.name}-{r.name}-seed{seed}",
-        estimate={"images": images, "flops": images * forward_flops(r.backbone, r.preprocess.crop)},
+        estimate={"images": images, "flops": images * sizes.flops(r.library, r.backbone, preprocess.crop)},
     )
 
 
@@ -71,7 +72,8 @@ def build(
     assert not failures, "unreadable shots raise"
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)
     pq.write_table(pa.table({"id": ids, "class": classes}), folder / IDS)
-    flops = len(ids) * forward_flops(backbone_of(inputs["retriever"]), preprocess.crop)
+    made = inputs["retriever"]
+    flops = len(ids) * sizes.flops(library_of(made), backbone_of(made), preprocess.crop)
     return {"images": len(ids), "flops": flops}
 
 

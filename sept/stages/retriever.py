@@ -9,7 +9,9 @@ from sept.store import Step
 
 def read(r: Retriever, presence: Presence) -> Step:
     assert r.weights is not None
-    return weights.step("retriever", "retriever.weights", r.weights, r.backbone, r.name, presence, r.branch)
+    return weights.step(
+        *("retriever", "retriever.weights", r.weights, r.backbone, r.name, presence, r.branch), library=r.library
+    )
 
 
 def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers, presence: Presence) -> Step:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sept.backbones.flops import width
 from sept.data.location import Location
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
@@ -17,7 +16,7 @@ from sept.retrieval.features import Features
 from sept.retrieval.leaks import find_leaks
 from sept.retrieval.lists import FilteredLists, Ranked
 from sept.retrieval.selections import Selection, save_selection, statistics
-from sept.retrievers import FEATURES
+from sept.retrievers import sizes
 from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import done, progress
@@ -62,8 +61,8 @@ class Lists:
 def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r: Retriever) -> dict[str, float]:
     """The products of an exact scan."""
     rows = sum(each.estimate["images"] for each in features)
-    known = features[0].estimate.get("dim")
-    dim = int(known) if known else FEATURES[r.feature].times * width(r.backbone)
+    known = features[0].estimate.get("dim")  # of vectors of a file
+    dim = int(known) if known else sizes.dim(r.library, r.backbone, r.feature)
     return {"images": spec.budget, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
 
 

@@ -1,4 +1,4 @@
-"""A published checkpoint, checked key by key against its network and kept in the form our own backbones have."""
+"""Published weights, checked key by key against their network and kept in the form our own backbones have."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sept.backbones import Backbone
+from sept.backbones import Backbone, hub
 from sept.backbones.files import origin, resolve
 from sept.backbones.saved import BACKBONE
 from sept.errors import ConfigError
+from sept.retrievers import LIBRARIES
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
 from sept.store import Artefact, Step
@@ -18,19 +19,31 @@ from sept.store.disk import sha256
 
 @dataclass(frozen=True)
 class WeightsSpec:
-    """branch: of a full iBOT checkpoint."""
+    """branch: of a full iBOT checkpoint. library: that the network comes from."""
 
     backbone: Backbone
     sha256: str
     branch: str
+    library: str
 
 
 def step(
-    stage: str, option: str, weights: str, backbone: Backbone, slug: str, presence: Presence, branch: str = "teacher"
+    stage: str,
+    option: str,
+    weights: str,
+    backbone: Backbone,
+    slug: str,
+    presence: Presence,
+    branch: str = "teacher",
+    library: str = "timm",
 ) -> Step:
-    """The weights in the file that the setting `option` names; stage: `weights`, or `retriever` for an encoder."""
-    file, digest = presence.find(weights, partial(_digested, weights, option), (Path(weights), weights))
-    spec = WeightsSpec(backbone, digest, branch)
+    """The weights in the file that the setting `option` names, or that the Hub has where it says so; stage: `weights`,
+    or `retriever` for an encoder."""
+    online = presence.absent is None
+    find = partial(_digested, weights, option, backbone, library, online)
+    what = f"{option}={weights}" if weights == hub.HUB else weights
+    file, digest = presence.find(what, find, (Path(weights), weights))
+    spec = WeightsSpec(backbone, digest, branch, library)
     return Step(stage, VERSIONS[stage], spec, {}, partial(build, spec=spec, file=file, option=option), slug=slug)
 
 
@@ -41,8 +54,13 @@ def start(option: str, weights: str | None, backbone: Backbone, presence: Presen
     return step("weights", option, weights, backbone, f"start-{origin(weights)}", presence)
 
 
-def _digested(weights: str, option: str) -> tuple[Path, str]:
-    file = resolve(weights, option)
+def _digested(weights: str, option: str, backbone: Backbone, library: str, online: bool) -> tuple[Path, str]:
+    if weights != hub.HUB:
+        file = resolve(weights, option)
+    elif library == "timm":
+        file = hub.fetch(backbone.name, option, online=online)
+    else:
+        file = LIBRARIES[library].load().fetch(backbone, option, online=online)
     return file, sha256(file)
 
 
@@ -50,17 +68,14 @@ def build(
     folder: Path, inputs: Mapping[str, Artefact], *, spec: WeightsSpec, file: Path, option: str
 ) -> dict[str, Any]:
     """option: the setting that names the file, for messages."""
-    from sept.backbones.networks import build as build_network
-    from sept.backbones.weights import load_backbone, save_backbone
-
-    name, args = spec.backbone.name, spec.backbone.args
-    network = build_network(name, args)
+    library = LIBRARIES[spec.library].load()
+    network = library.build(spec.backbone)
     try:
-        load_backbone(network, file, spec.branch)
+        library.load(network, file, spec.branch)
         if sha256(file) != spec.sha256:
             raise ConfigError(f"{file} was changed since the plan was made; run again")
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
     facts = {"source": file.name, "sha256": spec.sha256}
-    save_backbone(network, folder / BACKBONE, name, args, facts)
+    library.save(network, folder / BACKBONE, spec.backbone, facts)
     return {**facts, "flops": 0.0, "images_seen": 0}
