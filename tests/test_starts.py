@@ -3,7 +3,9 @@
 import shutil
 
 import pytest
+import timm
 import torch
+from hub_server import Hub, published
 from micro import SIDE, SWIN, VIT, ibot, moby
 
 from sept import compose
@@ -157,3 +159,31 @@ def test_a_gain_is_over_random_images_from_the_same_weights():
 
 def test_a_share_of_a_source_and_a_start_stand_in_one_column():
     assert choices(cell("init=curated", "pretrain.from=f.pth"))["init"] == "random curated 100% from f"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The Hub, with weights of the micro ViT under its name in timm."""
+    backbone = cell("backbone=vit_micro").backbone
+    with Hub() as server:
+        name = timm.get_pretrained_cfg(backbone.name).hf_hub_id
+        server.repositories[name] = published(timm.create_model(backbone.name, num_classes=5, **backbone.args))
+        server.known_here(monkeypatch, tmp_path / "cache")
+        yield server
+
+
+def test_published_weights_come_from_the_hub_by_the_name_of_the_backbone(hub, tmp_path):
+    p, store = pipeline("backbone=vit_micro", "init=foundation"), Store(tmp_path / "store")
+    store.make(p.run)
+    start = store.find(p.initial_weights)
+    assert start.facts["source"] == WEIGHTS
+    assert p.initial_weights.slug == "foundation"
+    begun = pipeline("backbone=vit_micro", "pretrain.from=hub")
+    assert begun.pretrain.inputs["start"].key == start.key
+    assert choices(begun.e)["init"] == "random from hub"
+
+
+def test_a_hub_without_the_weights_is_told_in_one_line(hub):
+    hub.repositories.clear()
+    with pytest.raises(ConfigError, match=r"^pretrain\.from=hub: .* or give a file: pretrain\.from=FILE$"):
+        _ = pipeline("backbone=vit_micro", "pretrain.from=hub").pretrain
