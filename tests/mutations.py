@@ -18,13 +18,13 @@ FEW = [
     "shot.per_class=2",
     "store.root=STORE",
 ]
-FEW += ["retriever.train.epochs=1", "compute.epochs=1", "pretrain.warmup_epochs=0", "finetune.epochs=1"]
+FEW += ["retriever.epochs=1", "compute.epochs=1", "pretrain.warmup_epochs=0", "finetune.epochs=1"]
 SCENES = [text for text in FEW if not text.startswith(("finetune.", "shot."))]
 SCENES += ["init=random", "finetune.epochs=1", "finetune.batch_size=4", "task.images=6", "task.train_per_class=1"]
 WORLDS = {  # by what the stages do
     "sept": FEW,
     "trained": [*FEW, "retriever.train.batch_size=24"],
-    "random": [*FEW, "init=random", "init.source=curated", "init.share=0.5"],
+    "random": [*FEW, "init=random", "selector.source=curated", "selector.share=0.5"],
     "index": [*FEW, "index=ivf_sq8", "retriever=ibot_micro"],
     "cluster": [*FEW, "init=cluster", "retriever=ibot_micro", "leak=remove"],
     "detect": [*SCENES, "task=patterns_boxes", "finetune=detect_micro"],
@@ -70,18 +70,18 @@ def mutations(count: int, seed: int, experiments: dict[str, Any]) -> Iterator[tu
 def _mutated(rng: random.Random, known: dict[str, Any]) -> str:
     kind = rng.random()
     if kind < 0.04:  # a group's option, whole or misspelt
-        group = rng.choice([folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "recipe"])
+        group = rng.choice([folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "settings"])
         option = rng.choice(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         return f"{group}={_near(rng, option)}"
     if kind < 0.08:
         name = rng.choice([*known])
         return f"{_near(rng, name)}={known[name]}"
     if kind < 0.14:
-        group = rng.choice(["retriever", "pretrain"])
+        group = rng.choice(["retriever.backbone", "backbone"])
         value = rng.choice([-1, 0, 2, 3, 8, 1.5, "abc", "null", "[1,1]", "[]", "true", 7])
-        return f"++{group}.model.args.{rng.choice(MODEL_ARGS)}={value}"
+        return f"++{group}.args.{rng.choice(MODEL_ARGS)}={value}"
     if kind < 0.16:
-        return f"{rng.choice(['retriever', 'pretrain'])}.model.name={rng.choice(NAMES)}"
+        return f"{rng.choice(['retriever.backbone', 'backbone'])}.name={rng.choice(NAMES)}"
     name = rng.choice([*known])
     return f"{name}={_value(rng, known[name])}"
 

@@ -22,7 +22,7 @@ SWIN = replace(micro.SWIN, args={**micro.SWIN.args, "depths": [1, 1]})
 VIT_OF_A_BLOCK = replace(micro.VIT, args={**micro.VIT.args, "depth": 1})
 SHORT = {"epochs": 20, "batch_size": 2, "drop_path_rate": 0.1}
 MICRO = {
-    "moby": {"given": micro.moby(model=SWIN, drop_path_rate=0.1)},
+    "moby": {"given": micro.moby(drop_path_rate=0.1), "model": SWIN},
     "ibot": {"given": micro.ibot(), "model": VIT_OF_A_BLOCK},
     "classify": {"given": micro.finetune(), "model": SWIN, "classes": 5},
     "segment": {"given": Segment(side=micro.SIDE, decoder_width=16, **SHORT), "model": SWIN, "classes": 5},
@@ -197,7 +197,7 @@ def test_the_chunk_for_a_limit_keeps_as_many_images_as_it_can():
 
 def test_a_learners_weights_and_the_state_of_adamw_are_counted_to_the_byte():
     step = counted("moby", 4)
-    learner = build_learner("moby", MICRO["moby"]["given"])
+    learner = build_learner("moby", MICRO["moby"]["given"], SWIN)
     held = {id(tensor): tensor for tensor in (*learner.parameters(), *learner.buffers())}
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     assert step.weights == sum(tensor.numel() * tensor.element_size() for tensor in held.values())
@@ -208,7 +208,7 @@ def test_full_size_recipes_are_those_of_the_yaml(monkeypatch):
     monkeypatch.delenv("SEPT_WEIGHTS", raising=False)
     whole = experiment("pretrain=moby_swin_t", "retriever=ibot_vit_s16", "finetune=classify")
     assert recipe("moby") == whole.pretrain
-    assert (recipe("ibot"), VIT) == (whole.retriever.train, whole.retriever.model)
+    assert (recipe("ibot"), VIT) == (whole.retriever.train, whole.retriever.backbone)
     assert recipe("classify") == whole.finetune
     for kind in ("detect", "segment"):
         task = {"detect": "voc", "segment": "ade20k"}[kind]

@@ -9,16 +9,23 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from micro import SIDE, SWIN, VIT
+from micro import MACHINE, SIDE, SWIN, VIT, images
 from timm.models import group_parameters
 from torch import nn
 
-from sept.backbones.networks import build, layer_ids, retrieval_features, swin_layer_id, tokens
+from sept.backbones.networks import build, layer_ids, swin_layer_id, tokens
+from sept.backbones.saved import WEIGHTS
+from sept.backbones.weights import save_backbone
 from sept.data.rng import generator
+from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
-from sept.methods.heads import IBotHead, moby_mlp
+from sept.methods.heads import moby_mlp
+from sept.methods.ibot.head import IBotHead
 from sept.methods.moby.queue import KeyQueue
 from sept.methods.momentum import ema_update, momentum_copy
+from sept.retrievers.encoder import Encoder
+from sept.retrievers.pooling import cls_mean
+from sept.retrievers.settings import Preprocess
 
 PRECISION = pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
 
@@ -31,12 +38,12 @@ def pixels(count=3, side=SIDE, seed=0):
 
 
 def test_an_unknown_name_is_refused_naming_near_ones():
-    with pytest.raises(ConfigError, match=r"model\.name=swin_tinny: timm .* has no such model; near it: swin_t"):
+    with pytest.raises(ConfigError, match=r"^backbone\.name=swin_tinny: timm .* has no such model; near it: swin_t"):
         build("swin_tinny", {})
 
 
 def test_arguments_that_timm_does_not_take_are_refused():
-    with pytest.raises(ConfigError, match=r"model\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
+    with pytest.raises(ConfigError, match=r"^backbone\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
         build("vit_small_patch16_224", {"depht": 3})
 
 
@@ -59,18 +66,25 @@ def test_swin_linears_and_bias_tables_start_as_published():
             assert parameter.std().item() == pytest.approx(0.02, rel=0.25), name
 
 
-def test_retrieval_feature_is_cls_beside_the_mean_patch_normalised_as_a_whole():
+def test_retrieval_feature_is_cls_beside_the_mean_patch_normalised_as_a_whole(tmp_path):
     vit = build(VIT.name, VIT.args).eval()
     nn.init.normal_(vit.norm.weight)  # so that the final norm matters
     nn.init.normal_(vit.norm.bias)
-    x = vit.patch_embed(pixels())
+    drawn = images(3)
+    views = normalise(torch.stack([embed_view(image, SIDE, SIDE, True) for image in drawn]))
+    x = vit.patch_embed(views)
     x = torch.cat([vit.cls_token.expand(3, -1, -1), x], dim=1) + vit.pos_embed
     for block in vit.blocks:
         x = block(x)
     x = F.layer_norm(x, x.shape[-1:], vit.norm.weight, vit.norm.bias, eps=1e-6)
     expected = torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=1).double()
+    torch.testing.assert_close(cls_mean(vit, views).double(), expected, atol=1e-6, rtol=0)
     expected = expected / expected.square().sum(dim=1, keepdim=True).sqrt()
-    feature = retrieval_features(vit, pixels())
+    save_backbone(vit, tmp_path, VIT.name, VIT.args, {})
+    encode = Encoder(tmp_path / WEIGHTS, VIT, "cls_mean", Preprocess(SIDE, SIDE, True), MACHINE, 2)
+    vectors, failures = encode(drawn.__getitem__, range(3))
+    feature = torch.from_numpy(vectors)
+    assert not failures
     assert feature.shape == (3, 2 * VIT.args["embed_dim"])
     torch.testing.assert_close(feature.double(), expected, atol=1e-6, rtol=0)
     halves = feature[:, :32].norm(dim=1)
@@ -80,9 +94,9 @@ def test_retrieval_feature_is_cls_beside_the_mean_patch_normalised_as_a_whole():
 def test_tokens_of_the_published_vit_are_197_of_384():
     with torch.device("meta"):
         vit = build("vit_small_patch16_224", {})
-        cls, patches = tokens(vit, torch.empty(2, 3, 224, 224))
-        assert retrieval_features(vit, torch.empty(2, 3, 224, 224)).shape == (2, 768)
-    assert (cls.shape, patches.shape) == ((2, 384), (2, 196, 384))
+        prefix, patches = tokens(vit, torch.empty(2, 3, 224, 224))
+        assert cls_mean(vit, torch.empty(2, 3, 224, 224)).shape == (2, 768)
+    assert (prefix.shape, patches.shape) == ((2, 1, 384), (2, 196, 384))
     assert sum(p.numel() for p in vit.parameters()) == 21_665_664
     assert vit.norm.eps == 1e-6
 

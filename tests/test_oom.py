@@ -7,6 +7,7 @@ import conftest
 import pytest
 import torch
 
+from sept.capability import remedy
 from sept.compose import experiment
 from sept.engines.dispatch import failure_of
 from sept.errors import DataError, OutOfMemory
@@ -42,7 +43,7 @@ def test_the_numbers_are_those_that_torch_says():
         assert out_of_memory.out_of_memory(other) is None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pipeline():
     chosen = ["hardware.chunk=64", "hardware.devices=2", "pretrain.batch_size=16"]
     return Pipeline(experiment([*conftest.TINY, *chosen]), Runtime(devices=2))
@@ -52,7 +53,7 @@ def test_a_stage_names_its_settings_and_lets_go_what_it_held(pipeline, tmp_path,
     kept: list[weakref.ref] = []
     monkeypatch.setattr(pretrain, "build", lambda *args, **given: exhausted(kept))
     with pytest.raises(OutOfMemory) as told:
-        pipeline.pretrain(pipeline.random_subset()).build(tmp_path, {})
+        pipeline.pretrain.build(tmp_path, {})
     assert str(told.value) == (
         f"pretrain: {NUMBERS}; set fewer images at a time with hardware.chunk (now 64; results stay), more "
         "hardware.devices (now 2), or a smaller pretrain.batch_size (now 16; another result)"
@@ -70,7 +71,7 @@ def test_what_a_process_of_the_work_said_gets_the_settings_of_the_stage(pipeline
 
     monkeypatch.setattr(features, "build", build)
     with pytest.raises(OutOfMemory, match=f"^features: {NUMBERS}; set a smaller retriever.batch_size .now 512; "):
-        pipeline.features()[0].build(tmp_path, {})
+        pipeline.features[0].build(tmp_path, {})
 
 
 def test_other_failures_pass_as_they_are():
@@ -82,4 +83,4 @@ def test_other_failures_pass_as_they_are():
 
 @pytest.mark.parametrize("stage", ["retriever", "pretrain", "features", "queries", "selection", "index", "finetune"])
 def test_every_stage_on_a_gpu_has_something_to_set(stage, pipeline):
-    assert "(now " in out_of_memory.remedy(stage, pipeline.e)
+    assert "(now " in remedy(stage, pipeline.e)

@@ -27,7 +27,7 @@ def accepted(overrides: list[str]) -> Experiment:
     e = experiment(overrides)
     plan("this run", [e])
     capability.require(e)
-    Pipeline(e, resolve(e.hardware)).run()
+    assert Pipeline(e, resolve(e.hardware)).run.key
     return e
 
 
@@ -78,7 +78,7 @@ def work(e: Experiment, store: Path) -> None:
     e.engine.name = "local"
     precision = resolve(e.hardware).precision
     runtime = Runtime(**PLAIN, precision=precision, search_bytes=e.hardware.search_mib * 2**20)
-    Store(store).make(Pipeline(e, runtime).run())
+    Store(store).make(Pipeline(e, runtime).run)
 
 
 def test_what_is_accepted_takes_a_step_and_what_is_not_is_told_in_a_line(one_step, tmp_path, monkeypatch):

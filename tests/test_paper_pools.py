@@ -61,7 +61,7 @@ def pipeline(*overrides: str) -> Pipeline:
 @pytest.mark.parametrize("name", ROWS)
 def test_a_pool_of_the_paper_has_its_images_in_the_order_of_its_sources(name, data, tmp_path):
     pipe, store = pipeline(f"pool={name}"), Store(tmp_path / "store")
-    made = {f"pool{i}": store.make(step) for i, step in enumerate(pipe.pools())}
+    made = {f"pool{i}": store.make(step) for i, step in enumerate(pipe.pools)}
     pool = open_pool(made, pipe.pool_locations())
     assert len(pool) == sum(ROWS[name].values())
     keys = [pool.key(row) for row in range(len(pool))]
@@ -89,7 +89,7 @@ def test_without_what_is_not_public_the_rest_is_a_pool(data):
 def test_a_source_that_is_missing_is_named_with_its_layout(name, gone, told, data):
     (data / gone).rename(data / "gone")
     with pytest.raises(DataError) as refused:
-        pipeline(f"pool={name}").pools()
+        _ = pipeline(f"pool={name}").pools
     assert gone.split("/")[0] in str(refused.value)
     assert told in str(refused.value)
     assert "expected" in str(refused.value)

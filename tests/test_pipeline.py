@@ -10,15 +10,16 @@ import pytest
 from conftest import TINY
 from hydra import compose, initialize_config_dir
 
-from sept.compose import CONF, load, register
+from sept.compose import CONF, load, one_line, register
 from sept.config import Experiment
 from sept.data import locate
 from sept.data.read import read
 from sept.data.settings import Pool, Source, Task
 from sept.errors import ConfigError, DataError
 from sept.pipeline import Pipeline
+from sept.retrieval.selections import SELECTION
 from sept.runtime.hardware import Runtime, resolve
-from sept.stages.selection import SELECTION
+from sept.stages.selection import SourceSpec
 from sept.store import Artefact, Step, Store
 from sept.transfer.recipes import Classify
 
@@ -32,11 +33,11 @@ def experiment(*overrides: str) -> Experiment:
 def role(step: Step) -> str:
     """The stage, and `curated` before it for what the retriever is trained on."""
     first = step.inputs.get("selection", step)
-    return f"curated {step.stage}" if first.spec.get("method") == "source" else step.stage
+    return f"curated {step.stage}" if isinstance(first.spec, SourceSpec) else step.stage
 
 
 def steps(e: Experiment) -> dict[str, Step]:
-    return {role(step): step for step in Pipeline(e, resolve(e.hardware)).run().walk()}
+    return {role(step): step for step in Pipeline(e, resolve(e.hardware)).run.walk()}
 
 
 def keys(e: Experiment) -> dict[str, str]:
@@ -56,10 +57,13 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "pool.curated": {"curated selection"},
     "pool": set(),
     "retriever.train": {"retriever"},
-    "retriever.model": {"retriever"},
+    "retriever.epochs": {"retriever"},
+    "retriever.backbone": {"retriever"},
     "retriever.seed": {"retriever"},
     "retriever.preprocess": {"features", "queries"},
-    "retriever.preprocess.resize": {"curated subset", "features", "queries"},
+    "retriever.train.store_side": {"retriever", "curated subset"},
+    "retriever.train.name": set(),
+    "retriever.feature": {"features", "queries"},
     "retriever": set(),
     "index": set(),
     "query": set(),
@@ -69,7 +73,8 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "init": set(),
     "pretrain": {"pretrain"},
     "pretrain.name": set(),
-    "pretrain.model": {"pretrain", "finetune"},
+    "backbone": {"pretrain", "finetune"},
+    "selector": set(),
     "pretrain.store_side": {"subset"},
     "finetune": {"finetune"},
     "finetune.name": set(),
@@ -95,6 +100,7 @@ CHOSEN = {  # where another value of the same type would not be one
     "hardware.threads": 7,
     "hardware.workers": 5,
     "pool.curated": None,
+    "retriever.feature": "cls",
     "index.name": "exact",
     "engine.name": "ray",
     "leak": "remove",
@@ -103,7 +109,7 @@ CHOSEN = {  # where another value of the same type would not be one
 }
 NOT_VARIED = {
     *("pool.kind", "task.kind", "init.name", "hardware.accelerator"),
-    *("retriever.model.name", "pretrain.model.name"),
+    *("retriever.backbone.name", "backbone.name", "selector.name"),
 }
 
 
@@ -209,12 +215,12 @@ def test_golden_keys():
     task = Task(kind="patterns", domain="glyphs", train_per_class=5, test_per_class=3, side=32)
     e = Experiment(task=task, finetune=Classify())
     e.pool = Pool(kind="patterns", images=400, side=32)
-    e.init.name, e.pretrain.model.name = "rand_init", "swin_tiny_patch4_window7_224"
+    e.init.name, e.backbone.name = "rand_init", "swin_tiny_patch4_window7_224"
     pipeline = Pipeline(e, Runtime())
-    assert {step.stage: step.key[:16] for step in (pipeline.task(), *pipeline.pools(), pipeline.run())} == GOLDEN
+    assert {step.stage: step.key[:16] for step in (pipeline.task, *pipeline.pools, pipeline.run)} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "73e6971550b9545e"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "4280218dcd2d83b2"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:
@@ -231,7 +237,7 @@ def test_a_smaller_budget_selects_the_first_of_a_larger_one(init, tiny):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_random_subset_may_have_a_share_of_one_source(share, tiny):
-    mixed = experiment("init=random", "init.source=curated", f"init.share={share}")
+    mixed = experiment("init=random", "selector.source=curated", f"selector.share={share}")
     artefact = Store(tiny.store).make(steps(mixed)["selection"])
     keys = pq.read_table(artefact.path / SELECTION)["pool_key"].to_pylist()
     assert len(set(keys)) == 32
@@ -240,9 +246,9 @@ def test_a_random_subset_may_have_a_share_of_one_source(share, tiny):
 
 def test_a_share_without_its_source_is_refused():
     with pytest.raises(ConfigError, match="set both or neither"):
-        experiment("init=random", "init.share=0.5")
-    with pytest.raises(ConfigError, match="only with init=random"):
-        experiment("init=sept", "init.share=0.5", "init.source=curated")
+        experiment("init=random", "selector.share=0.5")
+    with pytest.raises(ConfigError, match=r"selector\.share"), one_line():
+        experiment("init=sept", "selector.share=0.5", "selector.source=curated")
 
 
 def test_too_few_images_are_refused_before_any_work(tmp_path):

@@ -19,6 +19,7 @@ import test_segmentation
 import torch
 
 from sept.backbones.networks import build
+from sept.backbones.saved import WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.compose import experiment
 from sept.data.images import ImageError
@@ -151,14 +152,14 @@ def neighbours() -> list[L.Callback]:
 
 def moby(folder: Path) -> Case:
     recipe, packed = micro.moby(batch_size=8, queue=20, drop_path_rate=0.3, lr=1e-4), micro.subset(folder, 24)
-    make = partial(MoBy, recipe, seed=3, epochs=STEPS, steps_per_epoch=1)
+    make = partial(MoBy, recipe, micro.SWIN, seed=3, epochs=STEPS, steps_per_epoch=1)
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)
 
 
 def ibot(folder: Path) -> Case:
-    changes = {"epochs": STEPS, "drop_path_rate": 0.3, "lr": 1e-4, "freeze_last_layer_epochs": 2}
+    changes = {"drop_path_rate": 0.3, "lr": 1e-4, "freeze_last_layer_epochs": 2}
     recipe, packed = micro.ibot(batch_size=8, **changes), micro.subset(folder, 24)
-    make = partial(IBot, recipe, micro.VIT, seed=3, steps_per_epoch=1)
+    make = partial(IBot, recipe, micro.VIT, seed=3, epochs=STEPS, steps_per_epoch=1)
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)
 
 
@@ -281,7 +282,9 @@ def test_vectors_are_those_of_the_cpu(tmp_path: Path) -> None:
         return drawn[i]
 
     def vectors(runtime: Runtime) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        return Encoder(tmp_path, micro.VIT, Preprocess(32, 32, True), runtime, 6)(read, range(20))
+        return Encoder(tmp_path / "backbone" / WEIGHTS, micro.VIT, "cls_mean", Preprocess(32, 32, True), runtime, 6)(
+            read, range(20)
+        )
 
     with pretended():
         found, lost = vectors(CUDA)

@@ -13,14 +13,14 @@ from test_compose import composed
 
 from sept import config, ranges
 from sept.compose import load, one_line
-from sept.config import Experiment
+from sept.config import SETTINGS, Experiment
 from sept.data.settings import Source
 from sept.errors import ConfigError
-from sept.pipeline import VERSIONS
 from sept.ranges import RULE, Number, Several, Text, check_ranges
-from sept.transfer.recipes import RECIPES
+from sept.runtime.settings import Hardware
+from sept.stages import VERSIONS
 
-FREE = {"retriever.model.args", "pretrain.model.args", "pool.sources"}  # tried or checked by rules of their own
+FREE = {"retriever.backbone.args", "backbone.args", "pool.sources"}  # tried or checked by rules of their own
 
 
 def schema(cls: type, prefix: str = "") -> list[tuple[str, Any]]:
@@ -35,7 +35,7 @@ def schema(cls: type, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 FIELDS = [*schema(Experiment), *((f"pool.sources.x.{item.name}", item) for item in fields(Source))]
-FIELDS += [(f"{recipe.__name__}.{item.name}", item) for recipe in RECIPES.values() for item in fields(recipe)]
+FIELDS += [(f"{recipe.__name__}.{item.name}", item) for recipe in SETTINGS.values() for item in fields(recipe)]
 
 
 @pytest.mark.parametrize(("name", "item"), FIELDS, ids=[name for name, _ in FIELDS])
@@ -54,14 +54,7 @@ def test_every_setting_says_its_range(name, item):
 
 
 def test_every_default_of_a_range_is_in_it():
-    for each in (
-        *RECIPES.values(),
-        config.IBotRecipe,
-        config.MoByRecipe,
-        config.Hardware,
-        config.Logger,
-        config.Storage,
-    ):
+    for each in (*SETTINGS.values(), Hardware, config.Logger, config.Storage):
         made = each()
         for item in fields(made):
             value = getattr(made, item.name)
@@ -96,7 +89,7 @@ def test_the_stages_that_can_be_forced_are_those_that_have_a_version():
         ("hardware.workers=2.5", "auto or a whole number at least 0"),
         ("hardware.chunk=true", "hardware.chunk=True: must be auto or a whole number"),
         ("hardware.workers={}", "auto or a whole number at least 0"),
-        ("++retriever.model.args.patch_size=null", "patch_size=null would have no effect"),
+        ("++retriever.backbone.args.patch_size=null", "patch_size=null would have no effect"),
         ("query.top=0", "query.top=0: must be at least 1"),
         ("compute.epochs=null compute.flops=.nan", "compute.flops=nan: must be"),
         ("seed=-1", "seed=-1: must be at least 0"),

@@ -1,7 +1,7 @@
 """Segmentation: the official layouts, training views, UPerNet, that it learns masks, and how they are counted."""
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,16 +20,15 @@ from segmentation_layouts import (
     make_voc_masks,
     save_mask,
 )
-from sept.cost import counted_flops
-from sept.stages.finetuning import PREDICTIONS
-from sept.stages.segment import painted, palette
 
 from sept.backbones import Backbone
+from sept.backbones.flops import counted_flops
 from sept.compose import experiment
 from sept.data.annotated import draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
 from sept.data.labelled import in_order
 from sept.data.loading import Batches, loader
+from sept.data.location import Location
 from sept.data.patterns import draw_boxed_task
 from sept.data.rng import generator, numpy_rng
 from sept.data.segmentation import (
@@ -47,13 +46,16 @@ from sept.data.segmentation import (
 from sept.data.segmentation.views import GROUND, Crop, CroppedImages, WholeImages, as_lists, fitted
 from sept.errors import ConfigError, DataError
 from sept.ranges import check_ranges
-from sept.stages import segment
+from sept.runtime.hardware import no_loggers
+from sept.stages.finetune import FinetuneSpec, build
 from sept.store import Artefact
 from sept.training.callbacks import TestEvery
 from sept.training.loop import train
 from sept.transfer.recipes import Segment
 from sept.transfer.segment import ABSENT, Segmenter, class_ious, linear
+from sept.transfer.segmentation import SEGMENTER, painted, palette
 from sept.transfer.segmentation_loss import pixel_loss
+from sept.transfer.training import PREDICTIONS
 from sept.transfer.upernet import build_segmenter
 
 SIDE = 48
@@ -489,23 +491,20 @@ def test_a_picture_has_vocs_colours_over_the_image():
 def test_the_stage_leaves_a_network_pictures_and_the_score(tmp_path):
     make_voc_masks(tmp_path / "data")
     task = Artefact("key", "task", tmp_path / "task", {})
-    spec = {
-        "recipe": asdict(recipe(epochs=1, batch_size=2, test_every=1, scale=[0.5, 2.0])),
-        "model": asdict(SWIN),
-        "images": 3,
-        "shot_seed": 0,
-    }
-    place = {"kind": "voc_masks", "path": str(tmp_path / "data"), "options": ()}
+    spec = FinetuneSpec(
+        recipe(epochs=1, batch_size=2, test_every=1, scale=[0.5, 2.0]), SWIN, None, 3, 0, MACHINE.precision
+    )
+    location = Location("voc_masks", str(tmp_path / "data"))
     folder = tmp_path / "run"
     folder.mkdir()
-    facts = segment.build(folder, {"task": task}, spec, runtime=MACHINE, place=place)
+    facts = build(folder, {"task": task}, spec=spec, location=location, runtime=MACHINE, loggers=no_loggers)
     assert (facts["metric"], facts["score"]) == ("miou", facts["miou"])
     assert (facts["images"], facts["tests"], facts["images_seen"]) == (3, 2, 2)
     assert list(facts["class_iou"])[:2] == ["background", "aeroplane"]
     seen = [iou for iou in facts["class_iou"].values() if iou != ABSENT]
     assert facts["miou"] == pytest.approx(np.mean(seen), rel=1e-5)
     assert facts["flops"] > 1e6
-    state = load_file(folder / segment.SEGMENTER)
+    state = load_file(folder / SEGMENTER)
     build_segmenter(recipe(), SWIN, 21, None).load_state_dict(state)
     pictures = sorted((folder / PREDICTIONS).iterdir())
     assert [path.name for path in pictures] == ["00000.png", "00001.png"]
@@ -517,11 +516,11 @@ def test_the_stage_tells_of_a_damaged_test_mask_before_it_trains(tmp_path):
     make_voc_masks(tmp_path / "data")
     mask = read_voc_masks(tmp_path / "data").test[1].mask
     mask.write_bytes(b"")
-    spec = {"recipe": asdict(recipe(epochs=10**6)), "model": asdict(SWIN), "images": 3, "shot_seed": 0}
-    place = {"kind": "voc_masks", "path": str(tmp_path / "data"), "options": ()}
+    spec = FinetuneSpec(recipe(epochs=10**6), SWIN, None, 3, 0, MACHINE.precision)
+    location = Location("voc_masks", str(tmp_path / "data"))
     task = Artefact("key", "task", tmp_path / "task", {})
     with pytest.raises(DataError, match=f"^{re.escape(str(mask))}: "):
-        segment.build(tmp_path, {"task": task}, spec, runtime=MACHINE, place=place)
+        build(tmp_path, {"task": task}, spec=spec, location=location, runtime=MACHINE, loggers=no_loggers)
 
 
 # The embedded world

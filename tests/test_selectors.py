@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sept.selectors.others import SELECTORS, SelectionContext, choose
 
 from sept.errors import ConfigError
 from sept.retrieval import cluster as cluster_module
@@ -16,12 +15,19 @@ from sept.retrieval.domain import separate
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
+from sept.retrieval.lists import FilteredLists
+from sept.retrieval.selections import Selection
 from sept.retrieval.shards import Skip
-from sept.selectors import others as module
+from sept.runtime.hardware import Runtime
+from sept.selectors import SELECTORS, Selector, context
+from sept.selectors import classifier as classifier_module
+from sept.selectors.context import SelectionContext
+from sept.stages.task_selection import TaskSelectionSpec, _Chooser
 
 ROWS, DIM, PER_SHARD = 600, 8, 250
 SKIPPED = (3, 250, 599)
 TARGET = np.eye(DIM)[0]
+SEARCHING = [name for name, entry in SELECTORS.items() if entry.searches]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -52,11 +58,17 @@ def choice(
     features: Features, budget: int, queries: int = 6, seed: int = 0, removed: tuple[int, ...] = ()
 ) -> SelectionContext:
     looked_up = unit(np.random.default_rng(seed + 1).normal(0, 0.2, (queries, DIM)) + TARGET)
-    lists = partial(search, looked_up, features)
-    return SelectionContext(features, looked_up, budget, seed, lists, np.array(sorted(removed), dtype=np.int64))
+    lists = FilteredLists(partial(search, looked_up, features), features.embedded)
+    lists.removed = np.array(sorted(removed), dtype=np.int64)
+    return SelectionContext(features, looked_up, budget, seed, lists)
 
 
-@pytest.mark.parametrize("name", SELECTORS)
+def choose(name: str, given_: SelectionContext) -> np.ndarray:
+    chosen = SELECTORS[name].load()(given_)
+    return chosen.rows if isinstance(chosen, Selection) else chosen
+
+
+@pytest.mark.parametrize("name", SEARCHING)
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_budget_is_met_exactly_without_masked_rows(features: Features, name: str, data: st.DataObject) -> None:
@@ -71,16 +83,24 @@ def test_the_budget_is_met_exactly_without_masked_rows(features: Features, name:
     assert choose(name, given_).tolist() == rows.tolist()
 
 
-@pytest.mark.parametrize("name", SELECTORS)
+@pytest.mark.parametrize("name", SEARCHING)
 def test_the_tasks_kind_is_chosen(features: Features, name: str) -> None:
     rows = choose(name, choice(features, 100))
     assert (rows % 3 == 0).mean() > 0.9
 
 
-@pytest.mark.parametrize("name", SELECTORS)
+def chooser(name: str, features: Features, budget: int) -> _Chooser:
+    """As the selection has it."""
+    given_ = choice(features, budget)
+    spec = TaskSelectionSpec(Selector(name), budget, "remove", given_.seed, None, None)
+    return _Chooser(spec, features, given_.queries, given_.lists, None, Runtime())
+
+
+@pytest.mark.parametrize("name", SEARCHING)
 def test_a_budget_over_the_pool_is_refused(features: Features, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"budget\.images=597 but the pool holds only 596 readable images"):
-        choose(name, choice(features, 597, removed=(3, 7)))
+    with pytest.raises(ConfigError, match=r"budget\.images=597 but the pool holds only 595 readable images"):
+        chooser(name, features, 597)(np.array([6, 7]))
+    assert len(chooser(name, features, 595)(np.array([6, 7]))) == 595
 
 
 @pytest.mark.parametrize("budget", [1, 10, 57, 300, ROWS - len(SKIPPED)])
@@ -99,7 +119,8 @@ def test_union_topk_is_the_smallest_union_that_holds_the_budget(features: Featur
 def test_the_classifiers_ranking_is_that_of_its_scores(
     features: Features, block_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
+    for module in (context, classifier_module):
+        monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
     given_ = choice(features, 40, removed=(0, 6))
     open_rows = np.setdiff1d(np.arange(ROWS), [*SKIPPED, 0, 6])
     weights, _ = separate(given_.queries, features.take(open_rows))  # the sample is the pool
@@ -111,7 +132,7 @@ def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     vectors = np.tile(np.eye(4, dtype=np.float32)[:2], (50, 1))
     embed(tmp_path, 100, lambda first, last: (vectors[first:last], []), 0.0, 30)
     held, query = Features.open(tmp_path), np.eye(4, dtype=np.float32)[:1]
-    given_ = SelectionContext(held, query, 60, 0, lambda depth: search(query, held, depth))
+    given_ = SelectionContext(held, query, 60, 0, FilteredLists(partial(search, query, held), held.embedded))
     expected = [*range(0, 100, 2), *range(1, 20, 2)]
     assert choose("union_topk", given_).tolist() == choose("classifier", given_).tolist() == expected
 

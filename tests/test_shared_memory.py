@@ -64,9 +64,9 @@ def packed(tmp_path_factory):
 def test_the_size_of_a_training_batch_is_what_the_workers_make(packed):
     e = experiment(conftest.TINY)
     e.pretrain, e.retriever.train = micro.moby(batch_size=12), micro.ibot(batch_size=12)
-    e.retriever.model = micro.VIT
-    moby = MoBy(e.pretrain, seed=0, epochs=1, steps_per_epoch=1)
-    ibot = IBot(e.retriever.train, micro.VIT, seed=0, steps_per_epoch=1)
+    e.backbone, e.retriever.backbone = micro.SWIN, micro.VIT
+    moby = MoBy(e.pretrain, micro.SWIN, seed=0, epochs=1, steps_per_epoch=1)
+    ibot = IBot(e.retriever.train, micro.VIT, seed=0, epochs=1, steps_per_epoch=1)
     for stage, learner in (("pretrain", moby), ("retriever", ibot)):
         [batch] = micro.cropped(learner, packed, 12).between(0, 1, 0)
         assert batch_bytes(e, EIGHT, stage) == bytes_of(batch)

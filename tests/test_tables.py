@@ -94,17 +94,17 @@ def test_a_damaged_artefact_costs_its_own_cell_only(settings, tiny, tmp_path):
 def test_a_row_tells_its_status_its_images_and_its_keys(settings, tiny):
     store = Store(tiny.store, mode="read-only")
     [done, missing] = expand("quickstart", [*settings, "init=sept", "finetune.seed=0,9"])
-    found = row(done, Pipeline(done, resolve(done.hardware)).run(), store)
+    found = row(done, Pipeline(done, resolve(done.hardware)).run, store)
     assert found is not None
     assert (found["status"], found["images_seen"], found["seed"]) == ("done", 64, 0)
     assert found["keys"].keys() >= {"pool", "retriever", "features", "selection", "pretrain", "finetune"}
-    assert row(missing, Pipeline(missing, resolve(missing.hardware)).run(), store) is None
+    assert row(missing, Pipeline(missing, resolve(missing.hardware)).run, store) is None
 
 
 def test_a_row_lists_its_artefacts_and_what_is_made_once_is_told_apart(settings, tiny):
     """The retriever's own images are selected and packed too: that work is the pool's, not the run's."""
     [cell] = expand("quickstart", [*settings, "init=sept", "finetune.seed=0"])
-    found = row(cell, Pipeline(cell, resolve(cell.hardware)).run(), Store(tiny.store, mode="read-only"))
+    found = row(cell, Pipeline(cell, resolve(cell.hardware)).run, Store(tiny.store, mode="read-only"))
     assert found is not None
     kinds = [(each["stage"], each["shared"]) for each in found["artefacts"]]
     assert kinds.count(("selection", True)) == kinds.count(("selection", False)) == 1
@@ -143,6 +143,7 @@ def test_a_detector_is_a_row_with_its_own_measures(tmp_path):
 )
 def test_shots_are_named(shot, named):
     e = Experiment(shot=shot, task=Task("food101", "food101"), finetune=Classify(), budget=Budget(3), pool=Pool("p"))
+    e.selector.name = "sept"
     assert choices(e)["shot"] == named
 
 
@@ -279,10 +280,10 @@ def test_every_number_of_the_papers_tables_can_be_met():
             "pool.path='/it\\'s,(1)'",
             "leak=remove",
             "pool.without=[]",
-            "+pretrain.model.args.a=[1,2.5,x]",
+            "+backbone.args.a=[1,2.5,x]",
         ),
         ("pool=sept155m", "pool.without=[intern]", "retriever=ibot_vit_b16", "retriever.weights=/w"),
-        ("~pretrain.model.args.depths", "pool.sources={}", "retriever.model.name='null'"),
+        ("~backbone.args.depths", "pool.sources={}", "retriever.backbone.name='null'"),
     ],
 )
 def test_the_command_of_a_run_composes_to_the_same_experiment(given):

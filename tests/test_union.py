@@ -106,12 +106,12 @@ def test_a_second_source_embeds_its_own_images_alone(tmp_path, first, second, ti
     shutil.copy(tiny.store / "store.json", tmp_path / "store" / "store.json")
     store = Store(tmp_path / "store")
     alone = grown(store.root, [], first=first)
-    [before] = [store.make(step) for step in alone.features()]
+    [before] = [store.make(step) for step in alone.features]
     both = grown(store.root, [], first=first, second=second)
-    todo = [str(step.slug) for step in store.missing(both.selection()) if step.stage in ("pool", "features")]
+    todo = [str(step.slug) for step in store.missing(both.selection) if step.stage in ("pool", "features")]
     assert todo == ["in22k_intern-second", "in22k_intern-second-ibot_micro"]
-    selection = store.make(both.selection())
-    features = Features.joined([Features.open(store.make(step).path) for step in both.features()])
+    selection = store.make(both.selection)
+    features = Features.joined([Features.open(store.make(step).path) for step in both.features])
     assert features.rows == 65
     np.testing.assert_array_equal(features.take(range(35)), Features.open(before.path).take(range(35)))
     table = pq.read_table(selection.path / SELECTION)
@@ -125,16 +125,16 @@ def test_a_second_source_embeds_its_own_images_alone(tmp_path, first, second, ti
 def test_a_moved_source_embeds_nothing(tmp_path, first, second):
     store = Store(tmp_path / "store")
     before = grown(store.root, [], first=first, second=second)
-    for step in before.features():
+    for step in before.features:
         store.make(step)
     shutil.move(second, tmp_path / "elsewhere")
     after = grown(store.root, [], first=first, second=tmp_path / "elsewhere")
-    assert [store.missing(step) for step in after.features()] == [[], []]
+    assert [store.missing(step) for step in after.features] == [[], []]
 
 
 def test_the_order_of_sources_and_what_is_left_out_are_in_the_selections_key(tmp_path, first, second):
     def key(*args, **kwargs):
-        return grown(tmp_path / "store", *args, **kwargs).selection().key
+        return grown(tmp_path / "store", *args, **kwargs).selection.key
 
     both = key([], first=first, second=second)
     assert both != key([], second=second, first=first)  # other rows

@@ -30,7 +30,8 @@ from sept.backbones.saved import facts_of, header_of
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.methods.heads import IBotHead, moby_mlp
+from sept.methods.heads import moby_mlp
+from sept.methods.ibot.head import IBotHead
 
 SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 
@@ -643,5 +644,5 @@ def test_a_side_that_cuts_a_patch_is_refused(spec, patch):
 
 
 def test_a_side_does_not_hide_arguments_that_do_not_fit():
-    with pytest.raises(ConfigError, match=r"model\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
+    with pytest.raises(ConfigError, match=r"backbone\.args=\{'depht': 3\} do not fit vit_small_patch16_224"):
         build("vit_small_patch16_224", {"depht": 3}, side=96)

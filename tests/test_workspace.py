@@ -9,14 +9,13 @@ import warnings
 import pytest
 import wandb
 from conftest import Tiny
-from micro import MACHINE, Labelled, cropped, moby, subset
-from sept.stages.finetuning import PREDICTIONS
-from sept.stages.selfsupervised import VIEWS
+from micro import MACHINE, SWIN, Labelled, cropped, moby, subset
 from test_tracking import experiment
 from wandb_server import KEY, serving
 
 from sept.data.loading import loader
 from sept.methods.moby.learner import MoBy
+from sept.methods.training import VIEWS
 from sept.results import choices
 from sept.tracking import GALLERY, STEP, TABLE, TOTALS
 from sept.tracking.workspace import PICTURES, SELF_SUPERVISED, SUPERVISED, main, workspace
@@ -24,6 +23,7 @@ from sept.training.callbacks import KNNProbe
 from sept.training.loop import train
 from sept.transfer.detection_metrics import HEADLINE, SCALARS
 from sept.transfer.segment import Segmenter
+from sept.transfer.training import PREDICTIONS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the package itself, which is written for an older pydantic
@@ -77,7 +77,7 @@ def columns(folder) -> set[str]:
 
 def test_its_curves_are_logged_by_trainings(tiny: Tiny, tmp_path):
     packed = subset(tmp_path / "subset", 16)
-    learner = MoBy(moby(), seed=0, epochs=1, steps_per_epoch=1)
+    learner = MoBy(moby(), SWIN, seed=0, epochs=1, steps_per_epoch=1)
     look = KNNProbe(loader(Labelled(4, 2), [[(0, 0), (0, 1), (0, 2), (0, 3)]], 0), 1)
     train(learner, cropped(learner, packed, 16), tmp_path, MACHINE, what="test", watchers=[look])
     trained = columns(tmp_path) | columns(tiny.folder("retriever"))

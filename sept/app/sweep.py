@@ -47,7 +47,7 @@ def share_scans(cells: Sequence[Experiment]) -> dict[tuple[str, ...], Any]:
 
 
 def _search(selections: Sequence[Step], e: Experiment) -> Mapping[tuple[str, ...], Any]:
-    from sept.stages.shared_search import prepare
+    from sept.app.shared_search import prepare
 
     try:
         store, runtime = Store(e.store.root), resolve(e.hardware)

@@ -44,7 +44,7 @@ def recipe(kind: str) -> Any:
     """The published full-size recipe of "moby", "ibot", "classify", "detect" or "segment", as conf/ has it."""
     recipes: dict[str, Callable[[], Any]] = {
         "moby": lambda: MoByRecipe(name="moby_swin_t"),
-        "ibot": lambda: IBotRecipe(batch_size=1024, drop_path_rate=0.1),
+        "ibot": lambda: IBotRecipe(name="ibot_vit_s16", batch_size=1024, drop_path_rate=0.1),
         "classify": lambda: Classify(name="classify"),
         "detect": lambda: Detect(name="detect", epochs=36, batch_size=16, drop_path_rate=0.2, test_every=6),
         "segment": lambda: Segment(

@@ -65,7 +65,8 @@ def step(
             "boxes)"
         )
     of_classes = t.images is None
-    spec = FinetuneSpec(recipe, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
+    unnamed = replace(recipe, name="")  # the option that holds these settings is none of them
+    spec = FinetuneSpec(unnamed, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
     stage = STAGES[kind]
     return Step(
         stage,

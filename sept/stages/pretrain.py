@@ -1,7 +1,7 @@
 """A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ def step(
     """stage: `pretrain`, or `retriever` for an encoder. start: the weights of a continued training. task: what
     `probing` tests on."""
     images = int(subset.estimate["images"])
-    spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
+    unnamed = replace(recipe.settled(), name="")  # the option that holds these settings is none of them
+    spec = PretrainSpec(unnamed, backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],

@@ -60,7 +60,7 @@ def build_segmenter(recipe: Segment, backbone: Backbone, classes: int, start: Pa
     Raises ConfigError as `build_trunk`, for a trunk of one stage, and where the decoder's package is not installed.
     """
     if find_spec(DECODER) is None:
-        raise ConfigError(f"finetune={recipe.name} takes its decoder from {DECODER}: pip install 'sept[segment]'")
+        raise ConfigError(f"a segmenter takes its decoder from {DECODER}: pip install 'sept[segment]'")
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
     trunk = build_trunk(backbone.name, backbone.args, start, recipe.drop_path_rate)
