@@ -1,7 +1,7 @@
 """SEPT from top to bottom: what a result is made of (SEPT Fig. 2). Read this page first.
 
     run             -> finetune(task, initial weights)
-    initial weights -> none | published checkpoint | pretrain(selection)          the columns of the paper's tables
+    initial weights -> none | published checkpoint | pretrain(selection, start)   the columns of the paper's tables
     selection       -> a source of the pool | random subset | Algorithm 1, or another selector(features, queries)
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
@@ -19,7 +19,20 @@ from sept.capability import remedy
 from sept.config import Experiment
 from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
-from sept.stages import features, finetune, index, pool, pretrain, queries, retriever, selection, subset, task, weights
+from sept.stages import (
+    features,
+    finetune,
+    index,
+    pool,
+    pretrain,
+    queries,
+    retriever,
+    selection,
+    subset,
+    task,
+    vectors,
+    weights,
+)
 from sept.stages.presence import Presence
 from sept.store.step import Artefact, Step
 
@@ -67,7 +80,10 @@ class Pipeline:
     def pretrain(self) -> Step:
         """The backbone, trained by a self-supervised method on the selection."""
         e, recipe = self.e, self.e.pretrain
+        if e.of_vectors:
+            vectors.require_images(e.pool.path)
         of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
+        start = weights.start("pretrain.from", recipe.start, e.backbone, self.presence)
         probing = None
         if e.logger.knn_every:
             probing = pretrain.Probing(e.logger.knn_every, task.locate(e.task), e.shot, e.seed)
@@ -75,9 +91,10 @@ class Pipeline:
             *("pretrain", recipe, e.backbone, self._packed(self.selection, recipe.store_side)),
             epochs=e.compute.passes(of_epoch),
             seed=e.seed,
-            slug=f"{self.selection.slug}-seed{e.seed}",
+            slug="-".join([self.selection.slug, *([start.slug] if start else []), f"seed{e.seed}"]),
             runtime=self.runtime,
             loggers=self.loggers,
+            start=start,
             task=self.task if probing else None,
             probing=probing,
         )
@@ -103,14 +120,14 @@ class Pipeline:
             *(e.selector, budget, e.leak, e.retriever, e.index),
             pools=pools,
             locations=locations,
-            task=self.task,
+            task=None if e.of_vectors else self.task,
             task_location=task.locate(e.task),
             queries=self.queries,
             features=self.features,
-            retriever=self.retriever,
+            retriever=None if e.of_vectors else self.retriever,
             indexed=self.index if e.index.name != "exact" else None,
             runtime=self.runtime,
-            slug=f"{e.pool.name}-{e.selector.name}-{e.task.name}-{budget}",
+            slug=f"{e.pool.name}-{e.selector.name}-{e.query.name if e.of_vectors else e.task.name}-{budget}",
             ready=self.ready,
         )
         return self._guarded(made)
@@ -125,6 +142,8 @@ class Pipeline:
     def features(self) -> list[Step]:
         """The pool, embedded: one vector a row. Each source by itself, so that a pool can grow."""
         e = self.e
+        if e.of_vectors:
+            return [self._guarded(vectors.features(self.pools[0], self.pool_locations[0], e.pool.max_unreadable))]
         how = (self.retriever, e.retriever, self.runtime, e.pool.max_unreadable, e.engine)
         pairs = zip(self.pools, self.pool_locations, strict=True)
         return [self._guarded(features.step(source, location, *how)) for source, location in pairs]
@@ -138,8 +157,10 @@ class Pipeline:
 
     @cached_property
     def queries(self) -> Step:
-        """The few shots of the task, embedded as the pool is."""
+        """The few shots of the task, embedded as the pool is; or the vectors of a file."""
         e = self.e
+        if e.of_vectors:
+            return self._guarded(vectors.queries(e.query.path, e.pool.path))
         what = (self.task, e.task, e.shot, e.query, e.seed)
         return self._guarded(queries.step(*what, self.retriever, e.retriever, self.runtime))
 
@@ -151,7 +172,7 @@ class Pipeline:
             return self._guarded(retriever.read(r, self.presence))
         curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations, self.runtime))
         packed = self._packed(curated, r.train.store_side)
-        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers))
+        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers, self.presence))
 
     # Data
 

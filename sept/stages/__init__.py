@@ -12,7 +12,7 @@ VERSIONS = {
     "subset": 3,
     "weights": 2,
     "pretrain": 2,
-    "finetune": 4,
+    "finetune": 5,
     "detect": 1,
     "segment": 1,
 }

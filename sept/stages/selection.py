@@ -61,17 +61,18 @@ def like_task(
     *,
     pools: Sequence[Step],
     locations: Sequence[Location],
-    task: Step,
+    task: Step | None,
     task_location: Location,
     queries: Step,
     features: Sequence[Step],
-    retriever: Step,
+    retriever: Step | None,
     indexed: Step | None,
     runtime: Runtime,
     slug: str,
     ready: Mapping[tuple[str, ...], Any] | None,
 ) -> Step:
-    """indexed: the approximate index, or the int8 copy, that is searched. ready: see `sept.app.sweep.share_scans`."""
+    """task, retriever: None where vectors of files are searched. indexed: the approximate index, or the int8 copy, that
+    is searched. ready: see `sept.app.sweep.share_scans`."""
     approximate = index.name not in EXACT
     spec = TaskSelectionSpec(
         selector,
@@ -81,8 +82,9 @@ def like_task(
         index.nprobe if approximate else None,
         index.sample if approximate else None,
     )
-    inputs = {"queries": queries, "task": task, **number_inputs("features", features), **number_inputs("pool", pools)}
-    aids = {"retriever": retriever}
+    inputs = {"queries": queries, **number_inputs("features", features), **number_inputs("pool", pools)}
+    inputs |= {"task": task} if task else {}
+    aids = {"retriever": retriever} if retriever else {}
     if indexed is not None:
         (inputs if approximate else aids)["index" if approximate else "compact"] = indexed
     return Step(

@@ -61,7 +61,8 @@ class Lists:
 def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r: Retriever) -> dict[str, float]:
     """The products of an exact scan."""
     rows = sum(each.estimate["images"] for each in features)
-    dim = sizes.dim(r.library, r.backbone, r.feature)
+    known = features[0].estimate.get("dim")  # of vectors of a file
+    dim = int(known) if known else sizes.dim(r.library, r.backbone, r.feature)
     return {"images": spec.budget, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
 
 
@@ -85,13 +86,14 @@ def build(
     """Writes the selection to `path` and gives its facts."""
     from sept.retrieval.copies import Copies
 
-    features = _checked_features(inputs, pool, runtime, lists.batch_size)
+    of_images = "task" in inputs  # else vectors of files, behind which there may be none
+    features = _checked_features(inputs, pool, runtime, lists.batch_size) if of_images else join_features(inputs)
     vectors, ids, classes = query_stage.load(inputs["queries"])
-    copies = Copies(pool, test_images(inputs["task"], lists.task), runtime)
+    copies = Copies(pool, test_images(inputs["task"], lists.task), runtime) if of_images else None
     with _search(inputs, spec, features, vectors, runtime, lists) as (search, first_depth, quality):
         chooser = _Chooser(spec, features, vectors, FilteredLists(search, features.embedded), first_depth, runtime)
         remove = spec.leak == "remove"
-        rows, removed = find_leaks(chooser, copies.of_tests if remove else _none)
+        rows, removed = find_leaks(chooser, copies.of_tests if copies and remove else _none)
         found = chooser.found
         facts = quality() | _about(rows, found, features, vectors, classes, pool, spec.seed, chooser.lists.last)
     return {
@@ -116,12 +118,16 @@ def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime:
 
 
 def _save(
-    path: Path, rows: np.ndarray, found: Selection | None, pool: ConcatPool, copies: "Copies", ids: Sequence[str]
+    path: Path, rows: np.ndarray, found: Selection | None, pool: ConcatPool, copies: "Copies | None", ids: Sequence[str]
 ) -> dict[str, Any]:
-    copies.of_tests(rows)
-    tests, group = copies.tests_of(rows), copies.groups(rows)
+    tests, group = None, None
+    if copies:
+        copies.of_tests(rows)
+        tests, group = copies.tests_of(rows), copies.groups(rows)
     save_selection(path, rows, [pool.key(row) for row in rows], found, ids, tests, group)
     told = statistics(found, len(ids)) if found is not None else {"images": len(rows), "queries": len(ids)}
+    if copies is None or tests is None:
+        return told
     copied = sum(test is not None for test in tests)
     return {**told, "copies_of_test_images": copied, "near_duplicates": copies.duplicates(group)}
 
