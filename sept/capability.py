@@ -26,7 +26,7 @@ from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
 from sept.retrievers import FEATURES, LIBRARIES, sizes
 from sept.selectors import RandomSubset
-from sept.transfer.recipes import Classify, Detect, Segment, SegmentLinear
+from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment, SegmentLinear
 
 PYRAMID = 5  # levels of the detector's, at most as many maps
 SEGMENTED = 2  # maps that a segmenter needs at least
@@ -49,7 +49,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     _require_task(e)
     if e.pretrains or e.query.looks_up:
         _require_pool(e)
-    if e.searches or e.query.looks_up:
+    if (e.searches or e.query.looks_up) and not e.of_vectors:
         _require_retriever(e)
     if selection_only:
         return
@@ -57,11 +57,15 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     if e.pretrains:
         drop = e.pretrain.drop_path_rate
         _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=drop, **_shares(e))
-    drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
     sides = sides[:1]  # of its weights
     match e.finetune:
         case Classify():
+            drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
             _try("backbone", "classify", e.backbone, [e.finetune.side, *sides], drop_path_rate=drop, batch=batch)
+        case Probe():
+            feature = FEATURES["pooled"]
+            how: dict[str, Any] = {"function": feature.function, "times": feature.times}
+            _try("backbone", "embed", e.backbone, [e.finetune.side, *sides], feature.needs, **how)
         case Detect():
             _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID, maps="deep")
         case Segment():
@@ -89,7 +93,7 @@ def _require_task(e: Experiment) -> None:
     assert t.train_per_class is not None
     check_target(t.domain)
     scenes = classes(t.domain) * t.train_per_class
-    if t.images is not None and t.images > scenes and not isinstance(e.finetune, Classify):
+    if t.images is not None and t.images > scenes and e.finetune.fits != "classify":
         raise ConfigError(
             f"task.images={t.images} but task.train_per_class={t.train_per_class} draws only {scenes} scenes"
         )
@@ -237,6 +241,6 @@ def remedy(stage: str, e: Experiment) -> str:
             return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
         case "features" | "queries":
             return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; results stay)"
-        case "finetune" | "detect" | "segment":
+        case "finetune" | "detect" | "segment" if isinstance(e.finetune, Finetune):
             return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
     return search

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from sept import ranges
 from sept.backbones import Backbone
-from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Pool, Query, Shot, Task
+from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, VECTORS, Pool, Query, Shot, Task
 from sept.errors import ConfigError
 from sept.methods import METHODS
 from sept.methods.recipe import Recipe
@@ -19,9 +19,9 @@ from sept.retrievers import LIBRARIES
 from sept.retrievers.settings import Retriever
 from sept.runtime.settings import Engine, Hardware
 from sept.selectors import SELECTORS, Selector
-from sept.transfer.recipes import RECIPES, Finetune
+from sept.transfer.recipes import RECIPES, Transfer
 
-PUBLISHED = ("in1k_sup", "in1k_ssl")  # inits that start from a published checkpoint
+PUBLISHED = ("in1k_sup", "in1k_ssl", "foundation")  # inits that start from published weights
 STAGES = (  # whose artefacts the store keeps; sept.pipeline has their versions
     *("pool", "task", "retriever", "features", "index", "queries", "fingerprints", "selection", "subset", "copies"),
     *("weights", "pretrain", "finetune", "detect", "segment"),
@@ -65,14 +65,14 @@ class Compute:
 
 @dataclass
 class Init:
-    """Where the fine-tuned weights start: at random, from a published file, or from our own pre-training."""
+    """Where the fine-tuned weights start: at random, from published ones, or from our own pre-training."""
 
     name: str = ranges.choice("pretrain", ("rand_init", *PUBLISHED, "pretrain"))
-    weights: str | None = ranges.text(None)  # in1k_sup, in1k_ssl: the published checkpoint
+    weights: str | None = ranges.text(None)  # of PUBLISHED: a file, or `hub` for timm's of the backbone
 
     def check(self) -> None:
         if self.name in PUBLISHED and not self.weights:
-            raise ConfigError(f"init={self.name} needs init.weights=FILE, the published checkpoint")
+            raise ConfigError(f"init={self.name} needs init.weights=FILE or hub, the published weights")
 
     def check_unused(self) -> None:
         if self.name not in PUBLISHED:
@@ -117,7 +117,7 @@ class Experiment:
     selector: Selector = field(default_factory=Selector)
     backbone: Backbone = field(default_factory=Backbone)
     pretrain: Recipe = field(default_factory=Recipe)
-    finetune: Finetune = field(default_factory=Finetune)
+    finetune: Transfer = field(default_factory=Transfer)
     shot: Shot = field(default_factory=Shot)
     task: Task = field(default_factory=Task)
     hardware: Hardware = field(default_factory=Hardware)
@@ -143,6 +143,11 @@ class Experiment:
         """Whether those are chosen by likeness to the task, so that pool and task are embedded."""
         return self.pretrains and SELECTORS[self.selector.name].searches
 
+    @property
+    def of_vectors(self) -> bool:
+        """Whether the pool is a file of vectors, so that nothing is embedded."""
+        return self.pool.kind == VECTORS
+
     def check(self) -> None:
         """The range of every setting, each group's own rules, then those across groups; raises ConfigError."""
         check_ranges(self)
@@ -156,6 +161,7 @@ class Experiment:
         self._check_text()
         self._check_batches()
         self._check_task()
+        self._check_vectors()
 
     def _check_text(self) -> None:
         r, text = self.retriever, self.query.text
@@ -197,8 +203,26 @@ class Experiment:
                 f"shot.per_class={wanted} but each class of the task has task.train_per_class={drawn} images"
             )
 
+    def _check_vectors(self) -> None:
+        """Vectors can be compared where one encoder made them: those of a file with those of a file."""
+        if not (self.searches or self.query.looks_up):
+            return
+        if self.of_vectors != (self.query.name == VECTORS):
+            raise ConfigError(
+                f"pool={self.pool.name} and query={self.query.name}: vectors made elsewhere fit such alone; "
+                "pool=vectors pool.path=FILE and query=vectors query.path=FILE go together"
+            )
+        if self.of_vectors and self.leak == "remove":
+            raise ConfigError("leak=remove looks at images, and pool=vectors has none: leak=report")
+
     def check_unused(self) -> None:
         """ConfigError for a setting that would have no effect beside the others."""
+        for prefix, recipe, why in (
+            ("pretrain", self.pretrain, "" if self.pretrains else f"init={self.init.name} pre-trains nothing"),
+            ("retriever.train", self.retriever.train, self.retriever.weights and "retriever.weights is read instead"),
+        ):
+            if why and recipe.start is not None:
+                raise ConfigError(f"{prefix}.from={recipe.start} would have no effect: {why}")
         for item in fields(self):
             group = getattr(self, item.name)
             if hasattr(group, "check_unused"):

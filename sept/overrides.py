@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from sept.backbones import Backbone
-from sept.compose import OPEN, defaults, experiment, option, options
+from sept.compose import OPEN, defaults, experiment, option, options, written
 from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import ConfigError
@@ -36,7 +36,7 @@ def command(e: Experiment) -> str:
     else:
         chosen, base = (), _composed(())
     changed = [
-        f"{'' if name in base or name.startswith(OPEN) else '+'}{name}={_text(value)}"
+        f"{'' if name in base or name.startswith(OPEN) else '+'}{written(name)}={_text(value)}"
         for name, value in wanted.items()
         if not name.startswith(APART) and (name not in base or base[name] != value)
     ]

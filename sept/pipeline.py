@@ -1,7 +1,7 @@
 """SEPT from top to bottom: what a result is made of (SEPT Fig. 2). Read this page first.
 
     run             -> finetune(task, initial weights)
-    initial weights -> none | published checkpoint | pretrain(selection)          the columns of the paper's tables
+    initial weights -> none | published checkpoint | pretrain(selection, start)   the columns of the paper's tables
     selection       -> a source of the pool | random subset | Algorithm 1, or another selector(features, queries)
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
@@ -33,6 +33,7 @@ from sept.stages import (
     selection,
     subset,
     task,
+    vectors,
     weights,
 )
 from sept.stages.presence import Presence
@@ -82,7 +83,10 @@ class Pipeline:
     def pretrain(self) -> Step:
         """The backbone, trained by a self-supervised method on the selection."""
         e, recipe = self.e, self.e.pretrain
+        if e.of_vectors:
+            vectors.require_images(e.pool.path)
         of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
+        start = weights.start("pretrain.from", recipe.start, e.backbone, self.presence)
         probing = None
         if e.logger.knn_every:
             probing = pretrain.Probing(e.logger.knn_every, task.locate(e.task), e.shot, e.seed)
@@ -90,11 +94,12 @@ class Pipeline:
             *("pretrain", recipe, e.backbone, self._packed(self.selection, recipe.store_side)),
             epochs=e.compute.passes(of_epoch),
             seed=e.seed,
-            slug=f"{self.selection.slug}-seed{e.seed}",
+            slug="-".join([self.selection.slug, *([start.slug] if start else []), f"seed{e.seed}"]),
             runtime=self.runtime,
             loggers=self.loggers,
+            start=start,
             task=self.task if probing else None,
-            copies=self.copies(recipe.store_side) if e.searches else None,
+            copies=self.copies(recipe.store_side) if e.searches and not e.of_vectors else None,
             probing=probing,
         )
         return self._guarded(made)
@@ -102,7 +107,9 @@ class Pipeline:
     @cached_property
     def chosen(self) -> list[Step]:
         """What the search alone makes: the selection, and copies among it, packed no larger than to see them."""
-        return [self.selection, self.copies(THUMBNAIL)] if self.e.searches else [self.selection]
+        return (
+            [self.selection, self.copies(THUMBNAIL)] if self.e.searches and not self.e.of_vectors else [self.selection]
+        )
 
     @cached_property
     def selection(self) -> Step:
@@ -121,10 +128,10 @@ class Pipeline:
             fingerprints=self.fingerprints if e.leak == "remove" else None,
             queries=self.queries,
             features=self.features,
-            retriever=self.retriever,
+            retriever=None if e.of_vectors else self.retriever,
             indexed=self.index if e.index.name != "exact" else None,
             runtime=self.runtime,
-            slug=f"{e.pool.name}-{e.selector.name}-{e.task.name}-{budget}",
+            slug=f"{e.pool.name}-{e.selector.name}-{e.query.name if e.of_vectors else e.task.name}-{budget}",
             ready=self.ready,
         )
         return self._guarded(made)
@@ -145,6 +152,8 @@ class Pipeline:
     def features(self) -> list[Step]:
         """The pool, embedded: one vector a row. Each source by itself, so that a pool can grow."""
         e = self.e
+        if e.of_vectors:
+            return [self._guarded(vectors.features(self.pools[0], self.pool_locations[0], e.pool.max_unreadable))]
         how = (self.retriever, e.retriever, self.runtime, e.pool.max_unreadable, e.engine)
         pairs = zip(self.pools, self.pool_locations, strict=True)
         return [self._guarded(features.step(source, location, *how)) for source, location in pairs]
@@ -158,8 +167,10 @@ class Pipeline:
 
     @cached_property
     def queries(self) -> Step:
-        """The few shots of the task, embedded as the pool is."""
+        """The few shots of the task, embedded as the pool is; or the vectors of a file."""
         e = self.e
+        if e.of_vectors:
+            return self._guarded(vectors.queries(e.query.path, e.pool.path))
         what = (self.task, e.task, e.shot, e.query, e.seed)
         return self._guarded(queries.step(*what, self.retriever, e.retriever, self.runtime))
 
@@ -171,7 +182,7 @@ class Pipeline:
             return self._guarded(retriever.read(r, self.presence))
         curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations))
         packed = self._packed(curated, r.train.store_side)
-        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers))
+        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers, self.presence))
 
     # Data
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from sept.backbones.files import origin
 from sept.config import Experiment
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
 from sept.selectors import RandomSubset
@@ -12,12 +13,13 @@ from sept.store.step import Artefact, Step
 SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
 # Percent; each row has those of its metric.
-MEASURES = ("top1", "best_top1", "frozen_top1", "ap", "ap50", "ap75", "miou")
+MEASURES = ("top1", "best_top1", "frozen_top1", "probe_top1", "ap", "ap50", "ap75", "miou")
 
 METRICS = {
     "top1": "top-1",
     "best_top1": "best",
     "frozen_top1": "frozen",
+    "probe_top1": "probe",
     "ap": "AP",
     "ap50": "AP50",
     "ap75": "AP75",
@@ -35,7 +37,7 @@ def choices(e: Experiment) -> dict[str, Any]:
         "init": _init(e),
         "budget": e.budget.images if trained else None,
         "query": e.query.name if found else None,
-        "retriever": e.retriever.name if found else None,
+        "retriever": e.retriever.name if found and not e.of_vectors else None,
         "pool": e.pool.name if trained else None,
         "seed": e.seed,
         "finetune_seed": e.finetune.seed,
@@ -43,10 +45,12 @@ def choices(e: Experiment) -> dict[str, Any]:
 
 
 def _init(e: Experiment) -> str:
-    """The name of the init, and of a random subset with a share of one source both: `random curated 100%`."""
+    """The name of the init; of a random subset with a share of one source both, `random curated 100%`; and what a
+    continued pre-training goes on from, `sept from hub`."""
     selector = e.selector
     share = selector.share if e.pretrains and isinstance(selector, RandomSubset) else None
-    return e.initial if share is None else f"{e.initial} {selector.source} {100 * share:g}%"  # type: ignore[attr-defined]
+    chosen = e.initial if share is None else f"{e.initial} {selector.source} {100 * share:g}%"  # type: ignore[attr-defined]
+    return f"{chosen} from {origin(e.pretrain.start)}" if e.pretrains and e.pretrain.start else chosen
 
 
 def family(init: str) -> str:

@@ -40,6 +40,8 @@ PATHS = {  # options that need to be told where something is
     "pool=list": ["pool.path=/somewhere"],
     "task=imagefolder": ["task.path=/somewhere"],
     "task=csv": ["task.path=/somewhere"],
+    "pool=vectors": ["pool.path=/somewhere", "query=vectors", "query.path=/elsewhere"],
+    "query=vectors": ["pool=vectors", "pool.path=/somewhere", "query.path=/elsewhere"],
     "query=instance": ["task=voc"],
     "backbone=timm": ["backbone.name=resnet18"],
     "retriever=timm": ["retriever.backbone.name=resnet18"],

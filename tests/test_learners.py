@@ -34,7 +34,8 @@ from sept.methods.ibot.learner import IBot
 from sept.methods.ibot.loss import cls_loss, patch_loss
 from sept.methods.moby.learner import MoBy
 from sept.training.learner import clip_each, seeded_weights
-from sept.transfer.classify import Classifier, nearest_class_mean
+from sept.transfer.classify import Classifier
+from sept.transfer.probe import nearest_class_mean
 
 
 def part(state, prefix):

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sept.data.labelled import read_image, reader
 from sept.data.pool import ConcatPool
 from sept.data.sources.folder import list_folder
 from sept.data.tasks.task import Example
-from sept.errors import ConfigError
+from sept.errors import ConfigError, DataError
 from sept.pipeline import Pipeline
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
@@ -33,6 +33,7 @@ from sept.store import Store
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
 SLUG_CHARS = 60  # of a text, in a folder's name
 PNG, HTML = "gallery.png", "gallery.html"
+BLANK = np.full((32, 32, 3), 128, np.uint8)  # in the place of a query's image
 PAPER_POOL = 155_000_000  # images of SEPT-155m
 
 
@@ -47,23 +48,51 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     pool, features = _pool(pipeline, store), _features(pipeline, store)
     vectors, ids, _ = query_stage.load(store.read(pipeline.queries))
     places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
-    ranked = search(vectors[places], features, e.query.top)
-    task, queries = store.read(pipeline.task), pipeline.queries
-    assert isinstance(queries.spec, query_stage.QueriesSpec)
-    _, _, read, _ = query_stage.images(task, locate(e.task), queries.spec)
-    rows = _rows([(ids[i], read(int(i))) for i in places], ranked, pool)
-    copies = store.read(pipeline.chosen[-1])
-    shutil.copy(copies.path / COPIES, folder / COPIES)
-    facts = {name: value for name, value in (selection.facts | copies.facts).items() if name != "flops"}
+    rows = []
+    if _has_images(pool):
+        queries = [*zip([ids[i] for i in places], _shown(e, pipeline, store, ids, places), strict=True)]
+        rows = _rows(queries, search(vectors[places], features, e.query.top), pool)
+        rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
+    facts, tables = dict(selection.facts), [SELECTION]
+    if not e.of_vectors:
+        copies = store.read(pipeline.chosen[-1])
+        shutil.copy(copies.path / COPIES, folder / COPIES)
+        facts, tables = facts | copies.facts, [SELECTION, COPIES]
+    facts = {name: value for name, value in facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
-    rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
-    _draw(folder, f"{e.task.name}: {chosen}", rows, facts, _by_rank(folder))
-    lines = [f"selected {chosen} for {facts['queries']} images of {e.task.name}"]
+    of = str(e.query.path) if e.of_vectors else e.task.name
+    if rows:
+        _draw(folder, f"{of}: {chosen}", rows, facts, _by_rank(folder))
+    lines = [f"selected {chosen} for {facts['queries']} {'vectors' if e.of_vectors else 'images'} of {of}"]
     lines += [
         f"  {name.replace('_', ' '):<28}{format_value(value)}" for name, value in facts.items() if name != "queries"
     ]
     lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.runtime.accelerator))
-    return "\n".join([*lines, *(f"  {folder / name}" for name in (SELECTION, COPIES, PNG, HTML))])
+    written = [*tables, *((PNG, HTML) if rows else ())]
+    return "\n".join([*lines, *(f"  {folder / name}" for name in written)])
+
+
+def _has_images(pool: ConcatPool) -> bool:
+    """Not so where the names of vectors that were made elsewhere are no paths."""
+    try:
+        pool.image(0)
+    except ImageError:
+        return True  # a broken one
+    except DataError:
+        return False
+    return True
+
+
+def _shown(e: Experiment, pipeline: Pipeline, store: Store, ids: Sequence[str], places: np.ndarray) -> Iterator[Pixels]:
+    """The images of the queries at these places: of vectors those that their names are paths of, or a blank one."""
+    queries = pipeline.queries
+    if not isinstance(queries.spec, query_stage.QueriesSpec):
+        for place in places:
+            file = Path(str(e.query.path)).parent / ids[place]
+            yield read_image(Example(ids[place], file, 0)) if file.is_file() else BLANK
+        return
+    _, _, read, _ = query_stage.images(store.read(pipeline.task), locate(e.task), queries.spec)
+    yield from (read(int(place)) for place in places)
 
 
 def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str) -> str:
@@ -146,7 +175,7 @@ def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: ConcatPoo
     rows = []
     for (label, image), found, scores in zip(queries, ranked.rows, ranked.scores, strict=True):
         pairs = zip(found.tolist(), scores.tolist(), strict=True)
-        matches = [Match(pool.key(row), pool.image(row), similarity) for row, similarity in pairs]
+        matches = [match for row, similarity in pairs if (match := _match(pool, row, similarity)) is not None]
         rows.append(Row(label, image, matches))
     return rows
 
@@ -170,7 +199,7 @@ def _extremes(table: pa.Table, pool: ConcatPool, top: int) -> list[Row]:
 def _match(pool: ConcatPool, row: int, similarity: float | None) -> Match | None:
     try:
         return Match(pool.key(row), pool.image(row), similarity)
-    except ImageError:
+    except DataError:  # of an embedded pool, images that could not be read then either
         return None
 
 

@@ -13,7 +13,7 @@ from sept.data.settings import SYNTHETIC_TASKS
 from sept.errors import ConfigError
 from sept.runtime.hardware import Runtime
 from sept.store import Step
-from sept.transfer.recipes import Classify, Detect, Segmentation
+from sept.transfer.recipes import Classify, Detect, Probe, Segmentation
 
 FOLDER = Path("/dev/shm")
 PREFETCHED = 2  # batches that a worker makes ahead: torch's default
@@ -55,6 +55,8 @@ def require(
 def _has_workers(e: Experiment, step: Step) -> bool:
     """Whether a step has more to read at a time than one batch, which needs no worker (sept.data.loading)."""
     embeds = step.stage in ("features", "queries")
+    if embeds and "retriever" not in step.inputs:  # vectors of a file
+        return False
     return step.stage in STAGES and not (embeds and step.estimate["images"] <= e.retriever.batch_size)
 
 
@@ -90,6 +92,8 @@ def _fine_tuning(e: Experiment) -> int:
     """Bytes of a training batch and of a test batch: tests run while the next training batches are read."""
     recipe, drawn = e.finetune, e.task.side if e.task.kind in SYNTHETIC_TASKS else None
     match recipe:
+        case Probe():
+            return TEST_BATCH * _pixels(recipe.side)
         case Classify():
             return (recipe.batch_size + TEST_BATCH) * _pixels(recipe.side)
         case Detect():

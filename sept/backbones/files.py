@@ -10,6 +10,7 @@ from sept.errors import ConfigError
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 SHIPPED = "sept:"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of files to be named for a folder
+ALIKE = ("model", "pytorch_model")  # names of every file of weights that tools write
 NAMED = 5  # files of a folder in a message
 HEAD_BYTES = 512
 LENGTH_BYTES = 8  # of a safetensors file: the length of its header, little-endian
@@ -29,6 +30,16 @@ def resolve(weights: str, option: str) -> Path:
     except ConfigError as error:
         raise ConfigError(f"{option}={weights}: {error}") from None
     return path
+
+
+def origin(weights: str) -> str:
+    """The name of what a `weights` setting points to: `hub`, or the file's without folder and suffix; where all are
+    called alike, the folder's."""
+    path = Path(weights.removeprefix(SHIPPED))
+    if path.stem in ALIKE:
+        path = path.parent.parent if path.parent.name == "backbone" else path.parent
+        return path.name or "model"
+    return path.stem
 
 
 def head_of(path: Path) -> bytes:

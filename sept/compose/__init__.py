@@ -13,7 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from sept import paths
 from sept.compose.composition import composed, option, parse, register, schema
-from sept.compose.names import CONF, OF_SEVERAL_KINDS, OPEN, defaults, known_names, nearest, one_line, options
+from sept.compose.names import (
+    CONF,
+    OF_SEVERAL_KINDS,
+    OPEN,
+    defaults,
+    known_names,
+    nearest,
+    one_line,
+    options,
+    renamed,
+    written,
+)
 from sept.compose.overrides import COMPLETION, check_hydra, check_overrides, completed, is_hydras
 from sept.compose.usage import usage
 from sept.config import SETTINGS, Experiment
@@ -39,7 +50,9 @@ __all__ = [
     "option",
     "options",
     "register",
+    "renamed",
     "usage",
+    "written",
 ]
 
 BASIC = "basic"  # Hydra's own launcher: one cell after the other, in this process
@@ -91,11 +104,12 @@ def _settle_paths(e: Experiment) -> None:
     holders: list[tuple[str, Any, str]] = [("pool", e.pool, "path"), ("task", e.task, "path")]
     holders += [("task", e.task, "class_list"), ("query", e.query, "path"), ("store", e.store, "root")]
     holders += [("init", e.init, "weights"), ("retriever", e.retriever, "weights"), ("index", e.index, "uri")]
+    holders += [("pretrain", e.pretrain, "start"), ("retriever.train", e.retriever.train, "start")]
     holders += [(f"pool.sources.{name}", source, "path") for name, source in e.pool.sources.items()]
     for group, holder, name in holders:
         value = getattr(holder, name)
         if value is not None:
-            setattr(holder, name, paths.settled(f"{group}.{name}", value))
+            setattr(holder, name, paths.settled(written(f"{group}.{name}"), value))
 
 
 @dataclass(frozen=True)
@@ -147,10 +161,11 @@ def _spread(overrides: Sequence[str]) -> tuple[list[list[str]], str]:
     with one_line():
         chosen = [text for text in overrides if text.startswith((TABLE, "hydra/"))]
         whole = composed(chosen)
-        named = {key: f"{key}={value}" for key, value in whole.hydra.get("sweeper", {}).get("params", {}).items()}
-        given = {text.split("=", 1)[0]: text for text in completed(overrides) if text not in chosen}
+        params = whole.hydra.get("sweeper", {}).get("params", {})
+        of_table = renamed([f"{key}={value}" for key, value in params.items()])
+        given = [text for text in completed(overrides) if text not in chosen]
         choices = []
-        for each in parse([*(named | given).values()]):
+        for each in parse([*{text.split("=", 1)[0]: text for text in (*of_table, *given)}.values()]):
             swept = each.is_sweep_override()
             values = each.sweep_string_iterator() if swept else [each.get_value_element_as_str()]
             choices.append([f"{each.get_key_element()}={value}" for value in values])

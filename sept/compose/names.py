@@ -1,7 +1,8 @@
 """Names that a command line may use: groups, their options, settings; what Hydra and OmegaConf refuse, in one line."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -17,8 +18,19 @@ from sept.errors import ConfigError, StorageError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
+TRAINED = r"((?:pretrain|retriever\.train)\.)"  # recipes of self-supervised trainings
 ARGUMENTS = ("backbone.args", "retriever.backbone.args")  # of a network: any name, timm knows them
 OPEN = (*(f"{key}." for key in ARGUMENTS), "pool.sources.")  # settings whose names are not known here
+
+
+def renamed(overrides: Sequence[str]) -> list[str]:
+    """`pretrain.from=..` as the field it sets, `start`: no field can be called by a keyword of Python."""
+    return [re.sub(rf"^([+~]*){TRAINED}from(?==|$)", r"\1\2start", text) for text in overrides]
+
+
+def written(name: str) -> str:
+    """The other way round: the name of a setting on a command line."""
+    return re.sub(rf"^{TRAINED}start$", r"\1from", name)
 
 
 @cache
@@ -41,7 +53,7 @@ def options(group: str) -> list[str]:
 def known_names() -> list[str]:
     """Every key that a command line may set: `seed`, `pool`, `pool.path`, ..."""
     kinds = [name for key in OF_SEVERAL_KINDS for kind in SETTINGS.values() for name in _names(kind, f"{key}.")]
-    return ["experiment", *dict.fromkeys(_names(Experiment, "") + kinds)]
+    return ["experiment", *dict.fromkeys(map(written, _names(Experiment, "") + kinds))]
 
 
 def is_known(key: str) -> bool:
@@ -51,6 +63,8 @@ def is_known(key: str) -> bool:
 
 def unknown_name(key: str) -> str:
     """One line that refuses `key` and names the nearest valid keys."""
+    if written(key) != key:
+        return f"{key}: write {written(key)}"
     line = f"{key}: no such setting; {nearest(key, known_names())}"
     network, _, name = key.rpartition(".")
     if f"{network}.args" not in ARGUMENTS:

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sept.compose.composition import HYDRA, PRIMARY, parse, register
-from sept.compose.names import CONF, is_known, nearest, one_line, options, unknown_name
+from sept.compose.names import CONF, is_known, nearest, one_line, options, renamed, unknown_name
 from sept.compose.usage import ADDED
 from sept.errors import ConfigError, StorageError
 
@@ -19,13 +19,13 @@ HELD = (("store", "root"), ("pool", "path"), ("task", "path"), ("query", "path")
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
-    """With the option that `backbone.name=NAME` means where none is chosen: timm's network of that name, as timm has
-    it, not with the arguments of the option that is chosen by default."""
+    """`renamed`, and with the option that `backbone.name=NAME` means where none is chosen: timm's network of that name,
+    as timm has it, not with the arguments of the option that is chosen by default."""
     keys = {text.lstrip("+").partition("=")[0] for text in overrides if "=" in text}
     implied = [
         f"{group}={ANY}" for key, (group, inner) in NETWORKS.items() if key in keys and not keys & {group, inner}
     ]
-    return [*overrides, *implied]
+    return [*renamed(overrides), *implied]
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ def check_hydra(overrides: Sequence[str]) -> None:
 
     Nothing of a result is kept there. Raises ConfigError, and StorageError for a folder that cannot be made.
     """
-    given = [text for text in overrides if "=" in text and not text.startswith("-")]
+    given = [text for text in renamed(overrides) if "=" in text and not text.startswith("-")]
     if not any(is_hydras(text) for text in given):
         return
     with one_line(), _composing():

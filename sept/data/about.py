@@ -7,6 +7,7 @@ from functools import lru_cache
 from sept.data import locate
 from sept.data.detection.boxes import DetectionTask
 from sept.data.segmentation.masks import SegmentationTask
+from sept.data.settings import VECTORS
 from sept.data.sources.layouts import parts
 from sept.data.tasks.task import Example, Task
 
@@ -32,6 +33,10 @@ def about_task(task: Task | DetectionTask | SegmentationTask) -> str:
 def about_source(kind: str, path: str) -> str:
     """Its images, where their number is known without a scan, or its archives."""
     images = locate.identify(kind, path)[1]
+    if kind == VECTORS:
+        from sept.data.sources.vectors import open_vectors
+
+        return f"{images:,} vectors of {open_vectors(path).dim:,} numbers in {path}, each scaled to unit length"
     if images:
         return f"{_count(images, 'image')} in {path}"
     if kind in FILES:

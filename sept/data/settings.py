@@ -8,6 +8,7 @@ from sept.errors import ConfigError
 from sept.ranges import require_one_of, require_set, require_unset
 
 POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
+VECTORS = "vectors"  # kind of a pool, and name of a query, of vectors that were made elsewhere
 CLASSIFICATION_TASKS = (
     *("imagefolder", "csv", "parquet", "flowers102", "stanford_cars", "food101", "places365", "inat2017"),
 )
@@ -28,10 +29,10 @@ class Source:
 
 @dataclass
 class Pool:
-    """The unlabelled images that are searched. kind: one of SYNTHETIC_POOLS, one of POOL_KINDS (on disk), or union."""
+    """The unlabelled images that are searched. kind: of SYNTHETIC_POOLS, of POOL_KINDS (on disk), union or VECTORS."""
 
     name: str = ranges.text("")
-    kind: str = ranges.choice("folder", (*SYNTHETIC_POOLS, "union", *POOL_KINDS))
+    kind: str = ranges.choice("folder", (*SYNTHETIC_POOLS, "union", *POOL_KINDS, VECTORS))
     path: str | None = ranges.text(None)  # of a folder or an archive; of several shards with braces and globs
     sources: dict[str, Any] = field(default_factory=dict)  # union: Source by name, in the order of their rows
     without: list[str] = ranges.several([], ranges.Text())  # union: sources to do without
@@ -82,19 +83,21 @@ class Pool:
 
 @dataclass
 class Query:
-    """What of the task is looked up in the pool: its whole training images, or the boxes annotated in them."""
+    """What is looked up in the pool: of the task whole training images or annotated boxes, or vectors of a file."""
 
-    name: str = ranges.choice("image", ("image", "instance"))
-    path: str | None = ranges.text(None)  # search.py: an image or folder to look up instead of the task
+    name: str = ranges.choice("image", ("image", "instance", VECTORS))
+    path: str | None = ranges.text(None)  # vectors: the file; else, of search.py: an image or folder to look up instead
     text: str | None = ranges.text(None)  # search.py: words to look up, of a retriever that embeds text
     top: int = ranges.whole(20, least=1, most=1000)  # search.py: how many matches a looked-up image shows
 
     @property
     def looks_up(self) -> bool:
-        """Whether something else than the task is looked up."""
-        return self.path is not None or self.text is not None
+        """Whether images or words are looked up, and nothing is selected."""
+        return self.text is not None or (self.path is not None and self.name != VECTORS)
 
     def check(self) -> None:
+        if self.name == VECTORS and self.path is None:
+            raise ConfigError(f"query.path is not set: query={self.name} needs query.path=FILE.npy or FILE.parquet")
         if self.path is not None and self.text is not None:
             raise ConfigError(f"query.path={self.path} and query.text={self.text}: look up one at a time")
 

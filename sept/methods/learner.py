@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from sept.backbones.drop_path import drop_path_factors, set_factors
 from sept.backbones.networks import has_batch_norm
+from sept.backbones.weights import load_backbone
 from sept.methods.health import effective_rank, feature_std
 from sept.methods.recipe import TwoViewRecipe
 from sept.methods.views import TwoViews, Views
@@ -40,6 +42,17 @@ class SelfSupervised(Learner):
     def encoder(self) -> nn.Module:
         """The backbone that is handed on."""
         raise NotImplementedError
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """Every network that is a copy of the backbone, moving averages too."""
+        return [self.encoder]
+
+    def start_from(self, weights: Path) -> None:
+        """Fill every copy of the backbone, before the first step, from a file; heads stay random. ConfigError where
+        the weights do not fit."""
+        for network in self.encoders:
+            load_backbone(network, weights)
 
     def encode(self, forward: Callable, network: nn.Module, inputs: Sequence[Tensor | None], views: int) -> Any:
         """forward(network, *inputs) for inputs (n, ...), of which a sample has so many views: in chunks where the batch

@@ -1,13 +1,14 @@
 """What the recipe of every self-supervised method has: a plan reads it, so there is no torch here."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from sept import ranges
 from sept.backbones import Backbone
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
+RATES = ("lr", "warmup_lr", "min_lr")  # of a schedule, where the recipe has them
 
 
 @dataclass
@@ -31,9 +32,29 @@ class Recipe:
     batch_size: int = ranges.batch(512, least=2)
     drop_path_rate: float = ranges.share(0.2, below=1)
     store_side: int = ranges.side(256)  # shorter side at which the images are stored locally
+    lr: float = ranges.rate(1e-3)
+    warmup_epochs: int = ranges.epochs(5)
+    # Continued pre-training: weights of the backbone to start from, a file or `hub`; null: random ones. On a command
+    # line it is `from`, which no field of Python can be called.
+    start: str | None = ranges.text(None)
+    # It has rates and a warm-up of its own. Rates: weights that are good are lost at the full one; 1/10 to 1/100 is
+    # usual, and the upper end moves weights that are far from the selected images. Warm-up: one epoch, for AdamW's
+    # moments and the heads, which no published backbone brings.
+    start_lr: float = ranges.share(0.1, above=0)  # times each rate of the recipe
+    start_warmup_epochs: int = ranges.epochs(1)
 
     def check(self, prefix: str) -> None:
         """What several settings say together; raises ConfigError. prefix: where the recipe stands, `pretrain`."""
+
+    def settled(self) -> Self:
+        """The recipe as it trains, which enters the key: with the rates and the warm-up of a continued training where
+        it is one; without its file and the side at which images are stored, which count where they are inputs."""
+        blank: dict[str, Any] = {"name": "", "store_side": self.side}
+        blank |= {"start": None, "start_lr": 1.0, "start_warmup_epochs": 0}
+        if self.start is None:
+            return replace(self, **blank)
+        rates = {name: getattr(self, name) * self.start_lr for name in RATES if hasattr(self, name)}
+        return replace(self, **rates, warmup_epochs=self.start_warmup_epochs, **blank)
 
     def sides(self) -> list[int]:
         """Sides in pixels of the square views that the backbone has to take, the largest first."""
@@ -52,10 +73,8 @@ class Recipe:
 class TwoViewRecipe(Recipe):
     """What methods have that compare two coloured views of an image by one rate: MoBy and its relatives."""
 
-    lr: float = ranges.rate(1e-3)  # per `lr_batch` images
-    lr_batch: int = ranges.batch(512)
+    lr_batch: int = ranges.batch(512)  # images that `lr` is for
     schedule: str = ranges.choice("cosine", ("cosine", "constant"))
-    warmup_epochs: int = ranges.epochs(5)
     warmup_lr: float = ranges.least_rate(5e-7)
     min_lr: float = ranges.least_rate(5e-6)
     weight_decay: float = ranges.share(0.05)

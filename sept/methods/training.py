@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 class SelfSupervisedTraining:
     """Trains a backbone by a recipe on views of a subset, on one device or several. Picklable.
 
-    spec: what identifies the training, for loggers. what: for messages, `pre-train`.
+    spec: what identifies the training, for loggers. what: for messages, `pre-train`. start: a file of weights for
+    the backbone, of a continued training.
     """
 
     recipe: Recipe
@@ -50,6 +51,7 @@ class SelfSupervisedTraining:
     what: str
     loggers: Loggers
     watchers: Callable[[], Sequence] = list
+    start: Path | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,6 +64,8 @@ class SelfSupervisedTraining:
         of_epoch = self.steps_per_epoch
         made = learner(self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch)
         made.statistics = made.views.statistics = statistics(self.backbone)
+        if self.start is not None:
+            made.start_from(self.start)
         return made  # type: ignore[no-any-return]
 
     def run(self, runtime: Runtime) -> SelfSupervised:
@@ -95,8 +99,10 @@ class SelfSupervisedTraining:
         return learner
 
 
-def train_backbone(training: SelfSupervisedTraining, runtime: Runtime, subset: Artefact) -> dict[str, Any]:
-    """Runs the training, leaves the backbone below its folder, and gives its facts."""
+def train_backbone(
+    training: SelfSupervisedTraining, runtime: Runtime, subset: Artefact, start: Artefact | None
+) -> dict[str, Any]:
+    """Runs the training, leaves the backbone below its folder, and gives its facts. start: what it began with."""
     recipe, backbone = training.recipe, training.backbone
     learner = training.run(runtime)
     seen = learner.steps * min(recipe.batch_size, len(training.subset))
@@ -107,6 +113,8 @@ def train_backbone(training: SelfSupervisedTraining, runtime: Runtime, subset: A
         "flops": recipe.flops(backbone) * seen,
         **learner.health(),
     }
+    if start is not None:
+        facts |= {"start": start.facts["source"], "start_sha256": start.facts["sha256"]}
     args = sized_args(backbone.name, backbone.args, recipe.side)
     described = card(recipe.title, training.spec, subset, facts)
     save_backbone(learner.encoder, training.folder / BACKBONE, backbone.name, args, described, statistics(backbone))

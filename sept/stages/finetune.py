@@ -1,4 +1,4 @@
-"""A classifier, detector or segmenter, trained on the task's labelled images; its scores."""
+"""A classifier, detector or segmenter, trained on the task's labelled images, or a frozen backbone; its scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.store.step import Artefact, Step
-from sept.transfer.recipes import FITTING, RECIPES, Classify, Detect, Finetune
+from sept.transfer.recipes import RECIPES, Classify, Detect, Probe, Transfer
 
 STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe
 
@@ -26,7 +26,7 @@ STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # b
 class FinetuneSpec:
     """images: how many are drawn of a task with boxes or masks; null of one with classes, whose `shot` counts."""
 
-    recipe: Finetune
+    recipe: Transfer
     backbone: Backbone
     shot: Shot | None
     images: int | None
@@ -45,7 +45,7 @@ def step(
     shot: Shot,
     shots: int,
     seed: int,
-    recipe: Finetune,
+    recipe: Transfer,
     backbone: Backbone,
     weights: Step | None,
     runtime: Runtime,
@@ -54,10 +54,12 @@ def step(
 ) -> Step:
     """shots: how many labelled images there are of a task with classes. weights: None for fresh ones."""
     kind = kind_of(t)
-    fitting = FITTING[kind]
-    if not isinstance(recipe, tuple(RECIPES[name] for name in fitting)):
-        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={' or '.join(fitting)} does")
-    classes, images = int(task.estimate["classes"]), (t.images or shots) * recipe.epochs
+    if recipe.fits != kind:
+        fitting = " or ".join(name for name, each in RECIPES.items() if each.fits == kind)
+        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={fitting} does")
+    if isinstance(recipe, Probe):
+        recipe = replace(recipe, seed=0)  # one result, whatever a sweep gives it
+    classes, images = int(task.estimate["classes"]), (t.images or shots) * recipe.passes
     if kind == "classify" and classes < 2:
         raise DataError(
             f"task={t.name}: {t.path} has one class; a classifier needs two (search.py takes one, and so do tasks with "
@@ -95,12 +97,14 @@ def build(
         spec.recipe, spec.backbone, start, spec.shot_seed, plain(spec, "finetune"), folder, runtime, loggers
     )
     task = inputs["task"]
-    if isinstance(spec.recipe, Classify):
+    if isinstance(spec.recipe, (Classify, Probe)):
         from sept.transfer.classification import classify
+        from sept.transfer.probe import probe
 
         assert spec.shot is not None
         shots = task_stage.few_shots(task, location, spec.shot, spec.shot_seed)
-        return classify(job, task_stage.open_task(task, location), shots)
+        test = classify if isinstance(spec.recipe, Classify) else probe
+        return test(job, task_stage.open_task(task, location), shots)
     assert spec.images is not None
     if isinstance(spec.recipe, Detect):
         from sept.transfer.detection import detect

@@ -1,12 +1,13 @@
 """A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
@@ -19,7 +20,7 @@ WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for mess
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """The recipe carries its method's name. compiled: by torch.compile, which rounds differently."""
+    """The recipe, settled, carries its method's name. compiled: by torch.compile, which rounds differently."""
 
     recipe: Recipe
     backbone: Backbone
@@ -50,20 +51,20 @@ def step(
     slug: str,
     runtime: Runtime,
     loggers: Loggers,
+    start: Step | None = None,
     task: Step | None = None,
     copies: Step | None = None,
     probing: Probing | None = None,
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. task: what `probing` tests on. copies: made beside
-    the training, for people to read."""
+    """stage: `pretrain`, or `retriever` for an encoder. start: the weights of a continued training. task: what
+    `probing` tests on. copies: made beside the training, for people to read."""
     images = int(subset.estimate["images"])
-    counted = replace(recipe, name="", store_side=recipe.side)  # the images' side counts where they are stored
-    spec = PretrainSpec(counted, backbone, epochs, seed, runtime.precision, runtime.compile)
+    spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],
         spec,
-        {"subset": subset},
+        ({"start": start} if start else {}) | {"subset": subset},  # a file that is wrong is told first
         partial(build, stage=stage, spec=spec, runtime=runtime, loggers=loggers, probing=probing),
         slug=slug,
         estimate={
@@ -90,6 +91,7 @@ def build(
 
     subset = Subset.open(inputs["subset"].path)
     watchers = list if probing is None else partial(_probes, inputs["task"], probing, spec.recipe, len(subset))
+    start = inputs.get("start")
     training = SelfSupervisedTraining(
         spec.recipe,
         spec.backbone,
@@ -101,8 +103,9 @@ def build(
         WHAT[stage],
         loggers,
         watchers,
+        start.path / BACKBONE / WEIGHTS if start else None,
     )
-    return train_backbone(training, runtime, inputs["subset"])
+    return train_backbone(training, runtime, inputs["subset"], start)
 
 
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:

@@ -14,7 +14,7 @@ def read(r: Retriever, presence: Presence) -> Step:
     )
 
 
-def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers) -> Step:
+def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers, presence: Presence) -> Step:
     return pretrain.step(
         "retriever",
         r.train,
@@ -25,4 +25,5 @@ def trained(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers) -> S
         slug=r.name,
         runtime=runtime,
         loggers=loggers,
+        start=weights.start("retriever.train.from", r.train.start, r.backbone, presence),
     )

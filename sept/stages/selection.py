@@ -63,14 +63,15 @@ def like_task(
     fingerprints: Step | None,
     queries: Step,
     features: Sequence[Step],
-    retriever: Step,
+    retriever: Step | None,
     indexed: Step | None,
     runtime: Runtime,
     slug: str,
     ready: Mapping[tuple[str, ...], Any] | None,
 ) -> Step:
-    """fingerprints: of the test images, to leave copies of them out. indexed: the approximate index, or the int8 copy,
-    that is searched. ready: see `sept.app.sweep.share_scans`."""
+    """fingerprints: of the test images, to leave copies of them out. retriever: None where vectors of files are
+    searched. indexed: the approximate index, or the int8 copy, that is searched. ready: see
+    `sept.app.sweep.share_scans`."""
     approximate = index.name not in EXACT
     spec = TaskSelectionSpec(
         selector,
@@ -83,7 +84,7 @@ def like_task(
     inputs = {"queries": queries, **number_inputs("features", features), **number_inputs("pool", pools)}
     if fingerprints is not None:
         inputs["fingerprints"] = fingerprints
-    aids = {"retriever": retriever}
+    aids = {"retriever": retriever} if retriever else {}
     if indexed is not None:
         (inputs if approximate else aids)["index" if approximate else "compact"] = indexed
     return Step(

@@ -56,7 +56,8 @@ class Lists:
 def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r: Retriever) -> dict[str, float]:
     """The products of an exact scan."""
     rows = sum(each.estimate["images"] for each in features)
-    dim = sizes.dim(r.library, r.backbone, r.feature)
+    known = features[0].estimate.get("dim")  # of vectors of a file
+    dim = int(known) if known else sizes.dim(r.library, r.backbone, r.feature)
     return {"images": spec.budget, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
 
 
@@ -78,7 +79,8 @@ def build(
     lists: Lists,
 ) -> dict[str, Any]:
     """Writes the selection to `path` and gives its facts."""
-    features = _checked_features(inputs, pool, runtime, lists.batch_size)
+    of_images = "retriever" in inputs  # else vectors of files, behind which there may be none
+    features = _checked_features(inputs, pool, runtime, lists.batch_size) if of_images else join_features(inputs)
     vectors, ids, classes = query_stage.load(inputs["queries"])
     with _search(inputs, spec, features, vectors, runtime, lists) as (search, first_depth, quality):
         chooser = _Chooser(spec, features, vectors, FilteredLists(search, features.embedded), first_depth, runtime)

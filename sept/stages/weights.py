@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone, hub
-from sept.backbones.files import resolve
+from sept.backbones.files import origin, resolve
 from sept.backbones.saved import BACKBONE
 from sept.errors import ConfigError
 from sept.retrievers import LIBRARIES
@@ -45,6 +45,13 @@ def step(
     file, digest = presence.find(what, find, (Path(weights), weights))
     spec = WeightsSpec(backbone, digest, branch, library)
     return Step(stage, VERSIONS[stage], spec, {}, partial(build, spec=spec, file=file, option=option), slug=slug)
+
+
+def start(option: str, weights: str | None, backbone: Backbone, presence: Presence) -> Step | None:
+    """The weights that a pre-training goes on from; None where it starts at random."""
+    if weights is None:
+        return None
+    return step("weights", option, weights, backbone, f"start-{origin(weights)}", presence)
 
 
 def _digested(weights: str, option: str, backbone: Backbone, library: str, online: bool) -> tuple[Path, str]:

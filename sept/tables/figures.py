@@ -13,6 +13,7 @@ COLOURS = {  # Okabe and Ito's, told apart on light and on dark ground and by th
     "rand_init": "#8c8c8c",
     "in1k_sup": "#009e73",
     "in1k_ssl": "#cc79a7",
+    "foundation": "#8b5a2b",
     "random": "#e69f00",
     "sept": "#0072b2",
     "union_topk": "#56b4e9",

@@ -21,6 +21,7 @@ from sept.tables.statistics import gain
 MEAN_OF = {
     "mean": "score",
     "frozen_mean": "frozen_top1",
+    "probe_mean": "probe_top1",
     "ap_mean": "ap",
     "ap50_mean": "ap50",
     "ap75_mean": "ap75",
@@ -30,7 +31,7 @@ MEAN_OF = {
     "wall_s": "wall_s",
     "shared_wall_s": "shared_wall_s",
 }
-SPREAD_OF = {"std": "score", "frozen_std": "frozen_top1"}
+SPREAD_OF = {"std": "score", "frozen_std": "frozen_top1", "probe_std": "probe_top1"}
 SEEN = {
     "task.name",
     "init.name",

@@ -17,7 +17,7 @@ from sept.selectors import SELECTORS
 CONFIDENCE = 0.95
 ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
 AXES = ("init", "budget", "query", "retriever", "pool", "variant")  # in exactly one of which they differ
-BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "random")  # what is compared with is on the right of the minus
+BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "foundation", "random")  # on the right of the minus
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,13 @@ def differences(lines: Sequence[Mapping[str, Any]]) -> list[Difference]:
 
 
 def gain(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Interval | None:
-    """How far a row of images like the task lies above its row of random ones, where there is one."""
-    if line["init"] not in SELECTORS or not SELECTORS[line["init"]].searches:
+    """How far a row of images like the task lies above its row of random ones, where there is one: pre-trained from the
+    same weights."""
+    chosen = family(line["init"])
+    if chosen not in SELECTORS or not SELECTORS[chosen].searches:
         return None
-    results = [paired(line, below) for below in lines if below["init"] == "random" and _axis(below, line) == "init"]
+    random = line["init"].replace(chosen, "random", 1)
+    results = [paired(line, below) for below in lines if below["init"] == random and _axis(below, line) == "init"]
     return next((result[0] for result in results if result is not None), None)
 
 

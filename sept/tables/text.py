@@ -13,7 +13,7 @@ from sept.tables.statistics import Difference, differences
 Tables = Mapping[str, Sequence[Line]]
 """Rows by the name of their table."""
 
-SCORES = ("mean", "std", "frozen_mean", "frozen_std", "ap_mean", "ap50_mean", "ap75_mean")
+SCORES = ("mean", "std", "frozen_mean", "frozen_std", "probe_mean", "probe_std", "ap_mean", "ap50_mean", "ap75_mean")
 GAIN = ("gain", "gain_low", "gain_high", "within_noise")
 COSTS = ("pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
 COLUMNS = (*CELL, "variant", "metric", "n", *SCORES, *GAIN, *COSTS, "paper", "status", "reason")
@@ -22,6 +22,7 @@ DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
     "n": lambda line: str(line["n"]),
     "frozen": lambda line: labels.spread(line, "frozen_mean", "frozen_std"),
+    "probe": lambda line: labels.spread(line, "probe_mean", "probe_std"),
     "AP": lambda line: labels.spread(line, "ap_mean"),
     "AP50": lambda line: labels.spread(line, "ap50_mean"),
     "AP75": lambda line: labels.spread(line, "ap75_mean"),

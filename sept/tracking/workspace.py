@@ -25,7 +25,7 @@ SELF_SUPERVISED = {
     "knn_top1": "k-NN top-1 on the few shots",
     "teacher_entropy_over_uniform": "entropy of iBOT's teacher over the largest there is",
 }
-SUPERVISED = {name: title for name, title in METRICS.items() if name != "frozen_top1"}  # which is no curve
+SUPERVISED = {name: title for name, title in METRICS.items() if name not in ("frozen_top1", "probe_top1")}  # no curves
 PICTURES = (GALLERY, "views", "predictions")
 WIDE, HIGH = 24, 12  # cells of W&B's grid: its whole width, and the rows of a table
 

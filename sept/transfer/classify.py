@@ -87,18 +87,3 @@ class Classifier(Learner):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-
-
-@torch.no_grad()
-def nearest_class_mean(features: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Top-1 in percent of the nearest class mean by cosine around the mean of the shots: nothing is trained.
-
-    features (B, D) and labels (B,) of the few shots, test likewise; a class without a shot is never predicted.
-    """
-    features, test = nn.functional.normalize(features, dim=1), nn.functional.normalize(test, dim=1)
-    center = features.mean(dim=0)
-    features, test = features - center, test - center
-    known = labels.unique()
-    means = torch.stack([features[labels == label].mean(dim=0) for label in known])
-    predicted = known[(test @ nn.functional.normalize(means, dim=1).T).argmax(dim=1)]
-    return 100 * (predicted == test_labels).float().mean().item()

@@ -1,10 +1,11 @@
-"""Recipes of fine-tuning: classifier, detector and segmenter."""
+"""Recipes of what is made of a backbone on a task: a classifier, detector or segmenter, or a test of it as it is."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sept import ranges
 from sept.backbones import Backbone
-from sept.backbones.flops import BACKWARD, training_flops, trunk_flops, width
+from sept.backbones.flops import BACKWARD, forward_flops, training_flops, trunk_flops, width
 from sept.errors import ConfigError
 from sept.ranges import COUNT, EPOCH, MOST_EPOCHS, RATIO, SIDE, require_rates
 
@@ -14,19 +15,21 @@ RAND_AUGMENT = (  # timm's, in which a part that it does not know is left out in
 
 
 @dataclass
-class Finetune:
-    """Classifier, detector or segmenter on the task's labels. What all have; values come with a recipe below."""
+class Transfer:
+    """What is made of a backbone on the task's labels. fits: the kind of task, as `sept.stages.finetune.kind_of`."""
+
+    fits: ClassVar[str]
 
     name: str = ranges.text("")
     seed: int = ranges.seed()
-    epochs: int = ranges.epochs(100, least=1)
-    batch_size: int = ranges.batch(64)
-    weight_decay: float = ranges.share(0.05)
-    drop_path_rate: float = ranges.share(0.1, below=1)
-    test_every: int = ranges.epochs(10, least=1)  # epochs
 
     def check(self) -> None:
         """What several settings of a recipe say together."""
+
+    @property
+    def passes(self) -> int:
+        """How often a training image is seen."""
+        return 1
 
     def flops(self, backbone: Backbone, classes: int) -> float:
         """Of one training image, each time it is seen; of detectors and segmenters, for a plan, about: their trunk
@@ -35,8 +38,41 @@ class Finetune:
 
 
 @dataclass
+class Probe(Transfer):
+    """Logistic regression on frozen features: nothing else is trained, and nothing drawn."""
+
+    fits: ClassVar[str] = "classify"
+
+    side: int = ranges.side(224)
+
+    def check_unused(self) -> None:
+        if self.seed:
+            raise ConfigError(f"finetune.seed={self.seed} would have no effect: finetune={self.name} draws nothing")
+
+    def flops(self, backbone: Backbone, classes: int) -> float:
+        return forward_flops(backbone, self.side)
+
+
+@dataclass
+class Finetune(Transfer):
+    """Classifier, detector or segmenter, trained. What all have; values come with a recipe below."""
+
+    epochs: int = ranges.epochs(100, least=1)
+    batch_size: int = ranges.batch(64)
+    weight_decay: float = ranges.share(0.05)
+    drop_path_rate: float = ranges.share(0.1, below=1)
+    test_every: int = ranges.epochs(10, least=1)  # epochs
+
+    @property
+    def passes(self) -> int:
+        return self.epochs
+
+
+@dataclass
 class Classify(Finetune):
     """The classifier. Values and their sources: conf/finetune/classify.yaml."""
+
+    fits: ClassVar[str] = "classify"
 
     side: int = ranges.side(224)
     lr: float = ranges.rate(5e-3)  # per `lr_batch` images
@@ -65,6 +101,8 @@ class Classify(Finetune):
 @dataclass
 class Detect(Finetune):
     """Faster R-CNN with FPN on the backbone. Values and their sources: conf/finetune/detect.yaml."""
+
+    fits: ClassVar[str] = "detect"
 
     lr: float = ranges.rate(1e-4)
     milestones: list[int] = ranges.several(
@@ -101,6 +139,8 @@ class Detect(Finetune):
 @dataclass
 class Segmentation(Finetune):
     """What all recipes of semantic segmentation have."""
+
+    fits: ClassVar[str] = "segment"
 
     lr: float = ranges.rate(6e-5)
     warmup_steps: int = ranges.whole(1500, most=MOST_EPOCHS)
@@ -139,11 +179,10 @@ class SegmentLinear(Segmentation):
         return trunk_flops(backbone, self.side**2, trains=not self.frozen)
 
 
-RECIPES: dict[str, type[Finetune]] = {
+RECIPES: dict[str, type[Transfer]] = {
     "classify": Classify,
+    "probe": Probe,
     "detect": Detect,
     "segment": Segment,
     "segment_linear": SegmentLinear,
 }
-FITTING = {"classify": ("classify",), "detect": ("detect",), "segment": ("segment", "segment_linear")}
-"""By what a task wants: classes, boxes or masks."""

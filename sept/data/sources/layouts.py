@@ -124,7 +124,7 @@ def _refuse_none(pattern: str, kind: str, paths: Sequence[Root]) -> None:
         raise DataError(f"{pattern}: no {kind} found; give {ways}")
 
 
-Kind = Literal["folder", "webdataset", "zip", "parquet", "list", "yfcc"]
+Kind = Literal["folder", "webdataset", "zip", "parquet", "list", "yfcc", "vectors"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -274,7 +274,20 @@ def _listed(expected: str, find: Callable[[str], Path], index_one: Callable[...,
     )
 
 
-_LOOSE = {"folder": _folder, "list": _list, "yfcc": _yfcc}
+def _vectors() -> Layout:
+    from sept.data.sources.vectors import EXPECTED, identify_vectors, index_vectors, open_vectors
+
+    return Layout(
+        EXPECTED,
+        lambda path: open_vectors(path).path.parent,
+        lambda path: open_vectors(path).parts(),
+        index_vectors,  # type: ignore[arg-type]
+        identify_vectors,
+        repeats=True,
+    )
+
+
+_LOOSE = {"folder": _folder, "list": _list, "yfcc": _yfcc, "vectors": _vectors}
 
 
 def layout(kind: str) -> Layout:

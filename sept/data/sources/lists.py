@@ -50,7 +50,7 @@ def index_list(root: Path, part: Lines, source: str) -> Iterator[Entry]:
     Blank lines and hidden files, which `find` prints too, are left out; "./a.jpg" is a.jpg. Raises DataError for
     a line that is no such path or no image by its suffix, and for an image that is not there.
     """
-    for place, line in _lines(part):
+    for place, line in lines(part):
         name = plain(line)
         hidden = is_hidden(name)
         if leads_outside(name) or not (hidden or is_image(name)):
@@ -69,7 +69,7 @@ def index_yfcc(root: Path, part: Lines, source: str) -> Iterator[Entry | Absent]
     Photos vanish from Flickr, so one that is not there is no error but an `Absent`. Videos of yfcc100m_dataset are left
     out; other lists do not tell them, and they come out absent. Raises DataError for a line without a hash.
     """
-    for place, line in _lines(part):
+    for place, line in lines(part):
         hash_, video = _photo(part, place, line)
         if not video:
             name = f"{YFCC_IMAGES}/{hash_[:3]}/{hash_[3:6]}/{hash_}.jpg"
@@ -106,7 +106,7 @@ def _size(root: Path, name: str) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _lines(part: Lines) -> Iterator[tuple[int, str]]:
+def lines(part: Lines) -> Iterator[tuple[int, str]]:
     """(first byte, text) of the lines of a part that are not blank."""
     with open(part.path, "rb") as file:
         if part.first:

@@ -2,10 +2,10 @@
 
 from collections import OrderedDict
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, cast
 
 from sept.data.names import ends_with
-from sept.data.sources.files import Bytes, Root, open_bytes, read_exactly, within
+from sept.data.sources.files import UNKNOWN_SIZE, Bytes, LocalFile, Root, open_bytes, read_exactly, within
 from sept.errors import DataError
 
 OPEN_FILES = 64
@@ -27,6 +27,8 @@ class _Plain:
         self._file = file
 
     def read(self, offset: int, size: int) -> bytes:
+        if size == UNKNOWN_SIZE:  # a file that was named without a look at it
+            size = cast(LocalFile, self._file).size()
         return read_exactly(self._file, offset, size)
 
     def close(self) -> None:

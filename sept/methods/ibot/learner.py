@@ -54,6 +54,10 @@ class IBot(SelfSupervised):
         return self.teacher["backbone"]  # type: ignore[index]
 
     @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.student["backbone"], self.teacher["backbone"]]  # type: ignore[index,list-item]
+
+    @property
     def epoch(self) -> int:
         return self.step // self.steps_per_epoch
 

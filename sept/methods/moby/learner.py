@@ -49,6 +49,10 @@ class MoBy(TwoViewLearner):
         """The backbone that is handed on: the online one."""
         return self.online["encoder"]  # type: ignore[no-any-return]
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.online["encoder"], self.target["encoder"]]
+
     def momentum(self, step: int) -> float:
         """From recipe.momentum at step 0 to 1, half a cosine."""
         return cosine(step, self.steps, self.recipe.momentum, 1.0)
