@@ -60,14 +60,7 @@ class Pipeline:
     @cached_property
     def run(self) -> Step:
         """The fine-tuned model and its score: one cell of a table."""
-        e = self.e
-        shots = task.shots(e.task, e.shot, e.query, e.seed, self.task) if e.task.images is None else 0
-        slug = f"{e.task.name}-{e.initial}"
-        made = finetune.step(
-            *(e.task, self.task, e.shot, shots, e.seed, e.finetune, e.backbone),
-            *(self.initial_weights, self.runtime, self.loggers, slug),
-        )
-        return self._guarded(made)
+        return self._guarded(finetune.step(self.e, self.task, self.initial_weights, self.runtime, self.loggers))
 
     @cached_property
     def initial_weights(self) -> Step | None:
@@ -82,27 +75,13 @@ class Pipeline:
     @cached_property
     def pretrain(self) -> Step:
         """The backbone, trained by a self-supervised method on the selection."""
-        e, recipe = self.e, self.e.pretrain
+        e, side = self.e, self.e.pretrain.store_side
         if e.of_vectors:
             vectors.require_images(e.pool.path)
-        of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
-        start = weights.start("pretrain.from", recipe.start, e.backbone, self.presence)
-        probing = None
-        if e.logger.knn_every:
-            probing = pretrain.Probing(e.logger.knn_every, task.locate(e.task), e.shot, e.seed)
-        made = pretrain.step(
-            *("pretrain", recipe, e.backbone, self._packed(self.selection, recipe.store_side)),
-            epochs=e.compute.passes(of_epoch),
-            seed=e.seed,
-            slug="-".join([self.selection.slug, *([start.slug] if start else []), f"seed{e.seed}"]),
-            runtime=self.runtime,
-            loggers=self.loggers,
-            start=start,
-            task=self.task if probing else None,
-            copies=self.copies(recipe.store_side) if e.searches and not e.of_vectors else None,
-            probing=probing,
-        )
-        return self._guarded(made)
+        start = weights.start("pretrain.from", e.pretrain.start, e.backbone, self.presence)
+        copies = self.copies(side) if e.searches and not e.of_vectors else None
+        what = (e, self.selection, self._packed(self.selection, side), self.runtime, self.loggers)
+        return self._guarded(pretrain.target(*what, start=start, task=self.task, copies=copies))
 
     @cached_property
     def chosen(self) -> list[Step]:
@@ -114,24 +93,14 @@ class Pipeline:
     @cached_property
     def selection(self) -> Step:
         """The pool images to pre-train on, in the order chosen."""
-        e, pools, locations = self.e, self.pools, self.pool_locations
-        budget = selection.budget_of(e.budget.images, pools)
+        e, pool_of = self.e, (self.pools, self.pool_locations)
         if not e.searches:
-            slug = f"{e.pool.name}-{e.selector.name}-{budget}"
-            return self._guarded(
-                selection.random(e.selector, budget, e.seed, pools=pools, locations=locations, slug=slug)
-            )
+            return self._guarded(selection.random(e, *pool_of))
         made = selection.like_task(
-            *(e.selector, budget, e.leak, e.retriever, e.index),
-            pools=pools,
-            locations=locations,
-            fingerprints=self.fingerprints if e.leak == "remove" else None,
-            queries=self.queries,
-            features=self.features,
+            *(e, *pool_of, self.queries, self.features, self.runtime),
             retriever=None if e.of_vectors else self.retriever,
             indexed=self.index if e.index.name != "exact" else None,
-            runtime=self.runtime,
-            slug=f"{e.pool.name}-{e.selector.name}-{e.query.name if e.of_vectors else e.task.name}-{budget}",
+            fingerprints=self.fingerprints if e.leak == "remove" else None,
             ready=self.ready,
         )
         return self._guarded(made)
@@ -151,19 +120,15 @@ class Pipeline:
     @cached_property
     def features(self) -> list[Step]:
         """The pool, embedded: one vector a row. Each source by itself, so that a pool can grow."""
-        e = self.e
+        e, sources = self.e, zip(self.pools, self.pool_locations, strict=True)
         if e.of_vectors:
-            return [self._guarded(vectors.features(self.pools[0], self.pool_locations[0], e.pool.max_unreadable))]
-        how = (self.retriever, e.retriever, self.runtime, e.pool.max_unreadable, e.engine)
-        pairs = zip(self.pools, self.pool_locations, strict=True)
-        return [self._guarded(features.step(source, location, *how)) for source, location in pairs]
+            return [self._guarded(vectors.features(*source, e.pool.max_unreadable)) for source in sources]
+        return [self._guarded(features.step(e, *source, self.retriever, self.runtime)) for source in sources]
 
     @cached_property
     def index(self) -> Step:
         """An approximate index over the features, or their int8 copy, built once for a pool."""
-        e = self.e
-        slug = f"{e.pool.name}-{e.retriever.name}"
-        return self._guarded(index.step(self.features, e.index, e.retriever.seed, slug, self.runtime))
+        return self._guarded(index.step(self.e, self.features, self.runtime))
 
     @cached_property
     def queries(self) -> Step:
@@ -171,8 +136,7 @@ class Pipeline:
         e = self.e
         if e.of_vectors:
             return self._guarded(vectors.queries(e.query.path, e.pool.path))
-        what = (self.task, e.task, e.shot, e.query, e.seed)
-        return self._guarded(queries.step(*what, self.retriever, e.retriever, self.runtime))
+        return self._guarded(queries.step(e, self.task, self.retriever, self.runtime))
 
     @cached_property
     def retriever(self) -> Step:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from sept import engines
+from sept.config import Experiment
 from sept.data.locate import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
 from sept.retrievers import sizes
-from sept.retrievers.settings import Preprocess, Retriever
+from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.settings import Engine
@@ -38,16 +39,8 @@ class FeaturesSpec:
     precision: str
 
 
-def step(
-    pool: Step,
-    location: Location,
-    retriever: Step,
-    r: Retriever,
-    runtime: Runtime,
-    max_unreadable: float,
-    engine: Engine,
-) -> Step:
-    preprocess = r.resolved_preprocess()
+def step(e: Experiment, pool: Step, location: Location, retriever: Step, runtime: Runtime) -> Step:
+    r, preprocess = e.retriever, e.retriever.resolved_preprocess()
     spec = FeaturesSpec(r.feature, preprocess, runtime.precision)
     images = pool.estimate["images"]
     return Step(
@@ -61,8 +54,8 @@ def step(
             location=location,
             runtime=runtime,
             batch_size=r.batch_size,
-            max_unreadable=max_unreadable,
-            engine=engine,
+            max_unreadable=e.pool.max_unreadable,
+            engine=e.engine,
         ),
         slug=f"{pool.slug}-{r.name}",
         estimate={

@@ -8,6 +8,7 @@ from typing import Any
 
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.config import Experiment
 from sept.data.annotated import draw_images
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
@@ -39,45 +40,38 @@ def kind_of(t: TaskSettings) -> str:
     return "detect" if t.kind in DETECTION_TASKS else "segment" if t.kind in SEGMENTATION_TASKS else "classify"
 
 
-def step(
-    t: TaskSettings,
-    task: Step,
-    shot: Shot,
-    shots: int,
-    seed: int,
-    recipe: Transfer,
-    backbone: Backbone,
-    weights: Step | None,
-    runtime: Runtime,
-    loggers: Loggers,
-    slug: str,
-) -> Step:
-    """shots: how many labelled images there are of a task with classes. weights: None for fresh ones."""
-    kind = kind_of(t)
-    if recipe.fits != kind:
-        fitting = " or ".join(name for name, each in RECIPES.items() if each.fits == kind)
-        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={fitting} does")
-    if isinstance(recipe, Probe):
-        recipe = replace(recipe, seed=0)  # one result, whatever a sweep gives it
-    classes, images = int(task.estimate["classes"]), (t.images or shots) * recipe.passes
-    if kind == "classify" and classes < 2:
+def step(e: Experiment, task: Step, weights: Step | None, runtime: Runtime, loggers: Loggers) -> Step:
+    """weights: None for fresh ones."""
+    t, recipe = e.task, _fitting(e.task, e.finetune)
+    classes = int(task.estimate["classes"])
+    if kind_of(t) == "classify" and classes < 2:
         raise DataError(
             f"task={t.name}: {t.path} has one class; a classifier needs two (search.py takes one, and so do tasks with "
             "boxes)"
         )
-    of_classes = t.images is None
+    labelled = t.images or task_stage.shots(t, e.shot, e.query, e.seed, task)
     unnamed = replace(recipe, name="")  # the option that holds these settings is none of them
-    spec = FinetuneSpec(unnamed, backbone, shot if of_classes else None, t.images, seed, runtime.precision)
-    stage = STAGES[kind]
+    shot = e.shot if t.images is None else None
+    spec = FinetuneSpec(unnamed, e.backbone, shot, t.images, e.seed, runtime.precision)
+    stage, images = STAGES[kind_of(t)], labelled * recipe.passes
     return Step(
         stage,
         VERSIONS[stage],
         spec,
         {"task": task} | ({"backbone": weights} if weights else {}),
         partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, loggers=loggers),
-        slug=f"{slug}-seed{seed}.{recipe.seed}",
-        estimate={"images": images, "flops": images * recipe.flops(backbone, classes)},
+        slug=f"{t.name}-{e.initial}-seed{e.seed}.{recipe.seed}",
+        estimate={"images": images, "flops": images * recipe.flops(e.backbone, classes)},
     )
+
+
+def _fitting(t: TaskSettings, recipe: Transfer) -> Transfer:
+    """The recipe, as it counts. Raises ConfigError where it is of another kind than the task wants."""
+    kind = kind_of(t)
+    if recipe.fits != kind:
+        fitting = " or ".join(name for name, each in RECIPES.items() if each.fits == kind)
+        raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={fitting} does")
+    return replace(recipe, seed=0) if isinstance(recipe, Probe) else recipe  # one result, whatever a sweep gives it
 
 
 def build(

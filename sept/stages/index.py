@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sept.config import Experiment
 from sept.retrieval.features import Features
-from sept.retrieval.settings import EXACT, Index
+from sept.retrieval.settings import EXACT
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import from_totals, progress
 from sept.stages import VERSIONS
@@ -28,17 +29,16 @@ class IndexSpec:
     seed: int | None
 
 
-def step(features: Sequence[Step], index: Index, seed: int, slug: str, runtime: Runtime) -> Step:
-    """slug: of pool and retriever."""
-    approximate = index.name not in EXACT
-    spec = IndexSpec(index.name, index.nlist if approximate else None, seed if approximate else None)
+def step(e: Experiment, features: Sequence[Step], runtime: Runtime) -> Step:
+    index, approximate = e.index, e.index.name not in EXACT
+    spec = IndexSpec(index.name, index.nlist if approximate else None, e.retriever.seed if approximate else None)
     return Step(
         "index",
         VERSIONS["index"],
         spec,
         number_inputs("features", features),
         partial(build, spec=spec, runtime=runtime, uri=index.uri),
-        slug=f"{slug}-{index.name}",
+        slug=f"{e.pool.name}-{e.retriever.name}-{index.name}",
         estimate={"images": sum(each.estimate["images"] for each in features)},
         by_part=("shard-*.int8", "shard-*.scales"),
     )

@@ -8,11 +8,13 @@ from typing import Any
 
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.config import Experiment
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
+from sept.stages.task import few_shots, locate
 from sept.store.step import Artefact, Step
 
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
@@ -40,6 +42,33 @@ class Probing:
     seed: int
 
 
+def target(
+    e: Experiment,
+    selection: Step,
+    subset: Step,
+    runtime: Runtime,
+    loggers: Loggers,
+    *,
+    start: Step | None,
+    task: Step,
+    copies: Step | None,
+) -> Step:
+    """The target's backbone. start: the weights of a continued training. copies: made beside it, for people to read."""
+    recipe, every = e.pretrain, e.logger.knn_every
+    of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
+    return step(
+        *("pretrain", recipe, e.backbone, subset),
+        epochs=e.compute.passes(of_epoch),
+        seed=e.seed,
+        slug="-".join([selection.slug, *([start.slug] if start else []), f"seed{e.seed}"]),
+        runtime=runtime,
+        loggers=loggers,
+        start=start,
+        aids={name: aid for name, aid in (("task", task if every else None), ("copies", copies)) if aid is not None},
+        probing=Probing(every, locate(e.task), e.shot, e.seed) if every else None,
+    )
+
+
 def step(
     stage: str,
     recipe: Recipe,
@@ -52,12 +81,10 @@ def step(
     runtime: Runtime,
     loggers: Loggers,
     start: Step | None = None,
-    task: Step | None = None,
-    copies: Step | None = None,
+    aids: Mapping[str, Step] | None = None,
     probing: Probing | None = None,
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. start: the weights of a continued training. task: what
-    `probing` tests on. copies: made beside the training, for people to read."""
+    """stage: `pretrain`, or `retriever` for an encoder. start: as of `target`. aids: the task `probing` tests on."""
     images = int(subset.estimate["images"])
     spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
@@ -71,7 +98,7 @@ def step(
             "images": images * epochs,
             "flops": recipe.flops(backbone) * epochs * max(recipe.batch_size, images - images % recipe.batch_size),
         },
-        aids={name: aid for name, aid in (("task", task), ("copies", copies)) if aid is not None},
+        aids=aids or {},
     )
 
 
@@ -111,7 +138,6 @@ def build(
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:
     from sept.data.labelled import Tests, in_order
     from sept.data.loading import loader, steps_per_epoch
-    from sept.stages.task import few_shots
     from sept.training.callbacks import KNNProbe
 
     shots = few_shots(task, probing.location, probing.shot, probing.seed)

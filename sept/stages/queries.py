@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sept.config import Experiment
 from sept.data.images import Pixels
 from sept.data.locate import Location
-from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Query, Shot
-from sept.data.settings import Task as TaskSettings
+from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
 from sept.retrievers import sizes
-from sept.retrievers.settings import Preprocess, Retriever
+from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
@@ -38,20 +38,19 @@ class QueriesSpec:
     images: int | None
 
 
-def step(
-    task: Step, t: TaskSettings, shot: Shot, query: Query, seed: int, retriever: Step, r: Retriever, runtime: Runtime
-) -> Step:
+def step(e: Experiment, task: Step, retriever: Step, runtime: Runtime) -> Step:
+    t, r = e.task, e.retriever
     drawn = t.images if t.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS) else None
     preprocess = r.resolved_preprocess()
-    spec = QueriesSpec(r.feature, preprocess, runtime.precision, query.name, shot, seed, drawn)
-    images = task_stage.shots(t, shot, query, seed, task)
+    spec = QueriesSpec(r.feature, preprocess, runtime.precision, e.query.name, e.shot, e.seed, drawn)
+    images = task_stage.shots(t, e.shot, e.query, e.seed, task)
     return Step(
         "queries",
         VERSIONS["queries"],
         spec,
         {"retriever": retriever, "task": task},
         partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, batch_size=r.batch_size),
-        slug=f"{t.name}-{r.name}-seed{seed}",
+        slug=f"{t.name}-{r.name}-seed{e.seed}",
         estimate={"images": images, "flops": images * sizes.flops(r.library, r.backbone, preprocess.crop)},
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sept.config import Experiment
 from sept.data.locate import Location
 from sept.data.patterns.drawing import MIXTURES
 from sept.data.pool import ConcatPool
@@ -16,8 +17,7 @@ from sept.data.settings import Pool as PoolSettings
 from sept.errors import ConfigError
 from sept.retrieval.select import random_subset
 from sept.retrieval.selections import SELECTION, save_selection
-from sept.retrieval.settings import EXACT, Index
-from sept.retrievers.settings import Retriever
+from sept.retrieval.settings import EXACT
 from sept.runtime.hardware import Runtime
 from sept.selectors import RandomSubset, Selector
 from sept.stages import VERSIONS, task_selection
@@ -43,79 +43,59 @@ class SourceSpec:
     source: str | None
 
 
-def budget_of(images: int, pools: Sequence[Step]) -> int:
-    """The images to select; refused, before any work, when the pool is known to hold fewer."""
-    counts = [int(pool.estimate["images"]) for pool in pools]
-    if all(counts) and images > sum(counts):
-        raise ConfigError(f"budget.images={images:,} but the pool holds only {sum(counts):,} images")
-    return images
-
-
 def like_task(
-    selector: Selector,
-    budget: int,
-    leak: str,
-    r: Retriever,
-    index: Index,
-    *,
+    e: Experiment,
     pools: Sequence[Step],
     locations: Sequence[Location],
-    fingerprints: Step | None,
     queries: Step,
     features: Sequence[Step],
+    runtime: Runtime,
+    *,
     retriever: Step | None,
     indexed: Step | None,
-    runtime: Runtime,
-    slug: str,
+    fingerprints: Step | None,
     ready: Mapping[tuple[str, ...], Any] | None,
 ) -> Step:
-    """fingerprints: of the test images, to leave copies of them out. retriever: None where vectors of files are
-    searched. indexed: the approximate index, or the int8 copy, that is searched. ready: see
-    `sept.app.sweep.share_scans`."""
-    approximate = index.name not in EXACT
-    spec = TaskSelectionSpec(
-        selector,
-        budget,
-        leak,
-        r.seed,
-        index.nprobe if approximate else None,
-        index.sample if approximate else None,
-    )
+    """Those most like the task: SEPT Alg. 1 on exact ranked lists, or another selector or index.
+
+    retriever: None where vectors of files are searched. indexed: the approximate index, or the int8 copy, that is
+    searched. fingerprints: of the test images, to leave copies of them out. ready: see `sept.app.sweep.share_scans`.
+    """
+    budget, index, r, approximate = _budget(e, pools), e.index, e.retriever, e.index.name not in EXACT
+    probing = (index.nprobe, index.sample) if approximate else (None, None)
+    spec = TaskSelectionSpec(e.selector, budget, e.leak, r.seed, *probing)
     inputs = {"queries": queries, **number_inputs("features", features), **number_inputs("pool", pools)}
     if fingerprints is not None:
         inputs["fingerprints"] = fingerprints
     aids = {"retriever": retriever} if retriever else {}
     if indexed is not None:
         (inputs if approximate else aids)["index" if approximate else "compact"] = indexed
+    lists = Lists(index.uri, r.batch_size, ready or {})
     return Step(
         "selection",
         VERSIONS["selection"],
         spec,
         inputs,
-        partial(
-            build,
-            spec=spec,
-            locations=locations,
-            runtime=runtime,
-            lists=Lists(index.uri, r.batch_size, ready or {}),
-        ),
-        slug=slug,
+        partial(build, spec=spec, locations=locations, runtime=runtime, lists=lists),
+        slug=f"{e.pool.name}-{e.selector.name}-{e.query.name if e.of_vectors else e.task.name}-{budget}",
         estimate=task_selection.estimate(spec, queries, features, r),
         aids=aids,
     )
 
 
-def random(
-    selector: Selector,
-    budget: int,
-    seed: int,
-    *,
-    pools: Sequence[Step],
-    locations: Sequence[Location],
-    slug: str,
-) -> Step:
+def random(e: Experiment, pools: Sequence[Step], locations: Sequence[Location]) -> Step:
     """A uniform sample of the pool, or one with a given share of a source (SEPT Fig. 3)."""
-    return _of_pool(RandomSpec(selector, budget, seed), budget, pools, locations, slug)
+    budget = _budget(e, pools)
+    slug = f"{e.pool.name}-{e.selector.name}-{budget}"
+    return _of_pool(RandomSpec(e.selector, budget, e.seed), budget, pools, locations, slug)
+
+
+def _budget(e: Experiment, pools: Sequence[Step]) -> int:
+    """The images to select; refused, before any work, when the pool is known to hold fewer."""
+    counts = [int(pool.estimate["images"]) for pool in pools]
+    if all(counts) and e.budget.images > sum(counts):
+        raise ConfigError(f"budget.images={e.budget.images:,} but the pool holds only {sum(counts):,} images")
+    return e.budget.images
 
 
 def curated(p: PoolSettings, pools: Sequence[Step], locations: Sequence[Location]) -> Step:
