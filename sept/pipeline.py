@@ -19,20 +19,7 @@ from sept.capability import remedy
 from sept.config import Experiment
 from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
-from sept.stages import (
-    features,
-    finetune,
-    index,
-    pool,
-    pretrain,
-    queries,
-    retriever,
-    selection,
-    subset,
-    task,
-    vectors,
-    weights,
-)
+from sept.stages import features, finetune, index, pool, pretrain, queries, retriever, selection, subset, task, weights
 from sept.stages.presence import Presence
 from sept.store.step import Artefact, Step
 
@@ -81,6 +68,8 @@ class Pipeline:
         """The backbone, trained by a self-supervised method on the selection."""
         e, recipe = self.e, self.e.pretrain
         if e.of_vectors:
+            from sept.stages import vectors
+
             vectors.require_images(e.pool.path)
         of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
         start = weights.start("pretrain.from", recipe.start, e.backbone, self.presence)
@@ -143,6 +132,8 @@ class Pipeline:
         """The pool, embedded: one vector a row. Each source by itself, so that a pool can grow."""
         e = self.e
         if e.of_vectors:
+            from sept.stages import vectors
+
             return [self._guarded(vectors.features(self.pools[0], self.pool_locations[0], e.pool.max_unreadable))]
         how = (self.retriever, e.retriever, self.runtime, e.pool.max_unreadable, e.engine)
         pairs = zip(self.pools, self.pool_locations, strict=True)
@@ -160,6 +151,8 @@ class Pipeline:
         """The few shots of the task, embedded as the pool is; or the vectors of a file."""
         e = self.e
         if e.of_vectors:
+            from sept.stages import vectors
+
             return self._guarded(vectors.queries(e.query.path, e.pool.path))
         what = (self.task, e.task, e.shot, e.query, e.seed)
         return self._guarded(queries.step(*what, self.retriever, e.retriever, self.runtime))
