@@ -55,7 +55,7 @@ def require(
 def _has_workers(e: Experiment, step: Step) -> bool:
     """Whether a step has more to read at a time than one batch, which needs no worker (sept.data.loading)."""
     embeds = step.stage in ("features", "queries")
-    if embeds and "retriever" not in step.inputs:  # vectors of a file
+    if embeds and e.of_vectors:
         return False
     return step.stage in STAGES and not (embeds and step.estimate["images"] <= e.retriever.batch_size)
 
