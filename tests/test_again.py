@@ -3,9 +3,9 @@
 import shlex
 
 import pytest
-from sept.tables.runs import command
 
 from sept.compose import experiment
+from sept.overrides import command
 
 
 @pytest.mark.parametrize(
