@@ -40,6 +40,7 @@ PATHS = {  # options that need to be told where something is
     "pool=list": ["pool.path=/somewhere"],
     "task=imagefolder": ["task.path=/somewhere"],
     "task=csv": ["task.path=/somewhere"],
+    "task=parquet": ["task.path=/somewhere"],
     "pool=vectors": ["pool.path=/somewhere", "query=vectors", "query.path=/elsewhere"],
     "query=vectors": ["pool=vectors", "pool.path=/somewhere", "query.path=/elsewhere"],
     "query=instance": ["task=voc"],
@@ -192,12 +193,12 @@ def test_hydra_itself_takes_arguments_of_a_network_plainly():
 
 def test_a_network_named_alone_is_timms_plain_one():
     e = experiment(["backbone.name=vit_tiny_patch16_224", "backbone.args.depth=2"])
-    assert asdict(e.backbone) == {"name": "vit_tiny_patch16_224", "args": {"depth": 2}}
+    assert asdict(e.backbone) == {"name": "vit_tiny_patch16_224", "args": {"depth": 2}, "statistics": "timm"}
     chosen = experiment(["backbone=vit_micro", "backbone.name=vit_tiny_patch16_224"])  # the option's arguments stay
     assert chosen.backbone.args["embed_dim"] == 64
     cells = asked(["backbone.name=resnet18,resnet34", "--multirun"]).cells
     assert [asdict(experiment(cell, True).backbone) for cell in cells] == [
-        {"name": name, "args": {}} for name in ("resnet18", "resnet34")
+        {"name": name, "args": {}, "statistics": "timm"} for name in ("resnet18", "resnet34")
     ]
     assert {e.backbone.name for e in expand("quickstart", ["backbone.name=resnet18"])} == {"resnet18"}
     retriever = "retriever.backbone.name=resnet18"

@@ -63,6 +63,8 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "retriever.preprocess": {"features", "queries"},
     "retriever.train.store_side": {"retriever", "curated subset"},
     "retriever.train.name": set(),
+    "retriever.train.start_lr": set(),  # of a continued training alone
+    "retriever.train.start_warmup_epochs": set(),
     "retriever.feature": {"features", "queries"},
     "retriever": set(),
     "index": set(),
@@ -73,6 +75,8 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "init": set(),
     "pretrain": {"pretrain"},
     "pretrain.name": set(),
+    "pretrain.start_lr": set(),  # of a continued training alone
+    "pretrain.start_warmup_epochs": set(),
     "backbone": {"pretrain", "finetune"},
     "selector": set(),
     "pretrain.store_side": {"subset"},
@@ -101,6 +105,10 @@ CHOSEN = {  # where another value of the same type would not be one
     "hardware.workers": 5,
     "pool.curated": None,
     "retriever.feature": "cls",
+    "retriever.preprocess.crop": 28,
+    "retriever.preprocess.interpolation": "bilinear",
+    "backbone.statistics": "imagenet",
+    "retriever.backbone.statistics": "timm",
     "index.name": "exact",
     "engine.name": "ray",
     "leak": "remove",
@@ -109,7 +117,7 @@ CHOSEN = {  # where another value of the same type would not be one
 }
 NOT_VARIED = {
     *("pool.kind", "task.kind", "init.name", "hardware.accelerator"),
-    *("retriever.backbone.name", "backbone.name", "selector.name"),
+    *("retriever.backbone.name", "backbone.name", "selector.name", "retriever.library"),
 }
 
 
@@ -220,7 +228,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task, *pipeline.pools, pipeline.run)} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "4280218dcd2d83b2"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "d781f0608ca254ce"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

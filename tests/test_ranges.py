@@ -40,7 +40,7 @@ FIELDS += [(f"{recipe.__name__}.{item.name}", item) for recipe in SETTINGS.value
 
 @pytest.mark.parametrize(("name", "item"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_every_setting_says_its_range(name, item):
-    if name in FREE or item.type is bool:
+    if name in FREE or item.type in (bool, bool | None):
         assert RULE not in item.metadata
         return
     rule, kinds = item.metadata[RULE], get_args(item.type) if isinstance(item.type, UnionType) else (item.type,)

@@ -7,9 +7,7 @@ import torch
 
 from sept.backbones import Backbone
 from sept.backbones.networks import build, is_swin
-from sept.backbones.plain import LastMap, PlainTrunk
 from sept.backbones.stages import StagesTrunk, reductions
-from sept.backbones.swin import swin_trunk
 from sept.backbones.trunk import Trunk
 from sept.backbones.weights import load_backbone
 from sept.errors import ConfigError
@@ -29,6 +27,8 @@ def build_trunk(backbone: Backbone, start: Path | None, drop_path_rate: float = 
     with torch.device("meta"):  # to look at: nothing is drawn for its weights
         described = build(backbone.name, backbone.args)
     if is_swin(described):
+        from sept.backbones.swin import swin_trunk
+
         return swin_trunk(backbone.name, backbone.args, start, drop_path_rate)
     found = reductions(described)
     if not found:
@@ -43,6 +43,8 @@ def build_trunk(backbone: Backbone, start: Path | None, drop_path_rate: float = 
         load_backbone(network, start)
     if not plain:
         return StagesTrunk(network, keeps_statistics=start is not None)
+    from sept.backbones.plain import LastMap, PlainTrunk
+
     return LastMap(network) if maps == "last" else PlainTrunk(network, deep=maps == "deep")
 
 

@@ -3,20 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from sept.gpu.live import Live
-from sept.transfer.faster_rcnn import DetectorModel
+
+if TYPE_CHECKING:
+    from sept.transfer.faster_rcnn import DetectorModel
 
 OBJECTS = 20  # annotated in an image
 
 
 @contextmanager
-def largest_counts(model: DetectorModel, images: int, sides: tuple[int, int], live: Live) -> Iterator[None]:
+def largest_counts(model: "DetectorModel", images: int, sides: tuple[int, int], live: Live) -> Iterator[None]:
     """Inside, `model` trains on `images` images of `sides` pixels (shorter, longer) without data, `OBJECTS` boxes each.
 
     It finds as many boxes as it may and as many of them right. Left out: non-maximum suppression and the removal of

@@ -8,6 +8,7 @@ workspaces of libraries, what the allocator loses between blocks, and the making
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -23,15 +24,20 @@ from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
 from sept.methods.moby.recipe import MoByRecipe
 from sept.training.learner import Chunk, Learner, fitting
-from sept.transfer.classify import Classifier
-from sept.transfer.detect import Detector
 from sept.transfer.recipes import Classify, Detect, Segment
-from sept.transfer.segment import Segmenter
 
 GIB = 2**30
-SWIN, VIT = Backbone("swin_tiny_patch4_window7_224"), Backbone("vit_small_patch16_224")
+SWIN, VIT = Backbone("swin_tiny_patch4_window7_224"), Backbone("vit_small_patch16_224", statistics="imagenet")
 DETECTED = (800, 1333)  # pixels, shorter and longer side: the largest of the recipe
 CLASSES = {"classify": 102, "detect": 20, "segment": 150}  # of Flowers-102, VOC and ADE20K
+LEARNERS = {
+    "moby": "sept.methods.moby.learner:MoBy",
+    "ibot": "sept.methods.ibot.learner:IBot",
+    "classify": "sept.transfer.classify:Classifier",
+    "detect": "sept.transfer.detect:Detector",
+    "segment": "sept.transfer.segment:Segmenter",
+}
+MODELS, EPOCHS = {"moby": SWIN, "ibot": VIT}, {"moby": 300, "ibot": 800}
 STEPS = 1000  # in an epoch
 STEP = 10 * STEPS + 1  # the one counted: past all warm-ups, and not one whose curves are logged
 LOG_EVERY = 10
@@ -53,17 +59,11 @@ def recipe(kind: str) -> Any:
 
 def build_learner(kind: str, recipe: Any, model: Backbone | None = None, classes: int | None = None) -> Learner:
     """The learner of a recipe with fresh weights; `model` and `classes` as of the full size."""
-    times: dict[str, Any] = {"seed": 0, "steps_per_epoch": STEPS}
-    if kind == "moby":
-        from sept.methods.moby.learner import MoBy
-
-        return MoBy(recipe, model or SWIN, epochs=300, **times)
-    if kind == "ibot":
-        from sept.methods.ibot.learner import IBot
-
-        return IBot(recipe, model or VIT, epochs=800, **times)
-    learner: Any = {"classify": Classifier, "detect": Detector, "segment": Segmenter}[kind]
-    return learner(recipe, model or SWIN, classes or CLASSES[kind], None, **times)
+    module, _, name = LEARNERS[kind].partition(":")
+    learner, times = getattr(import_module(module), name), {"seed": 0, "steps_per_epoch": STEPS}
+    if kind in EPOCHS:
+        return learner(recipe, model or MODELS[kind], epochs=EPOCHS[kind], **times)  # type: ignore[no-any-return]
+    return learner(recipe, model or SWIN, classes or CLASSES[kind], None, **times)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def step_memory(
     chunk: how "moby" and "ibot" encode the batch; given: a recipe other than the published one; model and classes as of
     `build_learner`; sides: pixels of the shorter and longer side of each image that the detector sees.
     """
-    learner = build_learner(kind, given or recipe(kind), model, classes).train()
+    learner: Any = build_learner(kind, given or recipe(kind), model, classes).train()
     learner.chunk = chunk
     with counting() as live:
         without_data(learner)
@@ -118,7 +118,7 @@ def step_memory(
         optimizer = prepared_optimizer(learner)
         trained = live.bytes - weights
         data = images_of(kind, learner, batch, sides)
-        found = largest_counts(learner.model, batch, sides, live) if isinstance(learner, Detector) else nullcontext()
+        found = largest_counts(learner.model, batch, sides, live) if kind == "detect" else nullcontext()
         with found:
             return StepMemory(kind, batch, weights, trained, **_counted(learner, optimizer, data, live))
 
@@ -238,12 +238,13 @@ def _images(batch: int, height: int, width: int) -> Tensor:
 def _encoder(learner: Any) -> Any:
     """The module whose output are the features of the encoder that learns, or the last of these."""
     from sept.methods.ibot.learner import IBot
-    from sept.methods.moby.learner import MoBy
+    from sept.transfer.detect import Detector
+    from sept.transfer.segment import Segmenter
 
-    if isinstance(learner, MoBy):
-        return learner.encoder
     if isinstance(learner, IBot):
         return learner.student["backbone"].norm
+    if isinstance(learner, SelfSupervised):
+        return learner.encoder
     if isinstance(learner, Detector):
         return learner.model.backbone.trunk
     return learner.model.trunk if isinstance(learner, Segmenter) else learner.model

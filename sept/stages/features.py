@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sept import engines
-from sept.config import Experiment
 from sept.data.locate import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
@@ -25,6 +24,9 @@ from sept.stages.pool import open_pool
 from sept.stages.unreadable import describe_skips, skipped
 from sept.store.step import Artefact, Step
 
+if TYPE_CHECKING:
+    from sept.config import Experiment
+
 LEAST_ROWS_PER_SHARD = 1_000
 SHARDS = 20  # of a pool too small for full ones, so that a killed embedding loses little
 BYTES = 2  # of a stored number
@@ -39,7 +41,7 @@ class FeaturesSpec:
     precision: str
 
 
-def step(e: Experiment, pool: Step, location: Location, retriever: Step, runtime: Runtime) -> Step:
+def step(e: "Experiment", pool: Step, location: Location, retriever: Step, runtime: Runtime) -> Step:
     r, preprocess = e.retriever, e.retriever.resolved_preprocess()
     spec = FeaturesSpec(r.feature, preprocess, runtime.precision)
     images = pool.estimate["images"]

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
-from sept.config import Experiment
 from sept.data.annotated import draw_images
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
@@ -19,6 +18,9 @@ from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.store.step import Artefact, Step
 from sept.transfer.recipes import RECIPES, Classify, Detect, Probe, Transfer
+
+if TYPE_CHECKING:
+    from sept.config import Experiment
 
 STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe
 
@@ -40,7 +42,7 @@ def kind_of(t: TaskSettings) -> str:
     return "detect" if t.kind in DETECTION_TASKS else "segment" if t.kind in SEGMENTATION_TASKS else "classify"
 
 
-def step(e: Experiment, task: Step, weights: Step | None, runtime: Runtime, loggers: Loggers) -> Step:
+def step(e: "Experiment", task: Step, weights: Step | None, runtime: Runtime, loggers: Loggers) -> Step:
     """weights: None for fresh ones."""
     t, recipe = e.task, _fitting(e.task, e.finetune)
     classes = int(task.estimate["classes"])

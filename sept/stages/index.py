@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sept.config import Experiment
 from sept.retrieval.features import Features
 from sept.retrieval.settings import EXACT
 from sept.runtime.hardware import Runtime
@@ -17,6 +16,7 @@ from sept.stages.numbered import in_order, number_inputs
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
+    from sept.config import Experiment
     from sept.retrieval.approximate import Index as OpenIndex
 
 
@@ -29,7 +29,7 @@ class IndexSpec:
     seed: int | None
 
 
-def step(e: Experiment, features: Sequence[Step], runtime: Runtime) -> Step:
+def step(e: "Experiment", features: Sequence[Step], runtime: Runtime) -> Step:
     index, approximate = e.index, e.index.name not in EXACT
     spec = IndexSpec(index.name, index.nlist if approximate else None, e.retriever.seed if approximate else None)
     return Step(

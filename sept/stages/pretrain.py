@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
-from sept.config import Experiment
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
@@ -16,6 +15,9 @@ from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
 from sept.stages.task import few_shots, locate
 from sept.store.step import Artefact, Step
+
+if TYPE_CHECKING:
+    from sept.config import Experiment
 
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
 
@@ -43,7 +45,7 @@ class Probing:
 
 
 def target(
-    e: Experiment,
+    e: "Experiment",
     selection: Step,
     subset: Step,
     runtime: Runtime,

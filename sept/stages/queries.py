@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sept.config import Experiment
 from sept.data.images import Pixels
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
@@ -21,6 +20,9 @@ from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.stages.encoding import backbone_of, library_of, open_encoder
 from sept.store.step import Artefact, Step
+
+if TYPE_CHECKING:
+    from sept.config import Experiment
 
 VECTORS, IDS = "queries.npy", "queries.parquet"
 
@@ -38,7 +40,7 @@ class QueriesSpec:
     images: int | None
 
 
-def step(e: Experiment, task: Step, retriever: Step, runtime: Runtime) -> Step:
+def step(e: "Experiment", task: Step, retriever: Step, runtime: Runtime) -> Step:
     t, r = e.task, e.retriever
     drawn = t.images if t.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS) else None
     preprocess = r.resolved_preprocess()

@@ -24,10 +24,9 @@ from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.threads import in_order
 from sept.stages import VERSIONS
+from sept.stages.draws import Draw, RandomSpec, SourceSpec, draws
 from sept.stages.numbered import number_inputs
 from sept.stages.pool import open_pool
-from sept.stages.selection import Draw, draws
-from sept.stages.task_selection import TaskSelectionSpec
 from sept.stages.unreadable import describe_skips, skipped
 from sept.store.step import Artefact, Step
 
@@ -62,7 +61,7 @@ def step(
             side=side,
             locations=locations,
             find_draws=partial(draws, selection.spec),
-            max_unreadable=None if isinstance(selection.spec, TaskSelectionSpec) else max_unreadable,
+            max_unreadable=max_unreadable if isinstance(selection.spec, RandomSpec | SourceSpec) else None,
             threads=runtime.threads,
         ),
         slug=selection.slug,

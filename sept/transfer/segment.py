@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from sept.backbones import Backbone
@@ -16,9 +16,7 @@ from sept.data.transforms import normalise
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import transfer_groups
 from sept.transfer.recipes import Segment, Segmentation, SegmentLinear
-from sept.transfer.segment_linear import LinearModel, build_linear
 from sept.transfer.segmentation_loss import pixel_loss
-from sept.transfer.upernet import SegmenterModel, build_segmenter
 
 ABSENT = -1.0  # in place of the IoU of a class that is neither there nor found
 
@@ -27,6 +25,7 @@ class Segmenter(Learner):
     """Learns classes of pixels; on the test set, in percent, `miou`, `pixel_accuracy` and `class_iou` (C,) of the last
     test. Counted over all its pixels together, as VOC and ADE20K do, not image by image."""
 
+    model: Any
     miou: Tensor
     pixel_accuracy: Tensor
     class_iou: Tensor
@@ -93,12 +92,14 @@ class Segmenter(Learner):
         return self.adamw(transfer_groups(self.model, self.recipe.weight_decay))
 
 
-def network_for(
-    recipe: Segmentation, backbone: Backbone, classes: int, start: Path | None
-) -> SegmenterModel | LinearModel:
+def network_for(recipe: Segmentation, backbone: Backbone, classes: int, start: Path | None) -> nn.Module:
     """The network of the recipe, with a trunk from the file `start`, or fresh."""
     if isinstance(recipe, SegmentLinear):
+        from sept.transfer.segment_linear import build_linear
+
         return build_linear(recipe, backbone, classes, start)
+    from sept.transfer.upernet import build_segmenter
+
     assert isinstance(recipe, Segment)
     return build_segmenter(recipe, backbone, classes, start)
 
