@@ -29,7 +29,6 @@ from sept.stages import (
     pool,
     pretrain,
     queries,
-    retriever,
     selection,
     subset,
     task,
@@ -143,10 +142,11 @@ class Pipeline:
         """The encoder: read from a file, or trained on the curated part of the pool."""
         e, r = self.e, self.e.retriever
         if r.weights is not None:
-            return self._guarded(retriever.read(r, self.presence))
+            return self._guarded(weights.retriever(r, self.presence))
         curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations))
         packed = self._packed(curated, r.train.store_side)
-        return self._guarded(retriever.trained(r, packed, self.runtime, self.loggers, self.presence))
+        start = weights.start("retriever.train.from", r.train.start, r.backbone, self.presence)
+        return self._guarded(pretrain.retriever(r, packed, self.runtime, self.loggers, start))
 
     # Data
 

@@ -25,7 +25,7 @@ from sept.runtime.hardware import Runtime
 from sept.runtime.threads import in_order
 from sept.selectors import RandomSubset
 from sept.stages import subset
-from sept.stages.selection import RandomSpec, SourceSpec, draws
+from sept.stages.draws import RandomSpec, SourceSpec, draws
 from sept.stages.selection import build as select
 
 IMAGES, DAMAGED = 40, (3, 11, 12, 30)

@@ -19,7 +19,7 @@ from sept.errors import ConfigError, DataError
 from sept.pipeline import Pipeline
 from sept.retrieval.selections import SELECTION
 from sept.runtime.hardware import Runtime, resolve
-from sept.stages.selection import SourceSpec
+from sept.stages.draws import SourceSpec
 from sept.store import Artefact, Step, Store
 from sept.transfer.recipes import Classify
 

@@ -1,4 +1,4 @@
-"""Selections that look at no features: a random subset of the pool, or a whole source; what their rows are drawn from."""
+"""Selections that look at no features, a random subset or a whole source, and what their rows are drawn from."""
 
 from dataclasses import dataclass
 

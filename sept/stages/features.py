@@ -20,8 +20,7 @@ from sept.runtime.progress import progress
 from sept.runtime.settings import Engine
 from sept.stages import VERSIONS
 from sept.stages.encoding import backbone_of, library_of, open_encoder
-from sept.stages.pool import open_pool
-from sept.stages.unreadable import describe_skips, skipped
+from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.data.settings import Pool as PoolSettings
 from sept.data.sources.layouts import root
+from sept.retrieval.shards import Skip
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
@@ -21,6 +22,7 @@ from sept.store.step import Artefact, Step
 
 IMAGES = "images"
 NAMED = 1_000  # of the photos that a list names and the disk does not hold
+NAMED_SKIPS = 1_000  # in a manifest; all are in the shards' own files
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,14 @@ def _open(artefact: Artefact, location: Location) -> Pool:
         kind, path = "webdataset", str(artefact.path / IMAGES)
     assert path is not None
     return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root(kind, path)))
+
+
+def skipped(pool: ConcatPool, row: int, reason: str) -> Skip:
+    """An image that cannot be decoded. reason: the message of an ImageError of the pool, which begins with the key."""
+    key = pool.key(row)
+    return Skip(row, key, reason.removeprefix(f"{key}: "))
+
+
+def describe_skips(skips: Sequence[Skip]) -> list[dict[str, Any]]:
+    """The first of the skipped images, for a manifest."""
+    return [asdict(skip) for skip in skips[:NAMED_SKIPS]]

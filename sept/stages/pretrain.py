@@ -11,6 +11,7 @@ from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.methods.recipe import Recipe
+from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
 from sept.stages.task import few_shots, locate
@@ -69,6 +70,12 @@ def target(
         aids={name: aid for name, aid in (("task", task if every else None), ("copies", copies)) if aid is not None},
         probing=Probing(every, locate(e.task), e.shot, e.seed) if every else None,
     )
+
+
+def retriever(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers, start: Step | None) -> Step:
+    """The encoder that is trained on the curated part of the pool."""
+    what = ("retriever", r.train, r.backbone, subset)
+    return step(*what, epochs=r.epochs, seed=r.seed, slug=r.name, runtime=runtime, loggers=loggers, start=start)
 
 
 def step(

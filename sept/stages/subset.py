@@ -26,8 +26,7 @@ from sept.runtime.threads import in_order
 from sept.stages import VERSIONS
 from sept.stages.draws import Draw, RandomSpec, SourceSpec, draws
 from sept.stages.numbered import number_inputs
-from sept.stages.pool import open_pool
-from sept.stages.unreadable import describe_skips, skipped
+from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
 
 SHAPE = 4 / 3  # of a photograph, for estimates

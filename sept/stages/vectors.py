@@ -19,8 +19,8 @@ from sept.retrieval.shards import Skip
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
 from sept.stages.features import BYTES, LEAST_ROWS_PER_SHARD, SHARDS
+from sept.stages.pool import describe_skips
 from sept.stages.queries import IDS, VECTORS
-from sept.stages.unreadable import describe_skips
 from sept.store.step import Artefact, Step
 
 ZERO = "a zero vector"

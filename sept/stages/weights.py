@@ -11,6 +11,7 @@ from sept.backbones.files import origin, resolve
 from sept.backbones.saved import BACKBONE
 from sept.errors import ConfigError
 from sept.retrievers import LIBRARIES
+from sept.retrievers.settings import Retriever
 from sept.stages import VERSIONS
 from sept.stages.presence import Presence
 from sept.store.disk import sha256
@@ -45,6 +46,13 @@ def step(
     file, digest = presence.find(what, find, (Path(weights), weights))
     spec = WeightsSpec(backbone, digest, branch, library)
     return Step(stage, VERSIONS[stage], spec, {}, partial(build, spec=spec, file=file, option=option), slug=slug)
+
+
+def retriever(r: Retriever, presence: Presence) -> Step:
+    """The encoder that is read from a file or the Hub."""
+    assert r.weights is not None
+    what = ("retriever", "retriever.weights", r.weights, r.backbone, r.name, presence, r.branch)
+    return step(*what, library=r.library)
 
 
 def start(option: str, weights: str | None, backbone: Backbone, presence: Presence) -> Step | None:
