@@ -73,9 +73,7 @@ def test_batches_of_one_size_are_coloured_together_on_devices(monkeypatch):
     expected, sizes = photometric_together(batches, draws), []
     as_on_a_device(monkeypatch)
     whole = augment.photometric
-    monkeypatch.setattr(
-        augment, "photometric", lambda batch, drawn, by: sizes.append(len(batch)) or whole(batch, drawn, by)
-    )
+    monkeypatch.setattr(augment, "photometric", lambda batch, *how: sizes.append(len(batch)) or whole(batch, *how))
     for view, right in zip(photometric_together(batches, draws), expected, strict=True):
         assert view.shape == right.shape
         assert ((view - right).abs() < 1e-4).float().mean() > 0.999
@@ -102,7 +100,7 @@ def test_devices_move_less_than_half_of_the_memory_they_did_and_wait_for_no_copy
 
 def test_what_is_kept_for_normalisation_can_be_trained_with():
     weight = torch.ones(1, requires_grad=True)
-    transforms._statistics.cache_clear()
+    transforms._on_device.cache_clear()
     with torch.inference_mode():
         normalise(pixels())
     (normalise(pixels()) * weight).sum().backward()

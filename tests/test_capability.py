@@ -83,7 +83,7 @@ def test_the_shapes_that_are_known_are_timms(name):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("task=patterns_boxes finetune=detect_micro task.images=8 backbone.name=resnet18", "do not fit resnet18"),
+        ("backbone=swin_micro backbone.name=resnet18", "do not fit resnet18"),  # an option's arguments stay
         ("task=patterns_boxes finetune=detect_micro task.images=9999", "draws only"),
         ("retriever.backbone.args.depth=2 retriever=ibot_micro", "does not fit retriever.backbone.args"),
         ("pool.images=20", "cannot hold every class"),

@@ -232,8 +232,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in ("shards", "sums"):
-        monkeypatch.setattr(f"sept.retrieval.{module}.CHECKED_ROWS", 3)
+    monkeypatch.setattr("sept.retrieval.shards.CHECKED_ROWS", 3)
     embed(tmp_path / "again", ROWS, Encoder(), 0.1, PER_SHARD)
     data = tmp_path / "again" / "shard-000001.npy"
     content = bytearray(data.read_bytes())
@@ -257,8 +256,7 @@ def test_a_damaged_block_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch,
 def test_a_flipped_byte_is_never_read(
     read: Callable[[Features], object], byte: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in ("shards", "sums"):
-        monkeypatch.setattr(f"sept.retrieval.{module}.CHECKED_ROWS", 3)
+    monkeypatch.setattr("sept.retrieval.shards.CHECKED_ROWS", 3)
     embed(tmp_path / "again", ROWS, Encoder(), 0.1, PER_SHARD)
     features = Features.open(tmp_path / "again")
     read(features)

@@ -33,7 +33,7 @@ def photographs(tmp_path) -> Subset:
 
 
 def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path):
-    e = experiment("pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}")
+    e = experiment("backbone=swin_t", "pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}")
     learner = recorded(MoBy)(e.pretrain, e.backbone, seed=0, epochs=1, steps_per_epoch=1)
     run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == 33_835_898

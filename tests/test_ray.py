@@ -190,7 +190,7 @@ def node(cpus: int, gpus: int = 0) -> Node:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "machine", "cpus", "size"),
+    ("nodes", "runtime", "cpus", "size"),
     [
         ([node(2), node(2)], Runtime(threads=1), 1, 3),
         ([node(1)], Runtime(threads=1), 1, 1),

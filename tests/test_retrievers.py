@@ -273,10 +273,10 @@ def test_a_name_that_timm_does_not_have_is_refused_with_the_nearest():
 @pytest.mark.parametrize(
     ("name", "feature", "why"),
     [
-        ("resnet18", "cls", "it has no class token, as a ViT (vit_*) has"),
+        ("resnet18", "cls", "it has no class token; most ViTs (vit_*) have one"),
         ("resnet18", "mean", "its tokens are not those of a ViT (vit_*)"),
-        ("vit_base_patch16_siglip_224", "cls_mean", "it has no class token, as a ViT (vit_*) has"),
-        ("vit_medium_patch16_reg4_gap_256", "cls", "it has no class token, as a ViT (vit_*) has"),
+        ("vit_base_patch16_siglip_224", "cls_mean", "it has no class token; most ViTs (vit_*) have one"),
+        ("vit_medium_patch16_reg4_gap_256", "cls", "it has no class token; most ViTs (vit_*) have one"),
     ],
 )
 def test_a_network_without_the_feature_is_refused(name, feature, why):
@@ -346,9 +346,9 @@ def test_the_files_kept_say_what_images_the_weights_are_for(tmp_path):
     from sept.retrievers import timm_networks
 
     name, args = SMALL["clip"]
-    for given, mean in ((name, 0.48145466), (name.partition(".")[0], 0.485)):
-        folder = tmp_path / given
-        timm_networks.save(build(Backbone(given, args)), folder, Backbone(given, args), {})
+    for statistics, mean in (("timm", 0.48145466), ("imagenet", 0.485)):
+        folder, backbone = tmp_path / statistics, Backbone(name, args, statistics)
+        timm_networks.save(build(backbone), folder, backbone, {})
         assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["mean"][0] == mean
         assert ("of ImageNet." in (folder / "README.md").read_text()) == (mean == 0.485)
 

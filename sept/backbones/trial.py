@@ -74,7 +74,7 @@ def _is_vit(network: Any) -> bool:
 OFFERS: dict[str, tuple[Callable[[Any, Tensor], bool], str]] = {
     "pooled": (_offers_pooled, "it gives no single vector an image"),
     "tokens": (_offers_tokens, "its tokens are not those of a ViT (vit_*)"),
-    "cls": (_offers_cls, "it has no class token"),
+    "cls": (_offers_cls, "it has no class token; most ViTs (vit_*) have one"),
     "plain_vit": (_offers_plain_vit, "it is no plain ViT (vit_*)"),
 }
 """What networks may offer to methods and retrievers: how it is tried, and what is said of one that does not."""

@@ -118,7 +118,7 @@ class Shard:
     rows: int
     dim: int
     sha256: str
-    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows (`sums`)
+    crc32: list[int]  # of the bytes of each CHECKED_ROWS rows (`crc32_of`)
     residual: float  # the largest length of a row less the same in bfloat16
     skipped: list[Skip]
 
