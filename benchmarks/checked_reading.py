@@ -13,10 +13,14 @@ import zlib
 from collections import defaultdict
 from fnmatch import fnmatch
 
-from sept.pipeline import BY_PART
 from sept.store import Artefact, Store, check
 from sept.store.step import load_artefact
 
+BY_PART = {  # files of each stage that are checked by part, as its step says
+    "features": ("shard-*.npy",),
+    "index": ("shard-*.int8", "shard-*.scales"),
+    "subset": ("pixels.bin",),
+}
 PART = 2**20  # bytes that are read at a time
 
 

@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = MoByRecipe(model=Backbone("swin_tiny_patch4_window7_224"), queue=4096)
-    learner = MoBy(recipe, seed=0, epochs=1, steps_per_epoch=100)
+    recipe = MoByRecipe(queue=4096)
+    learner = MoBy(recipe, Backbone("swin_tiny_patch4_window7_224"), seed=0, epochs=1, steps_per_epoch=100)
     learner._trainer = SimpleNamespace(world_size=1, global_step=0, log_every_n_steps=10)  # type: ignore[assignment]
     crops = [torch.randint(0, 256, (options.images, 3, recipe.side, recipe.side), dtype=torch.uint8) for _ in range(2)]
     seconds: dict[str, list[float]] = {name: [] for name in KEPT}

@@ -15,7 +15,8 @@ import torch
 from torch._inductor.utils import run_and_get_code
 
 from sept.gpu.memory import build_learner, counting, recipe, step_memory, without_data
-from sept.methods.moby.learner import VIEWS, MoBy, pooled
+from sept.methods.learner import VIEWS, pooled
+from sept.methods.moby.learner import MoBy
 
 IMAGES = 2
 AUTOCAST = torch.autocast("cpu", torch.bfloat16)
@@ -25,13 +26,19 @@ CALL = re.compile(rf"^ {{4,}}(?:\w+ = )?(?:{CALLED})\(", re.MULTILINE)
 
 def launched(*runs: Callable[[MoBy], None]) -> int:
     """Of an encoder that is not compiled."""
-    learner = build_learner("moby", recipe("moby")).train()
+    learner = moby()
     with counting() as live:
         without_data(learner)
         live.restart()
         for run in runs:
             run(learner)
         return live.restart()[1]
+
+
+def moby() -> MoBy:
+    learner = build_learner("moby", recipe("moby")).train()
+    assert isinstance(learner, MoBy)
+    return learner
 
 
 def online(learner: MoBy) -> None:
@@ -49,8 +56,7 @@ def target(learner: MoBy) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     whole, encoders = step_memory("moby", IMAGES).operators, launched(online, target)
-    learner = build_learner("moby", recipe("moby")).train()
-    assert isinstance(learner, MoBy)
+    learner = moby()
     learner.compile_networks = True
     calls = 0
     for run in (online, target):

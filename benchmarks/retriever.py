@@ -53,10 +53,10 @@ def domains(pool: Path) -> dict[str, str]:
 def report(task: str, overrides: list[str]) -> None:
     e = experiment([f"task={task}", "init=sept", *overrides])
     store = Store(e.store.root)
-    domain_of = domains(store.make(Pipeline(e, resolve(e.hardware)).pool()).path)
+    domain_of = domains(store.make(Pipeline(e, resolve(e.hardware)).pools[0]).path)
     inside = sum(domain == e.task.domain for domain in domain_of.values())
     e.budget.images = inside // 2
-    selection = store.make(Pipeline(e, resolve(e.hardware)).selection())
+    selection = store.make(Pipeline(e, resolve(e.hardware)).selection)
     chosen = [domain_of[key] for key in load_selection(selection.path / SELECTION)["pool_key"].to_pylist()]
     others = sorted(((chosen.count(d), d) for d in DOMAINS if d != e.task.domain), reverse=True)[:3]
     also = ", ".join(f"{name} {count / len(chosen):.1%}" for count, name in others)
@@ -69,9 +69,9 @@ def probe(overrides: list[str]) -> None:
     """Linear classifier on the features of half of the pool, tested on the other half."""
     e = experiment(overrides)
     store, pipeline = Store(e.store.root), Pipeline(e, resolve(e.hardware))
-    pool = open_pool({"pool0": store.make(pipeline.pools()[0])}, pipeline.pool_locations())
-    features = Features.open(store.make(pipeline.features()[0]).path)
-    domain_of = domains(store.make(pipeline.pools()[0]).path)
+    pool = open_pool({"pool0": store.make(pipeline.pools[0])}, pipeline.pool_locations)
+    features = Features.open(store.make(pipeline.features[0]).path)
+    domain_of = domains(store.make(pipeline.pools[0]).path)
     labels = torch.tensor([DOMAINS.index(domain_of[pool.key(row)]) for row in range(len(pool))])
     vectors = torch.from_numpy(features.take(range(len(pool))))
     vectors = (vectors - vectors.mean(0)) / vectors.std(0)

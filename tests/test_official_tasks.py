@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sept.data.annotated import draw
+from sept.data.annotated import draw_shots
 from sept.data.read import READERS, read_task
 from sept.data.tasks.inat_classes import MIN_TRAIN, choose, write_class_list
 from sept.data.tasks.task import Example, Task, digest
@@ -142,7 +142,7 @@ def test_food_lists_may_be_text(tmp_path):
 def test_few_shot_draws_are_golden(kind, tmp_path):
     """Other draws would change every few-shot result there is."""
     task = read(kind, make(kind, tmp_path))
-    assert ids(draw(task.train, 1, 0, task.classes)) == GOLDEN_SHOTS[kind]
+    assert ids(draw_shots(task.train, 1, 0, task.classes)) == GOLDEN_SHOTS[kind]
 
 
 def reverse_lines(path: Path, header: int = 0) -> None:

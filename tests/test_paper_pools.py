@@ -62,7 +62,7 @@ def pipeline(*overrides: str) -> Pipeline:
 def test_a_pool_of_the_paper_has_its_images_in_the_order_of_its_sources(name, data, tmp_path):
     pipe, store = pipeline(f"pool={name}"), Store(tmp_path / "store")
     made = {f"pool{i}": store.make(step) for i, step in enumerate(pipe.pools)}
-    pool = open_pool(made, pipe.pool_locations())
+    pool = open_pool(made, pipe.pool_locations)
     assert len(pool) == sum(ROWS[name].values())
     keys = [pool.key(row) for row in range(len(pool))]
     if len(ROWS[name]) > 1:
@@ -74,7 +74,7 @@ def test_a_pool_of_the_paper_has_its_images_in_the_order_of_its_sources(name, da
 
 
 def test_without_what_is_not_public_the_rest_is_a_pool(data):
-    names = [place["name"] for place in pipeline("pool=sept155m", "pool.without=[intern]").pool_locations()]
+    names = [place.name for place in pipeline("pool=sept155m", "pool.without=[intern]").pool_locations]
     assert names == ["in22k", "yfcc100m"]
 
 

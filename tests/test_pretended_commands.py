@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sept.compose import experiment
-from sept.data.transforms import _statistics
+from sept.data.transforms import _on_device
 from sept.gpu.pretended import OPERATORS, Device, pretended
 
 sys.path.insert(0, str(conftest.ROOT))
@@ -50,7 +50,7 @@ def test_train_runs_to_its_row(name: str, tmp_path: Path) -> None:
     assert row["status"] == "done"
     assert 0 <= row["score"] <= 100
     assert device.counts[OPERATORS] > 1000
-    _statistics.cache_clear()  # two constants that are kept on purpose, by the first run of a process
+    _on_device.cache_clear()  # two constants that are kept on purpose, by the first run of a process
     assert device.memory.held == 0  # stages have let go what they had
 
 

@@ -111,9 +111,11 @@ def test_a_row_lists_its_artefacts_and_what_is_made_once_is_told_apart(settings,
     kinds = [(each["stage"], each["shared"]) for each in found["artefacts"]]
     assert kinds.count(("selection", True)) == kinds.count(("selection", False)) == 1
     assert {stage for stage, shared in kinds if not shared} == {
+        "fingerprints",
         "queries",
         "selection",
         "subset",
+        "copies",
         "pretrain",
         "finetune",
     }
