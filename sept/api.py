@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sept import compose
 from sept.app.making import make
 from sept.config import Experiment
+from sept.errors import ConfigError
 from sept.paths import quoted
 
 if TYPE_CHECKING:
@@ -121,8 +122,11 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """One cell: what `python train.py` with these overrides makes, and its row (`sept.results.row`)."""
     from sept.results import row
 
-    compose.check_overrides([*overrides])
-    e = compose.experiment(overrides)
+    e = _checked(overrides)
+    if e.plan:
+        raise ConfigError(
+            "plan=true: a plan is printed by train.py; leave it out, or use `python train.py ... plan=true`"
+        )
     pipeline, store = make(e, lambda steps: [steps.run])
     done = row(e, pipeline.run, store)
     assert done is not None
@@ -131,8 +135,16 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _composed(pool: str | Path, task: str | Path | None, overrides: Sequence[str]) -> Experiment:
     chosen = _found("pool", pool, POOLS) + ([] if task is None else _found("task", task, TASKS)) + [*overrides]
-    compose.check_overrides(chosen)
-    return compose.experiment(chosen)
+    return _checked(chosen)
+
+
+def _checked(overrides: Sequence[str]) -> Experiment:
+    if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
+        raise ConfigError(f"overrides={overrides!r}: must be a list of texts KEY=VALUE, as on a command line")
+    if wrong := [each for each in overrides if "=" not in each]:
+        raise ConfigError(f"overrides: {wrong[0]!r} is not KEY=VALUE")
+    compose.check_overrides([*overrides])
+    return compose.experiment(overrides)
 
 
 def _found(group: str, given: str | Path, by_suffix: dict[str, str]) -> list[str]:

@@ -172,11 +172,6 @@ class Experiment:
             )
 
     def _check_batches(self) -> None:
-        if self.pretrains and self.budget.images < self.pretrain.batch_size:
-            raise ConfigError(
-                f"budget.images={self.budget.images} is less than one batch: "
-                f"pretrain.batch_size={self.pretrain.batch_size}"
-            )
         training = {"pretrain.batch_size": self.pretrain.batch_size}
         if self.retriever.weights is None:
             training["retriever.train.batch_size"] = self.retriever.train.batch_size
@@ -209,8 +204,8 @@ class Experiment:
             return
         if self.of_vectors != (self.query.name == VECTORS):
             raise ConfigError(
-                f"pool={self.pool.name} and query={self.query.name}: vectors made elsewhere fit such alone; "
-                "pool=vectors pool.path=FILE and query=vectors query.path=FILE go together"
+                f"pool={self.pool.name} and query={self.query.name}: vectors made elsewhere are compared with each "
+                "other only; pool=vectors pool.path=FILE and query=vectors query.path=FILE go together"
             )
         if self.of_vectors and self.leak == "remove":
             raise ConfigError("leak=remove looks at images, and pool=vectors has none: leak=report")

@@ -95,6 +95,10 @@ def test_a_run_gives_its_row_and_the_store_what_was_made_before():
         (lambda: select(budget=201), ConfigError, "holds only 200"),
         (lambda: select(overrides=["shots=5"]), ConfigError, "shot"),
         (lambda: sept.search("photos/", "nothing.jpg", retriever="ibot_micro"), ConfigError, "nothing.jpg"),
+        (lambda: sept.run(["plan=true"]), ConfigError, "plan=true"),
+        (lambda: sept.run("budget=1k"), ConfigError, "a list of texts"),
+        (lambda: sept.run([1]), ConfigError, "a list of texts"),
+        (lambda: sept.run(["pool"]), ConfigError, "is not KEY=VALUE"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(call, error, said):

@@ -82,7 +82,10 @@ def test_a_table_shows_the_headline_of_its_task(detected: tuple[Path, str], monk
     ("choices", "message"),
     [
         (["task=patterns_boxes"], "finetune=classify_micro does not fit task=patterns_boxes: finetune=detect does"),
-        (["finetune=detect_micro"], "finetune=detect_micro does not fit task=patterns_a: finetune=classify or probe does"),
+        (
+            ["finetune=detect_micro"],
+            "does not fit task=patterns_a: finetune=classify or probe does",
+        ),
         (["finetune=detect_micro", "finetune.anchor_sides=[8,16]"], "the pyramid has 5 levels, one side each"),
     ],
 )

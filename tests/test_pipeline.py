@@ -218,6 +218,13 @@ def test_a_weights_file_is_known_by_its_content(tmp_path):
     assert "curated selection" not in keys(experiment(f"retriever.weights={tmp_path}/a.pth"))
 
 
+def test_a_pre_training_needs_a_batch_of_images_and_a_selection_does_not():
+    pipeline = Pipeline(experiment("budget.images=10"), Runtime())
+    assert pipeline.selection.estimate["images"] == 10
+    with pytest.raises(ConfigError, match=r"budget\.images=10 is less than one batch: pretrain\.batch_size=16"):
+        _ = pipeline.run
+
+
 def test_golden_keys():
     """They change with a stage's VERSION or with what it reads, and not otherwise."""
     task = Task(kind="patterns", domain="glyphs", train_per_class=5, test_per_class=3, side=32)

@@ -59,7 +59,7 @@ def choice(
 ) -> SelectionContext:
     looked_up = unit(np.random.default_rng(seed + 1).normal(0, 0.2, (queries, DIM)) + TARGET)
     lists = FilteredLists(partial(search, looked_up, features), features.embedded)
-    lists.removed = np.array(sorted(removed), dtype=np.int64)
+    lists.removed = np.array(sorted({*removed} - {*SKIPPED}), dtype=np.int64)  # rows with a vector
     return SelectionContext(features, looked_up, budget, seed, lists)
 
 

@@ -132,7 +132,9 @@ def test_nothing_is_published_once_a_signal_came(tmp_path: Path) -> None:
 
 
 def test_a_command_ends_with_75_and_a_line_while_it_imports() -> None:
-    code = "from sept import signals; signals.end_program(); import os; os.kill(os.getpid(), 15); print('went on')"
+    code = (
+        "from sept.runtime import signals; signals.end_program(); import os; os.kill(os.getpid(), 15); print('went on')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == "error: stopped by SIGTERM; the same command goes on from here\n"
@@ -140,7 +142,9 @@ def test_a_command_ends_with_75_and_a_line_while_it_imports() -> None:
 
 def test_a_signal_that_comes_when_all_is_done_comes_too_late() -> None:
     class_of_the_end = "class Last:\n    def __del__(self, kill=os.kill, me=os.getpid()):\n        kill(me, 2)\n"
-    code = f"from sept import signals; signals.end_program()\nimport os, sys\n{class_of_the_end}sys.last = Last()"
+    code = (
+        f"from sept.runtime import signals; signals.end_program()\nimport os, sys\n{class_of_the_end}sys.last = Last()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -243,8 +243,8 @@ def test_a_query_that_is_zero_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("pool=vectors", "pool.path=P.npy"), "fit such alone"),
-        (("query=vectors", "query.path=Q.npy"), "fit such alone"),
+        (("pool=vectors", "pool.path=P.npy"), "compared with each other"),
+        (("query=vectors", "query.path=Q.npy"), "compared with each other"),
         (("pool=vectors", "pool.path=P.npy", "query=vectors"), "query.path is not set"),
         (("pool=vectors", "query=vectors", "query.path=Q.npy"), "pool.path is not set"),
         (("pool=vectors", "pool.path=P.npy", "query=vectors", "query.path=Q.npy", "leak=remove"), "looks at images"),

@@ -36,8 +36,9 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
     beside = [name for name in MEASURES if done[name] is not None and name != done["metric"]]
     others = [f"{METRICS[name]} {done[name]:.2f}" for name in beside]
+    told = f" ({', '.join(others)})" if others else ""
     print(
-        f"{METRICS[done['metric']]} {done['score']:.2f} % ({', '.join(others)})  {named}  "
+        f"{METRICS[done['metric']]} {done['score']:.2f} %{told}  {named}  "
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s",
         flush=True,
     )

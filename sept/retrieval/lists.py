@@ -18,7 +18,8 @@ class Ranked:
 
 
 class FilteredLists:
-    """Ranked lists without `removed` rows: what comes after moves up. Asks for the deepest lists once and keeps them.
+    """Ranked lists without `removed` rows, which have a vector: what comes after moves up. Asks for the deepest lists
+    once and keeps them.
 
     search(depth) gives the whole lists to that depth, complete ones where depth is `embedded`, all rows with a vector.
     A call gives lists that may be narrower than asked for, as long as deeper ones exist and more were not needed yet.

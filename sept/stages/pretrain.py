@@ -10,6 +10,7 @@ from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.locate import Location
 from sept.data.settings import Shot
+from sept.errors import ConfigError
 from sept.methods.recipe import Recipe
 from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Loggers, Runtime
@@ -58,6 +59,10 @@ def target(
 ) -> Step:
     """The target's backbone. start: the weights of a continued training. copies: made beside it, for people to read."""
     recipe, every = e.pretrain, e.logger.knn_every
+    if e.budget.images < recipe.batch_size:
+        raise ConfigError(
+            f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={recipe.batch_size}"
+        )
     of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
     return step(
         *("pretrain", recipe, e.backbone, subset),
