@@ -1,7 +1,6 @@
 """A network built and tried on tensors without data, so that what it cannot do is known before any work."""
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from sept.backbones import Backbone
 from sept.backbones.networks import build, has_batch_norm, layer_ids, tokens, width
 from sept.errors import ConfigError
+from sept.runtime.named import load
 
 IMAGES = 2
 CLASSES = 10
@@ -91,10 +91,10 @@ def _require_offers(backbone: Backbone, sides: Sequence[int], needs: Sequence[st
 def _embed(backbone: Backbone, sides: Sequence[int], function: str, times: int) -> None:
     """sides: of embedding, and of training if there was one. function: "module:function" that takes a feature, times as
     wide as the network."""
-    module, _, name = function.partition(":")
+    take = load(function)
     for network, images in _each_size(backbone, sides):
-        if getattr(import_module(module), name)(network, images).shape != (IMAGES, times * width(network)):
-            raise _refuse(backbone, f"it has no feature {name}")
+        if take(network, images).shape != (IMAGES, times * width(network)):
+            raise _refuse(backbone, f"it has no feature {take.__name__}")
 
 
 def _pretrain(

@@ -1,13 +1,12 @@
 """A labelled task from where it lies, whatever its kind; read once a process, as a sweep asks for it often."""
 
 import os
-from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sept.errors import ConfigError
+from sept.runtime.named import load
 
 if TYPE_CHECKING:
     from sept.data.detection.boxes import DetectionTask
@@ -56,7 +55,7 @@ def read(kind: str, path: str, options: Options) -> "Task | DetectionTask | Segm
     if kind == "cityscapes":
         given["threads"] = os.cpu_count() or 1
     if kind in ANNOTATED:
-        return _load(ANNOTATED[kind])(Path(path), **given)  # type: ignore[no-any-return]
+        return load(ANNOTATED[kind])(Path(path), **given)
     if given.get("class_list") is not None:
         given["class_list"] = Path(given["class_list"])
     return read_task(kind, Path(path), **given)
@@ -66,9 +65,4 @@ def read_task(kind: str, root: Path, **options: Any) -> "Task":
     """The task at `root` (for csv, the file itself) in the layout `kind`. Raises DataError for data that make none."""
     if kind not in READERS:
         raise ConfigError(f"task.kind={kind}: no such layout; choose one of {', '.join(READERS)}")
-    return _load(READERS[kind])(root, **options)  # type: ignore[no-any-return]
-
-
-def _load(named: str) -> Callable[..., Any]:
-    module, _, name = named.partition(":")
-    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+    return load(READERS[kind])(root, **options)

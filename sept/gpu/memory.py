@@ -8,7 +8,6 @@ workspaces of libraries, what the allocator loses between blocks, and the making
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -23,6 +22,7 @@ from sept.gpu.live import Live, cuda_operators
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
 from sept.methods.moby.recipe import MoByRecipe
+from sept.runtime.named import load
 from sept.training.learner import Chunk, Learner, fitting
 from sept.transfer.recipes import Classify, Detect, Segment
 
@@ -59,8 +59,7 @@ def recipe(kind: str) -> Any:
 
 def build_learner(kind: str, recipe: Any, model: Backbone | None = None, classes: int | None = None) -> Learner:
     """The learner of a recipe with fresh weights; `model` and `classes` as of the full size."""
-    module, _, name = LEARNERS[kind].partition(":")
-    learner, times = getattr(import_module(module), name), {"seed": 0, "steps_per_epoch": STEPS}
+    learner, times = load(LEARNERS[kind]), {"seed": 0, "steps_per_epoch": STEPS}
     if kind in EPOCHS:
         return learner(recipe, model or MODELS[kind], epochs=EPOCHS[kind], **times)  # type: ignore[no-any-return]
     return learner(recipe, model or SWIN, classes or CLASSES[kind], None, **times)  # type: ignore[no-any-return]

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from sept.methods.learner import SelfSupervised
 from sept.methods.recipe import Recipe
 from sept.methods.views import CroppedSubset, Views
 from sept.runtime.hardware import Loggers, Runtime
+from sept.runtime.named import load
 from sept.store.step import CHECKPOINTS, Artefact
 from sept.training.callbacks import LogImagesAtStart
 from sept.training.loop import Checkpoint, train
@@ -59,14 +59,14 @@ class SelfSupervisedTraining:
 
     def make(self) -> SelfSupervised:
         """The learner before its first step."""
-        module, _, name = self.recipe.learner.partition(":")
-        learner = getattr(import_module(module), name)
-        of_epoch = self.steps_per_epoch
-        made = learner(self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch)
+        learner, of_epoch = load(self.recipe.learner), self.steps_per_epoch
+        made: SelfSupervised = learner(
+            self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch
+        )
         made.statistics = made.views.statistics = statistics(self.backbone)
         if self.start is not None:
             made.start_from(self.start)
-        return made  # type: ignore[no-any-return]
+        return made
 
     def run(self, runtime: Runtime) -> SelfSupervised:
         """The learner at its last step; warns when it learned nothing."""

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sept.errors import ConfigError
+from sept.runtime.named import load
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Feature:
     library: str = "timm"
 
     def load(self) -> Callable[..., Any]:
-        module, _, name = self.function.partition(":")
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+        found: Callable[..., Any] = load(self.function)
+        return found
 
 
 @dataclass(frozen=True)

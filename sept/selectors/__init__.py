@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from sept import ranges
 from sept.errors import ConfigError
+from sept.runtime.named import load
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Entry:
 
     def load(self) -> Callable[..., Any]:
         assert self.choose is not None
-        module, _, name = self.choose.partition(":")
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+        found: Callable[..., Any] = load(self.choose)
+        return found
 
 
 SELECTORS = {

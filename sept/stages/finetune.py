@@ -46,8 +46,8 @@ def step(e: "Experiment", task: Step, weights: Step | None, runtime: Runtime, lo
     """weights: None for fresh ones."""
     t, recipe = e.task, _fitting(e.task, e.finetune)
     classes = int(task.estimate["classes"])
-    known = isinstance(task.spec, task_stage.SyntheticTaskSpec) or task.spec.listing is not None  # type: ignore[attr-defined]
-    if kind_of(t) == "classify" and classes < 2 and known:
+    absent = isinstance(task.spec, task_stage.TaskSpec) and task.spec.listing is None  # the plan says so
+    if kind_of(t) == "classify" and classes < 2 and not absent:
         raise DataError(
             f"task={t.name}: {t.path} has one class; a classifier needs two (search.py takes one, and so do tasks with "
             "boxes)"
