@@ -21,7 +21,7 @@ def print_plan(step: Step, store: Store) -> None:
     _print_line("plan:")
     for each in step.walk():
         state = store.status(each) if each.key in missing else "cached"
-        _print_line(f"  {each.stage:<10} {state:<11} {_amount(each):<34} {each.slug}")
+        _print_line(f"  {each.stage:<12} {state:<11} {_amount(each):<34} {each.slug}")
 
 
 def about(finals: Iterable[Step]) -> list[str]:
