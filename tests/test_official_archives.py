@@ -132,6 +132,18 @@ def test_archives_may_lie_beside_what_was_unpacked_of_others(tmp_path):
     assert content(read_cityscapes(there)) == expected
 
 
+def test_one_part_of_voc_may_be_unpacked_and_the_others_packed(tmp_path):
+    loose, there = packed("voc", tmp_path)
+    expected = content(read_voc(loose))
+    for name in filter(partial(of_voc07, True), [path.relative_to(loose).as_posix() for path in loose.rglob("*.*")]):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (loose / name).rename(there / name)
+    (there / TEST07).unlink()
+    task = read_voc(there)
+    assert content(task) == expected
+    assert [{type(image.path) is Member for image in split} for split in (task.train, task.test)] == [{True}, {False}]
+
+
 def test_boxes_of_an_archive_are_the_same_queries(tmp_path):
     loose, there = (instances(read_voc(root).train) for root in packed("voc", tmp_path))
     assert [box.id for box in loose] == [box.id for box in there]
@@ -211,6 +223,16 @@ def test_bytes_of_a_zip_that_changed_are_told_by_its_check_sum(kind, archive, me
     data[info.header_offset + 30 + len(member) + info.compress_size // 2] ^= 255
     (there / archive).write_bytes(data)
     told(lambda: used(kind, there), there / archive, member, "damaged: ")
+
+
+def test_a_logo_that_is_broken_in_the_zip_is_left_out_and_named(tmp_path):
+    member = "LogoDet-3K/Clothes/Amora/3.xml"
+    loose, there = packed("logodet", tmp_path, {member: b"<annotation>"})
+    (loose / member).write_bytes(b"<annotation>")
+    expected, found = (KINDS["logodet"].read(root) for root in (loose, there))
+    assert content(found) == content(expected)
+    [line] = found.skipped
+    assert line.startswith(f"{there / LOGO}, {member}: no well-formed XML")
 
 
 def test_an_image_that_broke_after_the_listing_is_named(tmp_path):

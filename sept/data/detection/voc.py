@@ -36,7 +36,7 @@ def read_voc(root: Path) -> DetectionTask:
     contradict each other (one was cut), and for an annotation that is damaged, of an unknown class, or has a box
     without area; boxes over an edge are cut there and counted. `difficult` objects are to be ignored.
     """
-    kits = {part: find(root, KIT, archive) for part, archive in ARCHIVES.items()}
+    kits = {part: find(root, KIT, archive, _list_path(*part)) for part, archive in ARCHIVES.items()}
     for (year, _), kit in kits.items():
         if not (kit / year).is_dir():
             raise DataError(f"{kit}: has no folder {year}; {UNPACK}")
@@ -53,12 +53,12 @@ def read_voc(root: Path) -> DetectionTask:
     return DetectionTask(CLASSES, by_id(image for image, _ in train), by_id(image for image, _ in test), clipped)
 
 
-def _list_path(kit: AnyPath, year: str, name: str) -> AnyPath:
-    return kit / year / "ImageSets" / "Main" / f"{name}.txt"
+def _list_path(year: str, name: str) -> str:
+    return f"{year}/ImageSets/Main/{name}.txt"
 
 
 def _read_list(kit: AnyPath, year: str, name: str) -> list[str]:
-    return read_names(_list_path(kit, year, name), UNPACK)
+    return read_names(kit / _list_path(year, name), UNPACK)
 
 
 def read_names(path: AnyPath, unpack: str) -> list[str]:
@@ -76,8 +76,8 @@ def read_names(path: AnyPath, unpack: str) -> list[str]:
 
 def _check_halves(kit: AnyPath, year: str, trainval: list[str]) -> None:
     """trainval is train and val together; where those lie beside it, a list cut between two lines shows."""
-    path = _list_path(kit, year, "trainval")
-    if not all(_list_path(kit, year, half).exists() for half in HALVES):
+    path = kit / _list_path(year, "trainval")
+    if not all((kit / _list_path(year, half)).exists() for half in HALVES):
         return
     halves = {name for half in HALVES for name in _read_list(kit, year, half)}
     if differing := halves ^ set(trainval):
@@ -89,7 +89,7 @@ def _check_halves(kit: AnyPath, year: str, trainval: list[str]) -> None:
 
 def _check_2007(kits: Mapping[tuple[str, str], AnyPath], trainval: list[str], test: list[str]) -> None:
     """The annotations of 2007 are those of trainval and test and no others, so a cut test list shows, too."""
-    path = _list_path(kits["VOC2007", "test"], "VOC2007", "test")
+    path = kits["VOC2007", "test"] / _list_path("VOC2007", "test")
     if both := set(trainval) & set(test):
         raise DataError(f"{path}: {len(both)} images are also in trainval.txt, the first is {min(both)!r}; {UNPACK}")
     of_2007 = (kit / "VOC2007" / "Annotations" for (year, _), kit in kits.items() if year == "VOC2007")

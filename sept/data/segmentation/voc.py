@@ -26,7 +26,7 @@ def read_voc_masks(root: Path) -> SegmentationTask:
     Lists and files are compared, no image or mask is opened. Raises DataError for what is missing and for lists that
     contradict each other (one was cut).
     """
-    kit = find(root, KIT, ARCHIVE)
+    kit = find(root, KIT, ARCHIVE, _list_path("train"))
     if not (kit / YEAR).is_dir():
         raise DataError(f"{kit}: has no folder {YEAR}; {UNPACK}")
     splits = {name: _read_list(kit, name) for name in ("train", "val")}
@@ -38,20 +38,20 @@ def read_voc_masks(root: Path) -> SegmentationTask:
     return SegmentationTask(["background", *CLASSES], train, test)
 
 
-def _list_path(kit: AnyPath, name: str) -> AnyPath:
-    return kit / YEAR / "ImageSets" / "Segmentation" / f"{name}.txt"
+def _list_path(name: str) -> str:
+    return f"{YEAR}/ImageSets/Segmentation/{name}.txt"
 
 
 def _read_list(kit: AnyPath, name: str) -> list[str]:
-    return read_names(_list_path(kit, name), UNPACK)
+    return read_names(kit / _list_path(name), UNPACK)
 
 
 def _check_lists(kit: AnyPath, train: set[str], val: set[str]) -> None:
     """No image is in both; where trainval lies beside them it is the two together, so a list that was cut shows."""
     if both := train & val:
-        path = _list_path(kit, "val")
+        path = kit / _list_path("val")
         raise DataError(f"{path}: {len(both)} images are also in train.txt, the first is {min(both)!r}; {UNPACK}")
-    path = _list_path(kit, "trainval")
+    path = kit / _list_path("trainval")
     if path.exists() and (differing := (train | val) ^ set(_read_list(kit, "trainval"))):
         raise DataError(
             f"{path}: differs from train.txt and val.txt together by {len(differing)} images, the first is "

@@ -114,15 +114,15 @@ class Packed:
 AnyPath = Path | Packed
 
 
-def find(root: Path, folder: str, archive: str) -> AnyPath:
-    """The `folder` that an official archive holds: below `root`, or in the archive where that lies there still packed.
+def find(root: Path, folder: str, archive: str, part: str = "") -> AnyPath:
+    """The `folder` that an official archive holds: below `root` with that `part` of it, or in the archive there.
 
-    Otherwise `root` itself, which may be the folder. Raises DataError for a damaged archive.
+    Where neither is there, what there is of the folder, or `root` itself, which may be it. Raises DataError for a
+    damaged archive.
     """
-    if (root / folder).is_dir():
-        return root / folder
-    if not (root / archive).is_file():
-        return root
+    loose = root / folder if (root / folder).is_dir() else root
+    if (root / folder / part).exists() or not (root / archive).is_file():
+        return loose
     top = Packed(root / archive, Names(root / archive, lambda name: not name.endswith("/")))
     return top / folder if (top / folder).is_dir() else top
 
