@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from sept.data.images import ImageError, Pixels, ample, decode
+from sept.data.images import Pixels, ample, read_labelled
 from sept.data.loading import Place
+from sept.data.sources.reader import File
 from sept.data.tasks.task import Example
 from sept.data.transforms import FinetuneTransform, eval_view
-from sept.errors import DataError
 
 if TYPE_CHECKING:
     from sept.data.detection.boxes import Instance
@@ -24,11 +23,7 @@ def read_image(example: Example, side: int | None = None) -> Pixels:
 
     Raises DataError naming the file when it cannot be used.
     """
-    where = example.path if example.size is None else f"{example.path}, {example.id}"
-    try:
-        return decode(example.read(), side and ample(side))
-    except (ImageError, OSError) as error:
-        raise DataError(f"{where}: {error}; replace or remove it: a labelled image is never skipped") from None
+    return read_labelled(example.path, side and ample(side))
 
 
 def reader(examples: Sequence[Example], side: int) -> Callable[[int], Pixels]:
@@ -46,13 +41,13 @@ class InstanceReader:
 
     def __init__(self, boxes: "Sequence[Instance]", side: int) -> None:
         self.boxes, self.side = boxes, side
-        self._path: Path | None = None
+        self._path: File | None = None
         self._pixels: Pixels | None = None
 
     def __call__(self, place: int) -> Pixels:
         instance = self.boxes[place]
         if self._pixels is None or self._path != instance.path:
-            self._path, self._pixels = instance.path, read_image(Example(instance.id, instance.path, 0))
+            self._path, self._pixels = instance.path, read_labelled(instance.path)
         from sept.data.detection.crops import crop_instance
 
         return crop_instance(self._pixels, instance.box, self.side)

@@ -3,13 +3,13 @@
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from sept.data.detection.boxes import Boxed
 from sept.data.detection.frames import Size, clip, read_frame, turn_upright
+from sept.data.sources.packed import AnyPath, reference
 from sept.errors import DataError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -37,7 +37,7 @@ def shown(text: str | None) -> str:
     return repr(text) if text is None or len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
 
 
-def read_annotation(path: Path) -> Annotation:
+def read_annotation(path: AnyPath) -> Annotation:
     """The size and the objects of one file. Raises DataError for a missing file and for every kind of damage."""
     try:
         return _annotation(_parse(path.read_bytes()))
@@ -47,7 +47,7 @@ def read_annotation(path: Path) -> Annotation:
         raise DataError(f"{path}: {error}; restore this file from its archive") from error
 
 
-def read_boxed(image_id: str, image: Path, path: Path, label: Callable[[str], int]) -> tuple[Boxed, int]:
+def read_boxed(image_id: str, image: AnyPath, path: AnyPath, label: Callable[[str], int]) -> tuple[Boxed, int]:
     """An image with the boxes of the annotation at `path`, and how many of them were cut at its edges.
 
     `label` gives the label of a class name, or raises ValueError. Raises DataError as `read_annotation` does, for a
@@ -62,7 +62,7 @@ def read_boxed(image_id: str, image: Path, path: Path, label: Callable[[str], in
     except ValueError as error:
         raise DataError(f"{path}: {error}; restore this file and its image from their archive") from error
     ignore = np.array([found.difficult for found in annotation.objects], np.bool_)
-    return Boxed(image_id, image, boxes.astype(np.float32), labels, ignore), clipped
+    return Boxed(image_id, reference(image), boxes.astype(np.float32), labels, ignore), clipped
 
 
 def _parse(data: bytes) -> ElementTree.Element:

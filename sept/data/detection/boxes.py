@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sept.data.sources.reader import File
 
 
 class Boxed(NamedTuple):
@@ -21,7 +22,7 @@ class Boxed(NamedTuple):
     """
 
     id: str
-    path: Path
+    path: File
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     ignore: NDArray[np.bool_]
@@ -31,7 +32,7 @@ class Instance(NamedTuple):
     """One box as a query. id: "<image id>#<place of the box>"; box: (4,) float32 as in `Boxed`."""
 
     id: str
-    path: Path
+    path: File
     box: NDArray[np.float32]
 
 

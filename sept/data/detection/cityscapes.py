@@ -4,6 +4,7 @@ A box is the tight one around the visible pixels of an instance, as in the offic
 """
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +19,17 @@ from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.frames import Size, read_frame
 from sept.data.detection.polygons import INSTANCED, PER_CLASS, draw_polygons
 from sept.data.images import DECODER_ERRORS
-from sept.data.listed import ending
+from sept.data.listed import ending, names_in
 from sept.data.names import is_hidden
+from sept.data.sources.packed import AnyPath, find, reference
 from sept.errors import DataError
 from sept.runtime.progress import progress
 
 CLASSES = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
 IMAGES, IMAGE_END = "leftImg8bit", "_leftImg8bit.png"
 TRUTH, MAP_END, POLYGONS_END = "gtFine", "_gtFine_instanceIds.png", "_gtFine_polygons.json"
-UNPACK = "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there"
+ARCHIVES = {IMAGES: "leftImg8bit_trainvaltest.zip", TRUTH: "gtFine_trainvaltest.zip"}
+UNPACK = f"unpack {' and '.join(ARCHIVES.values())} there, or put them there as they are"
 MAP_MODES = ("I;16", "I;16B", "I")  # 16 bits; the names differ between versions of Pillow
 _VALUES = 1 << 16
 
@@ -35,19 +38,20 @@ class _Files(NamedTuple):
     """One image and its annotations; `polygons` may be missing where `instances` exists."""
 
     id: str
-    image: Path
-    instances: Path
-    polygons: Path
+    image: AnyPath
+    instances: AnyPath
+    polygons: AnyPath
 
 
 def read_cityscapes(root: Path, threads: int = 1) -> DetectionTask:
-    """Cityscapes from `root`, which holds leftImg8bit and gtFine.
+    """Cityscapes from `root`, which holds leftImg8bit and gtFine, or their official zips.
 
     Every image has *_instanceIds.png, or, where that is missing, *_polygons.json: it is drawn as the official tool
     draws it, which gives the same boxes. Groups are crowds, to be ignored. All files are looked for before the first
     is read. Raises DataError for what is missing, damaged, of another size than its image, or has an unknown class.
     """
-    splits = [_find(root, "train"), _find(root, "val")]
+    tops = {folder: _top(root, folder) for folder in ARCHIVES}
+    splits = [_find(tops, "train"), _find(tops, "val")]
     files = [found for split in splits for found in split]
     with ThreadPoolExecutor(threads) as pool, progress("Cityscapes annotations", len(files)) as advance:
         read: dict[str, Boxed] = {}
@@ -58,32 +62,37 @@ def read_cityscapes(root: Path, threads: int = 1) -> DetectionTask:
     return DetectionTask(CLASSES, train, test)
 
 
-def _find(root: Path, split: str) -> list[_Files]:
+def _top(root: Path, folder: str) -> AnyPath:
+    found = find(root, folder, ARCHIVES[folder])
+    return root / folder if found == root else found
+
+
+def _find(tops: Mapping[str, AnyPath], split: str) -> list[_Files]:
     """Files of a split, after a look that each image has an annotation and each annotation an image."""
-    images = _names(root / IMAGES / split, (IMAGE_END,))
-    truth = _names(root / TRUTH / split, (MAP_END, POLYGONS_END))
+    images = _names(tops[IMAGES] / split, (IMAGE_END,))
+    truth = _names(tops[TRUTH] / split, (MAP_END, POLYGONS_END))
     for here, there, ends in ((images, truth, f"*{MAP_END} (or *{POLYGONS_END})"), (truth, images, f"*{IMAGE_END}")):
         if alone := sorted(here - there, key=os.fsencode):
-            folder = root / (TRUTH if here is images else IMAGES) / split
+            folder = tops[TRUTH if here is images else IMAGES] / split
             raise DataError(f"{folder}: {alone[0]}{ends[1:]} is missing, of {len(alone)} such; {UNPACK}")
     return [
         _Files(
             f"{IMAGES}/{split}/{name}{IMAGE_END}",
-            root / IMAGES / split / f"{name}{IMAGE_END}",
-            root / TRUTH / split / f"{name}{MAP_END}",
-            root / TRUTH / split / f"{name}{POLYGONS_END}",
+            tops[IMAGES] / split / f"{name}{IMAGE_END}",
+            tops[TRUTH] / split / f"{name}{MAP_END}",
+            tops[TRUTH] / split / f"{name}{POLYGONS_END}",
         )
         for name in images
     ]
 
 
-def _names(folder: Path, ends: tuple[str, ...]) -> set[str]:
+def _names(folder: AnyPath, ends: tuple[str, ...]) -> set[str]:
     """ "<city>/<name>" of the files below `folder` with one of the ends, without that end."""
     found = set()
     try:
-        for city in os.scandir(folder):
+        for city in folder.iterdir():
             if city.is_dir() and not is_hidden(city.name):
-                for name in ending(Path(city.path), os.listdir(city.path), *ends):
+                for name in ending(city, names_in(city), *ends):
                     end = next(end for end in ends if name.endswith(end))
                     found.add(f"{city.name}/{name.removesuffix(end)}")
     except OSError as error:
@@ -101,15 +110,15 @@ def _read(files: _Files) -> Boxed:
     path = files.instances if files.instances.exists() else files.polygons
     values = _read_map(path, size) if path == files.instances else draw_polygons(path, size)
     try:
-        return Boxed(files.id, files.image, *map_boxes(values))
+        return Boxed(files.id, reference(files.image), *map_boxes(values))
     except ValueError as error:
         raise DataError(f"{path}: {error}; restore this file from gtFine_trainvaltest.zip") from error
 
 
-def _read_map(path: Path, size: Size) -> NDArray[np.uint16]:
+def _read_map(path: AnyPath, size: Size) -> NDArray[np.uint16]:
     """(H, W) of an instanceIds.png. Its size is compared before its pixels are read."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with path.open("rb") as file, Image.open(file, formats=("PNG",)) as image:
             if image.size != size or image.mode not in MAP_MODES:
                 raise ValueError(f"{image.size} pixels of mode {image.mode}, not {size} of 16 bits")
             return np.asarray(image).astype(np.uint16)

@@ -1,7 +1,6 @@
 """Annotated boxes in the frame of the pixels that are read: turned upright with them, and cut at their edges."""
 
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sept.data.images import DECODER_ERRORS, FORMATS, ORIENTATION_TAG, ORIENTATIONS
+from sept.data.sources.packed import AnyPath
+from sept.data.sources.reader import Member
 from sept.errors import DataError
 
 Size = tuple[int, int]
@@ -27,13 +28,15 @@ class Frame(NamedTuple):
         return self.size[::-1] if ORIENTATIONS.get(self.orientation, (False,))[0] else self.size
 
 
-def read_frame(path: Path) -> Frame:
-    """From the header alone. Raises DataError for what is missing or no image."""
+def read_frame(path: AnyPath | Member) -> Frame:
+    """Of a loose file by its header alone. Raises DataError for what is missing, no image or damaged in its archive."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 return Frame(image.size, int(image.getexif().get(ORIENTATION_TAG, 1)))
+    except DataError as error:
+        raise DataError(f"{path}: {error}; restore this file from its archive") from error
     except DECODER_ERRORS as error:
         reason = getattr(error, "strerror", None) or f"not an image of {'/'.join(FORMATS)}"
         raise DataError(f"{path}: {reason}; restore this file from its archive") from error

@@ -12,13 +12,15 @@ from typing import Any
 from sept.data.annotated import PURPOSE, by_id
 from sept.data.detection.annotation import read_boxed, shown
 from sept.data.detection.boxes import Boxed, DetectionTask
+from sept.data.listed import names_in
 from sept.data.names import ends_with, is_hidden
+from sept.data.sources.packed import AnyPath, find
 from sept.data.tasks.spelling import check_classes
 from sept.data.tasks.task import random_key
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json
 
-FOLDER = "LogoDet-3K"
+FOLDER, ARCHIVE = "LogoDet-3K", "LogoDet-3K.zip"
 LAYOUT = "LogoDet-3K/<Super>/<Brand>/<n>.jpg with <n>.xml"
 IMAGE, ANNOTATION = ".jpg", ".xml"
 CLASSES = 100
@@ -39,7 +41,7 @@ class _Found:
 
 
 def read_logodet(root: Path, seed: int, classes: int = CLASSES, train: int = TRAIN) -> DetectionTask:
-    """`classes` logos and `train` training images in all from `root`, which is LogoDet-3K or holds it.
+    """`classes` logos and `train` training images in all from `root`, which is LogoDet-3K or holds it or its zip.
 
     Classes of the smallest lots are taken that have enough images for an even share of `train` and a fifth for the
     test; the images of a class are given out by lot, its share to train on and all others to test on. Images whose
@@ -86,21 +88,21 @@ def _split(chosen: dict[str, _Found], seed: int, train: int, skipped: list[str])
     return DetectionTask(names, by_id(trained), by_id(tested), clipped, skipped)
 
 
-def _top(root: Path) -> Path:
-    top = root / FOLDER if (root / FOLDER).is_dir() else root
+def _top(root: Path) -> AnyPath:
+    top = find(root, FOLDER, ARCHIVE)
     if not top.is_dir():
         raise DataError(f"{root}: no such folder; {LAYOUT} is needed there")
     return top
 
 
-def _brands(top: Path) -> Iterable[str]:
+def _brands(top: AnyPath) -> Iterable[str]:
     names = [f"{above}/{name}" for above in _folders(top) for name in _folders(top / above)]
     if not names:
         raise DataError(f"{top}: has no brands; {LAYOUT} is needed there")
     return names
 
 
-def _folders(path: Path) -> list[str]:
+def _folders(path: AnyPath) -> list[str]:
     names = [name for name in _listed(path) if (path / name).is_dir()]
     for name in names:
         if not name.isprintable():
@@ -108,15 +110,15 @@ def _folders(path: Path) -> list[str]:
     return names
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(path: AnyPath) -> list[str]:
     """Names in a folder without the hidden ones, in any order."""
     try:
-        return [name for name in os.listdir(path) if not is_hidden(name)]
+        return [name for name in names_in(path) if not is_hidden(name)]
     except OSError as error:
         raise DataError(f"{path}: cannot be listed ({error.strerror}); {LAYOUT} is needed there") from error
 
 
-def _read_brand(top: Path, name: str) -> _Found:
+def _read_brand(top: AnyPath, name: str) -> _Found:
     """The images of a class, all labelled 0."""
     found = _Found()
     files = [file for file in _listed(top / name) if ends_with(file, IMAGE, ANNOTATION)]
@@ -133,7 +135,7 @@ def _read_brand(top: Path, name: str) -> _Found:
     return found
 
 
-def _read_image(top: Path, name: str, image_id: str) -> tuple[Boxed, int]:
+def _read_image(top: AnyPath, name: str, image_id: str) -> tuple[Boxed, int]:
     brand = _plain(name.split("/")[1])
 
     def label(found: str) -> int:

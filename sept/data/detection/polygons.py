@@ -1,7 +1,6 @@
 """Cityscapes' *_polygons.json, drawn to a map of instances as the official json2instanceImg draws it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from sept.data.detection.annotation import shown
 from sept.data.detection.frames import Size
+from sept.data.sources.packed import AnyPath
 from sept.errors import DataError
 
 INSTANCED = {
@@ -31,7 +31,7 @@ FAR = 10
 """Corners may lie a little outside; this many image sides away, the file is damaged."""
 
 
-def draw_polygons(path: Path, size: Size) -> NDArray[np.uint16]:
+def draw_polygons(path: AnyPath, size: Size) -> NDArray[np.uint16]:
     """(H, W) as in *_instanceIds.png, but 0 for every class without instances.
 
     Later polygons hide earlier ones, deleted ones are skipped, and "<class>group" is a crowd. Raises DataError for a

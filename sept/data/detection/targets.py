@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sept.data.detection.boxes import Boxed
-from sept.data.images import ImageError, Pixels, decode
+from sept.data.images import read_labelled
 from sept.data.loading import Place
 from sept.data.rng import numpy_rng
-from sept.errors import DataError
 
 FLIPPED = 0.5  # share of the training images (MoBY's transfer, and every recipe before it)
 
@@ -35,14 +34,6 @@ def without_ignored(image: Boxed) -> Boxed:
     return image._replace(boxes=image.boxes[kept], labels=image.labels[kept], ignore=image.ignore[kept])
 
 
-def read_pixels(image: Boxed) -> Pixels:
-    """uint8 (H, W, 3); DataError naming the file when it cannot be used."""
-    try:
-        return decode(image.path.read_bytes())
-    except (ImageError, OSError) as error:
-        raise DataError(f"{image.path}: {error}; replace it: an annotated image is never skipped") from None
-
-
 class DetectionImages(Dataset):
     """Gives (uint8 (3, H, W), target), for training without the boxes to be ignored."""
 
@@ -54,7 +45,7 @@ class DetectionImages(Dataset):
 
     def __getitem__(self, place: int) -> Annotated:
         image = self.images[place]
-        return torch.from_numpy(read_pixels(image)).permute(2, 0, 1).contiguous(), to_target(image)
+        return torch.from_numpy(read_labelled(image.path)).permute(2, 0, 1).contiguous(), to_target(image)
 
 
 class FlippedImages(Dataset):

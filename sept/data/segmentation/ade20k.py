@@ -8,6 +8,7 @@ from pathlib import Path
 from sept.data.annotated import by_id
 from sept.data.listed import read_lines, require, stems
 from sept.data.segmentation.masks import Masked, SegmentationTask
+from sept.data.sources.packed import AnyPath, find, reference
 from sept.data.tasks.spelling import check_classes
 from sept.errors import DataError
 
@@ -17,16 +18,17 @@ MASKS, MASK_END = "annotations", ".png"
 NAMES, SCENES = "objectInfo150.txt", "sceneCategories.txt"
 CLASSES = 150
 SPLITS = ("training", "validation")
-UNPACK = f"unpack {FOLDER}.zip there"
+ARCHIVE = f"{FOLDER}.zip"
+UNPACK = f"unpack {ARCHIVE} there, or put it there as it is"
 
 
 def read_ade20k(root: Path) -> SegmentationTask:
-    """ADE20K from `root`, which is ADEChallengeData2016 or holds it; ids are relative to that folder.
+    """ADE20K from `root`, which is ADEChallengeData2016 or holds it or its zip; ids are relative to that folder.
 
     Files are compared with each other and, where it is there, with sceneCategories.txt, which names every image; no
     image or mask is opened. Raises DataError for what is missing.
     """
-    base = root / FOLDER if (root / FOLDER).is_dir() else root
+    base = find(root, FOLDER, ARCHIVE)
     classes = _read_names(base / NAMES)
     names = {split: _read_split(base, split) for split in SPLITS}
     if (base / SCENES).exists():
@@ -35,7 +37,7 @@ def read_ade20k(root: Path) -> SegmentationTask:
     return SegmentationTask(classes, train, test)
 
 
-def _read_names(path: Path) -> list[str]:
+def _read_names(path: AnyPath) -> list[str]:
     """The last column, after a line of titles; the first one counts from 1."""
     rows = [line.split("\t") for line in read_lines(path, UNPACK)[1:]]
     numbers, names = [row[0].strip() for row in rows], [row[-1].strip() for row in rows]
@@ -45,7 +47,7 @@ def _read_names(path: Path) -> list[str]:
     return names
 
 
-def _read_split(base: Path, split: str) -> set[str]:
+def _read_split(base: AnyPath, split: str) -> set[str]:
     images, masks = base / IMAGES / split, base / MASKS / split
     names = stems(images, IMAGE_END, UNPACK)
     require(masks, MASK_END, names, "its image is there", UNPACK)
@@ -53,7 +55,7 @@ def _read_split(base: Path, split: str) -> set[str]:
     return names
 
 
-def _check_scenes(path: Path, found: set[str]) -> None:
+def _check_scenes(path: AnyPath, found: set[str]) -> None:
     listed = {line.split()[0] for line in read_lines(path, UNPACK)}
     if missing := listed - found:
         raise DataError(
@@ -61,6 +63,7 @@ def _check_scenes(path: Path, found: set[str]) -> None:
         )
 
 
-def _masked(base: Path, split: str, name: str) -> Masked:
+def _masked(base: AnyPath, split: str, name: str) -> Masked:
     image_id = f"{IMAGES}/{split}/{name}{IMAGE_END}"
-    return Masked(image_id, base / image_id, base / MASKS / split / f"{name}{MASK_END}", first=1)
+    mask = base / MASKS / split / f"{name}{MASK_END}"
+    return Masked(image_id, reference(base / image_id), reference(mask), first=1)

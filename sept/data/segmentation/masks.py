@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from sept.data.detection.frames import Frame, read_frame
-from sept.data.images import DECODER_ERRORS, ImageError, Pixels, decode, upright
+from sept.data.images import DECODER_ERRORS, Pixels, read_labelled, upright
+from sept.data.sources.reader import File
 from sept.errors import DataError
 from sept.runtime.progress import progress
 
@@ -30,8 +30,8 @@ class Masked(NamedTuple):
     """
 
     id: str
-    path: Path
-    mask: Path
+    path: File
+    mask: File
     first: int = 0
 
 
@@ -71,11 +71,7 @@ def check_masks(images: Sequence[Masked], classes: int, threads: int) -> None:
 
 def read_masked(image: Masked, classes: int) -> tuple[Pixels, Pixels]:
     """An image, uint8 (H, W, 3), and its mask as `read_mask` gives it. Raises DataError naming the file."""
-    try:
-        pixels = decode(image.path.read_bytes())
-    except (ImageError, OSError) as error:
-        raise DataError(f"{image.path}: {error}; replace it: an image with a mask is never skipped") from None
-    return pixels, read_mask(image, classes)
+    return read_labelled(image.path), read_mask(image, classes)
 
 
 def read_mask(image: Masked, classes: int) -> Pixels:
@@ -91,18 +87,18 @@ def read_mask(image: Masked, classes: int) -> Pixels:
         raise DataError(f"{image.mask}: {error}; restore it and its image from their archive") from error
 
 
-def _values(path: Path, frame: Frame) -> Pixels:
+def _values(path: File, frame: Frame) -> Pixels:
     """(H, W) as stored. Its size is compared before its pixels are read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG",)) as file:
-                if file.mode not in MODES or file.size not in (frame.size, frame.upright):
+            with path.open("rb") as file, Image.open(file, formats=("PNG",)) as mask:
+                if mask.mode not in MODES or mask.size not in (frame.size, frame.upright):
                     raise ValueError(
-                        f"{_size(file.size)} pixels of mode {file.mode}, but its image has {_size(frame.size)} "
+                        f"{_size(mask.size)} pixels of mode {mask.mode}, but its image has {_size(frame.size)} "
                         f"and a mask one byte a pixel (mode {' or '.join(MODES)})"
                     )
-                return np.asarray(file)
+                return np.asarray(mask)
     except ValueError:
         raise
     except DECODER_ERRORS as error:

@@ -3,7 +3,7 @@
 Boards of other domains have no box: they are background, and so only a board's motif tells its class.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -33,7 +33,7 @@ def write_masks(root: Path) -> None:
 def read_patterns_masks(root: Path) -> SegmentationTask:
     """Trained on trainval, tested on test. Raises DataError as `read_patterns_boxes`, and for a missing mask."""
     boxed = read_patterns_boxes(root)
-    require(root / MASKS, END, [image.path.stem for image in [*boxed.train, *boxed.test]], f"{IMAGES} has it", AGAIN)
+    require(root / MASKS, END, [_stem(image) for image in [*boxed.train, *boxed.test]], f"{IMAGES} has it", AGAIN)
     train, test = (
         [Masked(image.id, image.path, _mask(root, image)) for image in images] for images in (boxed.train, boxed.test)
     )
@@ -41,4 +41,8 @@ def read_patterns_masks(root: Path) -> SegmentationTask:
 
 
 def _mask(root: Path, image: Boxed) -> Path:
-    return root / MASKS / f"{image.path.stem}{END}"
+    return root / MASKS / f"{_stem(image)}{END}"
+
+
+def _stem(image: Boxed) -> str:
+    return PurePosixPath(image.id).stem

@@ -1,8 +1,11 @@
-"""Reads the images of a source by their places, whatever its layout."""
+"""Reads the images of a source by their places, whatever its layout; the files of a task by references to them."""
 
+import io
 from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
 from threading import Lock
-from typing import Protocol, cast
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 from sept.data.names import ends_with
 from sept.data.sources.files import UNKNOWN_SIZE, Bytes, LocalFile, Root, open_bytes, read_exactly, within
@@ -92,3 +95,36 @@ class Reader:
 
     def __setstate__(self, state: dict[str, Root]) -> None:
         self.__init__(state["root"])  # type: ignore[misc]
+
+
+class Member(NamedTuple):
+    """A file in an archive, or a row of a parquet file; offset and size are those of an `Entry` of a source.
+
+    Its str, which messages begin with, says both; what is read of it is what `Path` has.
+    """
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}, {self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Raises DataError where the archive is damaged there or not as it was listed: it does not name the member."""
+        return _reader(self.archive.parent).read(self.archive.name, self.offset, self.size)
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        assert mode == "rb", mode
+        return io.BytesIO(self.read_bytes())
+
+
+File = Path | Member
+"""The one reference to an image, a mask or an annotation of a task."""
+
+
+@lru_cache(maxsize=4)
+def _reader(folder: Path) -> Reader:
+    """One a process: archives stay open."""
+    return Reader(folder)

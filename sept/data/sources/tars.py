@@ -1,7 +1,7 @@
 """Images in uncompressed tars, found through our own index: sequential readers lose the rest of a damaged tar."""
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -78,8 +78,8 @@ def list_tars(paths: Sequence[Path], source: str) -> list[Entry]:
     return entries
 
 
-def index_tar(path: Root, source: str) -> Iterator[Entry]:
-    """Regular image members of one tar in the order of the archive; others, and hidden ones, are left out.
+def index_tar(path: Root, source: str, wanted: Callable[[str], bool] = is_image) -> Iterator[Entry]:
+    """Regular members of one tar whose names are `wanted`, in the order of the archive; hidden ones are left out.
 
     Names are labels and never touch the disk; bytes in them that are not UTF-8 appear as backslash escapes. Raises
     DataError, after the members before it, at damage: a bad header, a zeroed block, an archive without its end or with
@@ -98,7 +98,7 @@ def index_tar(path: Root, source: str) -> Iterator[Entry]:
                     raise tarfile.ReadError("negative size")
                 if not member.isreg():
                     continue
-                if not is_image(label) or is_hidden(label):
+                if not wanted(label) or is_hidden(label):
                     _refuse_hiding(file, member, label)
                     continue
                 if member.issparse():

@@ -5,7 +5,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from sept.data.images import ImageError
@@ -35,8 +35,8 @@ MAX_LINK_BYTES = 4096
 """Of a path on Linux."""
 
 
-def index_zip(path: Root, source: str) -> Iterator[Entry]:
-    """Image members of one zip by their place in it; folders, links and hidden ones are left out.
+def index_zip(path: Root, source: str, wanted: Callable[[str], bool] = is_image) -> Iterator[Entry]:
+    """Members of one zip whose names are `wanted`, by their place in it; folders, links and hidden ones are left out.
 
     Names are labels and never touch the disk. The archive's directory, some 600 bytes a member, is in memory meanwhile.
     It has no checksum, so it is compared with its end record's count and with the name in every member's own header:
@@ -52,7 +52,7 @@ def index_zip(path: Root, source: str) -> Iterator[Entry]:
             _refuse_overlap(members, end, path)
             for member in members:
                 _refuse_other_name(file, member, path)
-            images = [member for member in members if is_image(member.filename) and not is_hidden(member.filename)]
+            images = [member for member in members if wanted(member.filename) and not is_hidden(member.filename)]
             images = [member for member in images if not _is_link(file, member, path)]
     except DataError:
         raise

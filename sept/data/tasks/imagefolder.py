@@ -82,7 +82,7 @@ def _refuse_groups(root: Tree, found: Mapping[str, Iterable[Found]]) -> None:
 
 
 def _examples(prefix: str, images: Iterable[Found], label: int) -> list[Example]:
-    return [Example(f"{prefix}/{key}", path, label, offset, size) for key, path, offset, size in images]
+    return [Example(f"{prefix}/{key}", path, label) for key, path in images]
 
 
 def _read_splits(root: Tree, splits: Mapping[str, str], others: list[str]) -> Task:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sept.data.names import leads_outside
+from sept.data.sources.packed import member_of
 from sept.data.tasks.layout import Layout
 from sept.data.tasks.spelling import Folders, check_classes
 from sept.data.tasks.task import Example, Task
-from sept.data.tasks.tree import member_of, members
+from sept.data.tasks.tree import members
 from sept.errors import DataError
 
 
@@ -135,6 +136,5 @@ def examples(root: Path, rows: Iterable[tuple[str, int]], spelt: Mapping[str, st
 def _example(root: Path, name: str, spelt: str, label: int) -> Example:
     if member := member_of(root, name):
         archive, inside = member
-        _, path, offset, size = members(archive)[inside]
-        return Example(name, path, label, offset, size)
+        return Example(name, members(archive)[inside], label)
     return Example(name, root / spelt, label)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from sept.data.sources.layouts import find_archives
 from sept.data.sources.parquet import index_parquet
+from sept.data.sources.reader import Member
 from sept.data.tasks.imagefolder import draw_split
 from sept.data.tasks.spelling import check_classes, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, role, told
@@ -42,7 +43,7 @@ def read(path: Path, test_fraction: float, seed: int) -> Task:
     places = {name: place for place, name in enumerate(classes)}
     found = {
         file: [
-            Example(entry.key, file, places[_named(label, of)], entry.offset, entry.size)
+            Example(entry.key, Member(file, entry.key, entry.offset, entry.size), places[_named(label, of)])
             for entry, label in zip(index_parquet(file, ""), labels, strict=True)
         ]
         for file, (labels, of) in rows.items()

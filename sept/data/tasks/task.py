@@ -2,39 +2,21 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from sept.data.sources.files import SAMPLE_BYTES, UNKNOWN_SIZE, LocalFile, size_and_ends
-from sept.data.sources.reader import Reader
+from sept.data.sources.reader import File, Member
 from sept.errors import DataError
 
 
 class Example(NamedTuple):
-    """One labelled image. `id` is its posix path relative to the task's root; `label` its place in the classes.
-
-    path: the loose file, or the archive that holds it, in which offset and size are those of an `Entry` of a source.
-    size: None of a loose file.
-    """
+    """One labelled image. `id` is its posix path relative to the task's root; `label` its place in the classes."""
 
     id: str
-    path: Path
+    path: File
     label: int
-    offset: int = 0
-    size: int | None = None
-
-    def read(self) -> bytes:
-        """The image file's bytes. Raises OSError, ImageError, or DataError where an archive is not as it was listed."""
-        if self.size is None:
-            return self.path.read_bytes()
-        return _reader(self.path.parent).read(self.path.name, self.offset, self.size)
-
-
-@lru_cache(maxsize=4)
-def _reader(folder: Path) -> Reader:
-    """One a process: archives stay open."""
-    return Reader(folder)
 
 
 @dataclass(frozen=True)
@@ -86,8 +68,8 @@ def _named(example: Example) -> bytes:
 
 
 def _sampled(example: Example, starts: "_Starts") -> bytes:
-    if example.size is not None:
-        return repr((example.id, example.label, example.size)).encode() + starts.of(example)
+    if isinstance(example.path, Member):
+        return repr((example.id, example.label, example.path.size)).encode() + starts.of(example.path)
     size, ends = size_and_ends(example.path)
     return repr((example.id, example.label, size)).encode() + ends
 
@@ -98,18 +80,18 @@ class _Starts:
     def __init__(self) -> None:
         self._files: dict[Path, LocalFile] = {}
 
-    def of(self, example: Example) -> bytes:
+    def of(self, member: Member) -> bytes:
         begun = b""
         try:
-            if example.path not in self._files:
-                size, ends = size_and_ends(example.path)
+            if member.archive not in self._files:
+                size, ends = size_and_ends(member.archive)
                 begun = repr(size).encode() + ends
-                self._files[example.path] = LocalFile(example.path)
-            if example.size == UNKNOWN_SIZE:  # the number of a row is no place in the file
+                self._files[member.archive] = LocalFile(member.archive)
+            if member.size == UNKNOWN_SIZE:  # the number of a row is no place in the file
                 return begun
-            return begun + self._files[example.path].pread(SAMPLE_BYTES, example.offset)
+            return begun + self._files[member.archive].pread(SAMPLE_BYTES, member.offset)
         except OSError as error:
-            raise DataError(f"{example.path}: cannot be read ({error.strerror})") from error
+            raise DataError(f"{member.archive}: cannot be read ({error.strerror})") from error
 
     def __del__(self) -> None:
         for file in self._files.values():

@@ -1,21 +1,19 @@
 """A tree of folders with images, on the disk or inside a zip or tar: what class folders are read from."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sept.data.names import ends_with, is_hidden, is_image, leads_outside, plain
-from sept.data.sources.files import Entry
+from sept.data.names import ends_with, is_hidden, is_image
 from sept.data.sources.folder import list_folder
-from sept.data.sources.tars import index_tar
-from sept.data.sources.zips import index_zip
+from sept.data.sources.packed import SUFFIXES, Names, Packed
+from sept.data.sources.reader import File, Member
 from sept.data.tasks.splits import resembles, role
 from sept.errors import DataError
 
-INDEXERS = {".zip": index_zip, ".tar": index_tar}
 EXPECTED = "a task is root/<class>/<image> or root/train/<class>/<image>, in a folder, a zip or a tar"
 
 
@@ -27,12 +25,10 @@ class Inside(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An image: its path below the folder that was asked, and where its bytes are; size: of a loose file None."""
+    """An image: its path below the folder that was asked, and where its bytes are."""
 
     key: str
-    path: Path
-    offset: int = 0
-    size: int | None = None
+    path: File
 
 
 class Tree(Protocol):
@@ -53,27 +49,22 @@ def open_tree(root: Path) -> Tree:
     DataError for what is neither, and for a damaged archive."""
     if root.is_dir():
         return Folder(root)
-    for suffix, index in INDEXERS.items():
-        if ends_with(root.name, suffix) and root.is_file():
-            return _entered(_read(root, index(root, "")))
+    if ends_with(root.name, *SUFFIXES) and root.is_file():
+        return _entered(Archived(_images(root)))
     raise DataError(f"{root}: no such folder, zip or tar; {EXPECTED}")
 
 
-def member_of(root: Path, name: str) -> tuple[Path, str] | None:
-    """The zip or tar below `root`, and the member of it, that a name like photos.zip/rose/1.jpg stands for; None of a
-    loose file's."""
-    parts = name.split("/")
-    for place, part in enumerate(parts[:-1], start=1):
-        if ends_with(part, *INDEXERS) and (archive := root.joinpath(*parts[:place])).is_file():
-            return archive, "/".join(parts[place:])
-    return None
-
-
 @lru_cache(maxsize=4)
-def members(archive: Path) -> dict[str, Found]:
+def members(archive: Path) -> dict[str, Member]:
     """The images in a zip or tar by their names. Raises DataError for a damaged archive."""
-    suffix = archive.suffix.lower()
-    return {each.key: each for each in _read(archive, INDEXERS[suffix](archive, "")).found}
+    return _images(archive).names.files
+
+
+def _images(archive: Path) -> Packed:
+    names = Names(archive, is_image)
+    if not names.files:
+        raise DataError(f"{archive}: holds no image at any depth; {EXPECTED}")
+    return Packed(archive, names)
 
 
 def _entered(archive: "Archived") -> "Archived":
@@ -86,18 +77,6 @@ def _entered(archive: "Archived") -> "Archived":
         if inner.inside().images:
             return archive
         archive = inner
-
-
-def _read(root: Path, entries: Iterable[Entry]) -> "Archived":
-    found = []
-    for entry in entries:
-        key = plain(entry.key.partition("/")[2])  # without the archive's own name
-        if leads_outside(key):
-            raise DataError(f"{root}: the member {key!a} is no plain relative path; repack it")
-        found.append(Found(key, root, entry.offset, entry.size))
-    if not found:
-        raise DataError(f"{root}: holds no image at any depth; {EXPECTED}")
-    return Archived(root, "", tuple(sorted(found, key=lambda each: each.key.encode())))
 
 
 @dataclass(frozen=True)
@@ -145,35 +124,28 @@ class Folder:
 
 @dataclass(frozen=True)
 class Archived:
-    """Inside a zip or tar, which has no folders but those that its images lie in. found: by key, relative to here."""
+    """Inside a zip or tar, which has no folders but those that its images lie in."""
 
-    archive: Path
-    name: str
-    found: tuple[Found, ...]
+    path: Packed
 
     def __str__(self) -> str:
-        return f"{self.archive}, {self.name}" if self.name else str(self.archive)
-
-    @cached_property
-    def _folders(self) -> dict[str, list[Found]]:
-        folders: dict[str, list[Found]] = {}
-        for each in self.found:
-            first, slash, rest = each.key.partition("/")
-            if slash:
-                folders.setdefault(first, []).append(each._replace(key=rest))
-        return folders
+        return str(self.path)
 
     def inside(self) -> Inside:
-        return _fit(self, Inside([*self._folders], [each.key for each in self.found if "/" not in each.key]))
+        found = [*self.path.iterdir()]
+        folders, images = ([each.name for each in found if kind(each)] for kind in (Packed.is_dir, Packed.is_file))
+        return _fit(self, Inside(folders, images))
 
     def below(self, name: str) -> "Archived":
-        return Archived(self.archive, f"{self.name}/{name}".lstrip("/"), tuple(self._folders[name]))
+        return Archived(self.path / name)
 
-    def images(self) -> Sequence[Found]:
-        return self.found
+    def images(self) -> list[Found]:
+        above = f"{self.path.inside}/" if self.path.inside else ""
+        found = [Found(member.name.removeprefix(above), member) for member in self.path.members()]
+        return sorted(found, key=lambda each: each.key.encode())
 
     def holds_image(self) -> bool:
-        return bool(self.found)
+        return True
 
 
 def _fit(tree: Tree, found: Inside) -> Inside:
