@@ -15,7 +15,7 @@ from PIL import Image
 
 SMALL = [
     *("retriever=ibot_micro", "retriever.weights=sept:ibot_micro"),
-    *("pretrain=moby_micro", "finetune=classify_micro", "compute=micro", "compute.epochs=2"),
+    *("backbone=swin_micro", "pretrain=moby_micro", "finetune=classify_micro", "compute=micro", "compute.epochs=2"),
     *("pretrain.batch_size=16", "pretrain.queue=32", "pretrain.hidden_dim=32", "pretrain.warmup_epochs=0"),
     *("finetune.epochs=2", "finetune.warmup_epochs=0", "finetune.test_every=1"),
     *("pool=in22k_intern", "pool.curated=null", "pool.without=[intern]"),
