@@ -1,11 +1,15 @@
-"""Work of a process that fails alone in the middle of what all do together; imports little, as new processes do it."""
+"""Work of a process that fails alone, in the middle of what all do together or beside the others; imports little, as
+new processes do it.
+"""
 
 import os
 import signal
+import time
 
 import torch
 import torch.distributed as dist
 
+from sept.errors import NonFiniteError
 from sept.runtime.hardware import Runtime
 
 STEPS, AT = 10, 5
@@ -30,3 +34,21 @@ def _fail(how: str) -> None:
             "of which 1.20 GiB is free."
         )
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_on_second(runtime: Runtime) -> None:
+    if runtime.rank == 1:
+        raise NonFiniteError("the second one failed")
+    time.sleep(600)
+
+
+def die_on_second(runtime: Runtime) -> None:
+    if runtime.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def interrupt_parent(runtime: Runtime) -> None:
+    if runtime.rank == 1:
+        os.kill(os.getppid(), signal.SIGUSR1)
+    time.sleep(600)

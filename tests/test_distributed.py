@@ -13,7 +13,7 @@ import micro
 import pytest
 import torch
 
-from sept.errors import ConfigError, Interrupted, NonFiniteError, OutOfMemory, ProcessError
+from sept.errors import Interrupted, NonFiniteError, OutOfMemory, ProcessError
 from sept.methods.training import SelfSupervisedTraining
 from sept.runtime.hardware import Runtime, no_loggers
 from sept.store import CHECKPOINTS
@@ -92,24 +92,6 @@ def test_two_processes_equal_one(name, trained):
     assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=2e-3)] == []
 
 
-def fail_on_second(runtime: Runtime) -> None:
-    if runtime.rank == 1:
-        raise NonFiniteError("the second one failed")
-    time.sleep(600)
-
-
-def die_on_second(runtime: Runtime) -> None:
-    if runtime.rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(600)
-
-
-def interrupt_parent(runtime: Runtime) -> None:
-    if runtime.rank == 1:
-        os.kill(os.getppid(), signal.SIGUSR1)
-    time.sleep(600)
-
-
 @pytest.mark.parametrize(
     ("failing", "kind", "told"),
     [
@@ -128,19 +110,27 @@ def test_one_that_fails_while_the_others_wait_for_it_ends_all_and_is_the_reason(
     assert ("RuntimeError: a bug" in capfd.readouterr().err) == (failing == "bug")  # with its traceback
 
 
+@pytest.fixture
+def soon(monkeypatch):
+    """Those that notice nothing, and would not for minutes, are not waited for long."""
+    monkeypatch.setattr(distributed, "GRACE_S", 1.0)
+
+
+@pytest.mark.usefixtures("soon")
 def test_what_one_process_raises_ends_all_and_is_raised():
     with pytest.raises(NonFiniteError, match="the second one failed"):
-        distributed.run(fail_on_second, TWO)
+        distributed.run(collective.fail_on_second, TWO)
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_process_that_is_killed_ends_all():
     with pytest.raises(Interrupted, match="the end of one of its processes, SIGKILL"):
-        distributed.run(die_on_second, TWO)
+        distributed.run(collective.die_on_second, TWO)
 
 
 def test_a_signal_is_handed_on():
     with pytest.raises(Interrupted, match="SIGUSR1"):
-        distributed.run(interrupt_parent, TWO)
+        distributed.run(collective.interrupt_parent, TWO)
 
 
 class Signal(L.Callback):
@@ -160,8 +150,3 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_
     assert state["step"] == STEPS // 2 + 1
     found = stopped.run(TWO).state_dict()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
-
-
-def test_a_batch_that_does_not_split_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="a batch of 8 images does not split"):
-        training(moby(), tmp_path / "odd").run(replace(TWO, devices=3))
