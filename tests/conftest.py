@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # the first example may import, and other work may run beside
@@ -15,6 +17,10 @@ settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # train.py and search.py are no part of the package
+
+# Files that take longest, which start first: with `--dist loadfile` a process is alone with what it began last.
+LONG = ["sweeps", "distributed", "run", "tracking", "plan", "pretended", "similar", "paper_tasks", "ray", "signals"]
+LONG += ["launchers", "together", "crew", "detect_stage", "gpu_command", "full_size", "pipeline", "search", "fit"]
 
 TINY = [
     "retriever=ibot_micro_train",
@@ -36,6 +42,16 @@ TINY = [
     "hardware.accelerator=cpu",
     "hardware.threads=1",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist, which else begins with files of the most tests
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 def command(*overrides: str, script: str = "train.py", without: tuple[str, ...] = ()) -> list[str]:
@@ -77,7 +93,7 @@ def results(store: Path) -> dict[str, tuple[dict, dict]]:
 
 @dataclass
 class Tiny:
-    """The store after `+table=quickstart finetune.seed=0`, and what the command said."""
+    """A copy of the store after `+table=quickstart finetune.seed=0`, and what the command said beside the first."""
 
     store: Path
     done: subprocess.CompletedProcess[str]
@@ -88,8 +104,18 @@ class Tiny:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Tiny:
-    store = tmp_path_factory.mktemp("tiny") / "store"
-    done = run("+table=quickstart", "finetune.seed=0", store=store)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Made by the first process of the tests that asks; each has a copy, and may add to it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    made, said = folder / "made" / "store", folder / "made.json"
+    with FileLock(folder / "made.lock"):
+        if not said.exists():
+            made.parent.mkdir()
+            done = run("+table=quickstart", "finetune.seed=0", store=made)
+            said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+    done = subprocess.CompletedProcess(*json.loads(said.read_text()))
     assert done.returncode == 0, done.stderr
+    store = tmp_path_factory.mktemp("tiny") / "store"
+    shutil.copytree(made, store)
     return Tiny(store, done)
