@@ -1,10 +1,12 @@
-"""A sweep through launchers that run cells in other processes: nothing is computed twice, failures are not lost."""
+"""A sweep through launchers that run cells in other processes: nothing is computed twice, failures are not lost.
+
+joblib's part of the first is in test_sweeps.py.
+"""
 
 import json
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from conftest import run
 
 
@@ -12,13 +14,10 @@ def manifests(store: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
 
 
-@pytest.mark.parametrize(
-    "launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda each: each[0]
-)
-def test_cells_in_parallel_share_what_they_need(launcher: list[str], tmp_path: Path) -> None:
+def test_cells_in_parallel_share_what_they_need(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    choices = ["+table=quickstart", "finetune.seed=0,1", "init=random", f"hydra/launcher={launcher[0]}", *launcher[1:]]
-    done = run(*choices, store=store)
+    choices = ["+table=quickstart", "finetune.seed=0,1", "init=random"]
+    done = run(*choices, "hydra/launcher=submitit_local", store=store)
     assert done.returncode == 0, done.stderr
     made = manifests(store)
     assert Counter(each["stage"] for each in made)["pretrain"] == 1

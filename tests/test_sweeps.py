@@ -99,6 +99,7 @@ class Whole:
 
     store: Path
     results: Results
+    said: str
 
     def copy(self, store: Path) -> Path:
         return Path(shutil.copytree(self.store, store))
@@ -109,11 +110,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     store = tmp_path_factory.mktemp("whole") / "store"
     done = run(*cells(), *TWO_JOBS, store=store)
     assert done.returncode == 0, done.stderr
-    return Whole(store, results(store))
+    return Whole(store, results(store), done.stdout)
 
 
 def test_twelve_cells_two_at_a_time_compute_nothing_twice(whole: Whole) -> None:
     assert {line["n"] for line in table(whole.store, *cells())} == {2}
+    assert whole.said.count("│ 2 │") == 6  # rows of the table that the command printed
     assert set(begun(whole.store).values()) == set(published(whole.store).values()) == {1}
     assert len(published(whole.store)) == len(whole.results)
     made = Counter(path.partition("/")[0] for path in published(whole.store))
