@@ -80,7 +80,7 @@ def large_pool(choice):
 def test_every_experiment_is_planned_without_its_data_and_made_of_choices_alone(name, tmp_path, monkeypatch):
     for folder in ("STORE", "DATA", "WEIGHTS"):
         monkeypatch.setenv(f"SEPT_{folder}", str(tmp_path / folder))
-    assert plan(name, [experiment([f"+experiment={name}"])]).startswith(f"plan of {name}: 1 cell; nothing is started")
+    assert plan(name, [experiment([f"+experiment={name}"])]).startswith(f"plan of {name}: 1 cell; nothing was run")
     assert set(yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())) == {"defaults"}
 
 

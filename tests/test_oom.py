@@ -55,8 +55,8 @@ def test_a_stage_names_its_settings_and_lets_go_what_it_held(pipeline, tmp_path,
     with pytest.raises(OutOfMemory) as told:
         pipeline.pretrain.build(tmp_path, {})
     assert str(told.value) == (
-        f"pretrain: {NUMBERS}; set fewer images at a time with hardware.chunk (now 64; results stay), more "
-        "hardware.devices (now 2), or a smaller pretrain.batch_size (now 16; another result)"
+        f"pretrain: {NUMBERS}; set fewer images at a time with hardware.chunk (now 64; same result), more "
+        "hardware.devices (now 2), or a smaller pretrain.batch_size (now 16; changes the result)"
     )
     assert told.value.exit_code == 71
     assert [reference() for reference in kept] == [None]
