@@ -130,8 +130,8 @@ def test_the_options_of_a_group_have_the_same_keys(group):
         ("poool=folder", "poool: no such setting; did you mean pool"),
         ("+pool.imagez=1", "did you mean pool.images"),
         ("pretrain.temprature=1", "did you mean pretrain.temperature"),
-        ("+table=a,b", "one table a command"),
-        ("backbone.depth=3", "An argument of the network is set by backbone.args.depth=VALUE"),
+        ("+table=a,b", "one table per command"),
+        ("backbone.depth=3", "An argument of the network is set with backbone.args.depth=VALUE"),
         ("retriever.backbone.depth=3", "is set by retriever.backbone.args.depth=VALUE"),
     ],
 )

@@ -491,8 +491,8 @@ def test_repair_keeps_what_is_whole_and_the_next_run_makes_the_rest(store: Store
     (pretrain / "extra").write_text("")
     fate = repair(Store(store.root))
     assert fate == {
-        embed: "unfinished: 1 of 2 files are whole",
-        pretrain: "unfinished: 1 of 2 files are whole",
+        embed: "unfinished: 1 of 2 files are intact",
+        pretrain: "unfinished: 1 of 2 files are intact",
         finetune.path: "removed: built on damage",
     }
     left = {path.parent.name.rpartition("-")[0]: path for path in store.root.glob(".unfinished/*/deep")}
@@ -569,7 +569,7 @@ def test_repair_removes_what_was_built_after_a_file_was_altered_and_keeps_the_re
     (made[embed] / "read.txt").write_text("altered")
     os.utime(made[embed] / "read.txt", (published + 7200,) * 2)
     assert repair(Store(store.root)) == {
-        made[embed]: "unfinished: 1 of 2 files are whole",
+        made[embed]: "unfinished: 1 of 2 files are intact",
         made[after]: "removed: built on damage",
         made[read_it]: "removed: built on damage",
     }
