@@ -158,7 +158,7 @@ def test_signs_that_the_output_cannot_show_are_replaced(encoding, monkeypatch, t
 def test_an_output_on_a_full_disk_is_told(monkeypatch, capsys):
     assert ended(monkeypatch, lambda: print("row"), "/dev/full") == 74
     assert (
-        capsys.readouterr().err == "error: cannot write the output: No space left on device; make room where it goes\n"
+        capsys.readouterr().err == "error: cannot write the output: No space left on device; free space where it goes\n"
     )
 
 

@@ -113,7 +113,7 @@ def interrupt_parent(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("failing", "kind", "told"),
     [
-        ("bug", ProcessError, "process 1 of a shared training failed and the others were ended: RuntimeError: a bug"),
+        ("bug", ProcessError, "process 1 of the training failed and the others were ended: RuntimeError: a bug"),
         ("memory", OutOfMemory, "a GPU's memory ran out: 2.00 GiB more was asked for, 1.20 GiB was free of the card's"),
         ("kill", Interrupted, "stopped by the end of one of its processes, SIGKILL"),
     ],

@@ -230,7 +230,7 @@ def _about(
 
 
 def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
-    """Vectors are comparable only when one encoder, preprocessing and precision made them (rule R6)."""
+    """Vectors are comparable only if the same encoder, preprocessing and precision made them."""
     pool, task = (
         {
             "retriever": each.manifest["inputs"]["retriever"],

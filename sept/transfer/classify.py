@@ -68,7 +68,8 @@ class Classifier(Learner):
         return self.finite(loss)
 
     def test_batch(self, batch: Any) -> None:
-        """Count the right answers of one test batch; `sept.training.loop.Accuracy` calls it in eval mode."""
+        """Counts the correct predictions of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval
+        mode."""
         self.accuracy.update(self.model(normalise(batch["images"], self.statistics)), batch["labels"])
 
     def test_end(self) -> dict[str, float]:
