@@ -247,7 +247,7 @@ def test_a_query_that_is_zero_is_refused(tmp_path):
         (("query=vectors", "query.path=Q.npy"), "compared with each other"),
         (("pool=vectors", "pool.path=P.npy", "query=vectors"), "query.path is not set"),
         (("pool=vectors", "query=vectors", "query.path=Q.npy"), "pool.path is not set"),
-        (("pool=vectors", "pool.path=P.npy", "query=vectors", "query.path=Q.npy", "leak=remove"), "looks at images"),
+        (("pool=vectors", "pool.path=P.npy", "query=vectors", "query.path=Q.npy", "leak=remove"), "compares images"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides, message):
