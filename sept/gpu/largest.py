@@ -1,4 +1,4 @@
-"""A detector's step without values: the model's own code, told how many boxes it finds, at most."""
+"""A detector's step without values: the model's own code, with the maximum number of boxes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
