@@ -114,7 +114,7 @@ def interrupt_parent(runtime: Runtime) -> None:
     ("failing", "kind", "told"),
     [
         ("bug", ProcessError, "process 1 of the training failed and the others were ended: RuntimeError: a bug"),
-        ("memory", OutOfMemory, "a GPU's memory ran out: 2.00 GiB more was asked for, 1.20 GiB was free of the card's"),
+        ("memory", OutOfMemory, "GPU out of memory: tried to allocate 2.00 GiB, 1.20 GiB of the card's"),
         ("kill", Interrupted, "stopped by the end of one of its processes, SIGKILL"),
     ],
 )

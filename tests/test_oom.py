@@ -20,7 +20,7 @@ SAID = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.20 GiB is "
     "free. Including non-PyTorch memory, this process has 77.9 GiB memory in use.\nSee documentation"
 )
-NUMBERS = "a GPU's memory ran out: 2.00 GiB more was asked for, 1.20 GiB was free of the card's 79.15 GiB"
+NUMBERS = "GPU out of memory: tried to allocate 2.00 GiB, 1.20 GiB of the card's 79.15 GiB was free"
 
 
 class Held:

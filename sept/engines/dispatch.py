@@ -126,7 +126,7 @@ class _Schedule:
         if self.deaths[shard] == TRIES:
             raise DataError(
                 f"shard {shard}: {TRIES} workers died while doing it, the last by {how}. All other finished shards are "
-                "kept; if memory ran out, use a smaller batch or fewer workers, then run the same command again"
+                "kept; if it ran out of memory, use a smaller batch or fewer workers, then run the same command again"
             )
         self.waiting.append(shard)
 

@@ -50,7 +50,7 @@ def _of_rpn(rpn: Any, images: int) -> list[int]:
 
 
 def _shares(boxes: int, levels: int) -> list[int]:
-    """`boxes` spread evenly over the levels they are looked at in."""
+    """`boxes` spread evenly over the levels of RoI pooling."""
     return [boxes * (level + 1) // levels - boxes * level // levels for level in range(levels)]
 
 

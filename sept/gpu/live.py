@@ -34,7 +34,8 @@ class Live(TorchDispatchMode):
     """Counts the bytes of all live storages that operators allocated inside, and the operators.
 
     Works on real tensors and on those of a FakeTensorMode, which is to be entered before this one. Of the latter,
-    reading a value gives True, False where `any` made it, or 0; `nonzero` finds as many places as `finding` was told.
+    reading a value gives True, False where `any` made it, or 0; `nonzero` returns as many indices as `finding` was
+    given.
     """
 
     def __init__(self) -> None:

@@ -154,7 +154,7 @@ class Candidates:
     A sum (see `Arithmetic`) is off by at most `error`. So if `depth` scores reach an edge, `depth` rows are at least as
     similar as the edge minus rounding minus `error`, and a row whose sum is another `error` below cannot be among the
     best. Edges only rise: a cut from fewer scores, as of some blocks ago, lets more through and loses nothing. Nor does
-    one from scores whose rows are still to be taken in, as long as all are before `ranked`.
+    one from scores whose rows are still to be added, as long as all are before `ranked`.
     """
 
     def __init__(

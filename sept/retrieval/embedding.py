@@ -114,7 +114,7 @@ def conclude(folder: Path, rows: int, max_unreadable: float, rows_per_shard: int
 def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int) -> None:
     """Conservation (listed = embedded + skipped), finiteness, unit length; skipped rows are zero."""
     if vectors.ndim != 2 or len(vectors) != last - first:
-        raise DataError(f"rows {first}..{last - 1} were asked for, encode gave an array of shape {vectors.shape}")
+        raise DataError(f"rows {first}..{last - 1} were requested, encode returned an array of shape {vectors.shape}")
     rows = np.array([skip.row for skip in skips], dtype=np.int64) - first
     if len(np.unique(rows)) != len(rows) or ((rows < 0) | (rows >= last - first)).any():
         raise DataError(f"skips of rows {first}..{last - 1} name a row twice or one outside: {sorted(rows + first)}")

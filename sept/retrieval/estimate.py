@@ -21,9 +21,7 @@ STORED_BYTES = 2  # per component, as float16
 TRIED_BLOCKS, TRIED_PAIRS, TRIED_ROWS = 5, 50_000, 4_000
 APART = 5  # every fifth row is timed: gathered rows are scattered
 CUT_SHARE = 0.01  # of the scores, kept in the trial
-HIT_SHARE = (
-    2e-4  # of the scores, taken in from a GPU in the trial: what a guess at the cut of a large pool lets through
-)
+HIT_SHARE = 2e-4  # of the scores, collected from a GPU in the trial: what a guessed cut of a large pool lets through
 TRIED_READS, TRIED_PRODUCTS = 16, 8  # on a GPU: blocks, so that the readers run in step; products
 KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates per row of a list, measured on random vectors
 

@@ -149,7 +149,7 @@ class Features:
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.rows:
             raise IndexError(
-                f"rows {wanted.min()}..{wanted.max()} asked for, {self.files[0].parent} holds 0..{self.rows - 1}"
+                f"rows {wanted.min()}..{wanted.max()} requested, {self.files[0].parent} holds 0..{self.rows - 1}"
             )
         taken = np.empty((len(wanted), self.dim), dtype=np.float16)
         order = np.argsort(wanted, kind="stable")  # the disk is read forwards

@@ -38,9 +38,9 @@ def out_of_memory(error: BaseException) -> OutOfMemory | None:
         return None
     asked, total, free = (found and found[1] for found in (pattern.search(text) for pattern in (ASKED, TOTAL, FREE)))
     if asked is None:
-        return OutOfMemory(f"a GPU's memory ran out ({text.partition(chr(10))[0].strip()})")
-    card = f", {free or 'less'} was free of the card's {total}" if total else ""
-    return OutOfMemory(f"a GPU's memory ran out: {asked} more was asked for{card}")
+        return OutOfMemory(f"GPU out of memory ({text.partition(chr(10))[0].strip()})")
+    card = f", {free or 'less'} of the card's {total} was free" if total else ""
+    return OutOfMemory(f"GPU out of memory: tried to allocate {asked}{card}")
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def refusal(error: BaseException, folder: Path | None = None) -> StorageError | 
         reason = _reason(met, folder)
         if reason:
             where = getattr(met, "filename", None) or folder or "the output or a file"
-            return StorageError(f"cannot write {where}: {reason}; make room or choose another place")
+            return StorageError(f"cannot write {where}: {reason}; free space or choose another place")
         met = met.__cause__ or met.__context__
     return None
 

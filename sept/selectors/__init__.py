@@ -11,7 +11,7 @@ from sept.runtime.named import load
 
 @dataclass
 class Selector:
-    """Settings of what chooses the pool images to pre-train on."""
+    """What chooses the pool images to pre-train on."""
 
     name: str = ranges.text("")  # in SELECTORS
 

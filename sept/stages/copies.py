@@ -37,7 +37,7 @@ def build(folder: Path, inputs: Mapping[str, Artefact], *, runtime: Runtime) -> 
 
     chosen, table = Thumbnails.open(inputs["subset"].path), load_selection(inputs["selection"].path / SELECTION)
     rows = Subset.open(inputs["subset"].path).ids
-    assert rows.tolist() == table["row"].to_pylist(), "a selection by likeness is packed as it is"
+    assert rows.tolist() == table["row"].to_pylist(), "a selection by similarity is packed as it is"
     shown = read_tests(inputs["fingerprints"].path).shown_by(chosen, runtime.accelerator)
     first = first_alike(chosen, runtime.accelerator)
     save_copies(folder / COPIES, rows, table["pool_key"].to_pylist(), shown, first)

@@ -26,7 +26,7 @@ def storage_errors(where: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {where}: {reason}; make room or choose another store root") from error
+        raise StorageError(f"cannot write {where}: {reason}; free space or choose another store root") from error
 
 
 @contextmanager

@@ -197,7 +197,7 @@ def _chosen(names: Names, stages: set[str], keys: set[str]) -> Names:
     shown = {key[:KEY_CHARS] for key in keys}
     strangers = sorted((stages - {stage for stage, _ in names.values()}) | (shown - {key for _, key in names.values()}))
     if strangers:
-        raise ConfigError(f"prune: no artefact matches {', '.join(strangers)}; nothing was removed")
+        raise ConfigError(f"prune: nothing to remove matches {', '.join(strangers)}; nothing was removed")
     if not stages and not shown:
         return names
     return {folder: name for folder, name in names.items() if name[0] in stages or name[1] in shown}

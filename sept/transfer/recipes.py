@@ -16,7 +16,8 @@ RAND_AUGMENT = (  # checked here, as timm silently ignores unknown parts
 
 @dataclass
 class Transfer:
-    """Transfer of a backbone to the task. fits: the kind of task, as in `sept.stages.finetune.kind_of`."""
+    """How the backbone is transferred to the task and tested. fits: the kind of task, as in
+    `sept.stages.finetune.kind_of`."""
 
     fits: ClassVar[str]
 

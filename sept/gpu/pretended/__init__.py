@@ -66,7 +66,7 @@ def pretended(bf16: bool = True, memory: int = MEMORY) -> Iterator[Device]:
     Threads started inside see it too, processes do not. Raises RuntimeError if there is a CUDA device already.
     """
     if torch.cuda.is_available():
-        raise RuntimeError("there is a CUDA device, or a pretended one, already")
+        raise RuntimeError("there is already a CUDA device, or a pretended one")
     device = Device(memory, bf16)
     with ExitStack() as stack:
         python = Python(device)

@@ -129,7 +129,8 @@ def compare(
     """The quality loss of the index on at most `sample` of the queries, against one exact scan; for the result row.
 
     index_recall: `recall` at index_depth, the depth that Algorithm 1 needs. index_kept: share of its set that it also
-    picks from the index's lists. For a sample the budget shrinks with the number of queries, so the depth stays alike.
+    picks from the index's lists. For a sample the budget shrinks with the number of queries, so the depth stays
+    similar.
     """
     chosen = np.sort(random_subset(len(queries), min(sample, len(queries)), fold(seed, "index sample")))
     some = queries[chosen]

@@ -127,7 +127,7 @@ class IvfSq8:
 
 
 def open_ivf(folder: Path, features: Features, nprobe: int, device: str = "cpu") -> IvfSq8:
-    """The index that `build` finished in `folder`; nprobe is out of the nlist asked for, and scaled with it.
+    """The index that `build` finished in `folder`; nprobe refers to the requested nlist, and is scaled with it.
 
     Raises DataError when it is unfinished or was built of other features, ConfigError for a wrong nprobe.
     """

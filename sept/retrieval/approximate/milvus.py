@@ -156,7 +156,7 @@ class Milvus:
 
 @contextmanager
 def open_milvus(folder: Path, features: Features, nprobe: int, uri: str | None = None) -> Iterator[Milvus]:
-    """The index that `build` finished; uri as there. nprobe is out of the nlist asked for, and scaled with it.
+    """The index that `build` finished; uri as there. nprobe refers to the requested nlist, and is scaled with it.
 
     Raises DataError when it is unfinished, of other features, or gone from the server; StorageError when that cannot be
     reached, or fails within; ConfigError for a wrong nprobe.
