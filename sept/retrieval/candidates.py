@@ -84,10 +84,7 @@ class ExactScores:
 
 BINS, LOWEST, HIGHEST = 4096, -1.02, 1.02  # of a score; a unit vector in float16 is at most 1.002 long
 STEPS = 64  # bins checked together when an edge moves up
-SPARE_SHARE, SPARE_LEAST = (
-    2,
-    512,
-)  # candidates kept without exact scoring: twice the depth plus 512; then near-ties are resolved
+SPARE_SHARE, SPARE_LEAST = 2, 512  # kept without exact scoring: twice the depth plus 512; then near-ties are resolved
 
 FloatArray = npt.NDArray[np.float64]
 

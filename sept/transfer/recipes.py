@@ -118,9 +118,7 @@ class Detect(Finetune):
     test_short_side: int = ranges.side(800)
     fpn_width: int = ranges.channels(256)
     head_width: int = ranges.channels(1024)
-    anchor_sides: list[int] = ranges.several(
-        [32, 64, 128, 256, 512], SIDE, strictly=True
-    )  # one per level of the pyramid
+    anchor_sides: list[int] = ranges.several([32, 64, 128, 256, 512], SIDE, strictly=True)  # one per pyramid level
     anchor_ratios: list[float] = ranges.several([0.5, 1.0, 2.0], RATIO, fewest=1)
     rpn_samples: int = ranges.whole(256, least=2, most=10**6)
     proposals: list[int] = ranges.several([2000, 1000], COUNT, count=2)  # per level before, per image after NMS

@@ -28,10 +28,7 @@ from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset, select
 
 TRAINING_PER_CELL = 39  # below this k-means fits noise; faiss warns
-SPARE_SHARE, SPARE_LEAST = (
-    8,
-    64,
-)  # extra proposals beyond the depth, to correct the ranking errors of 8-bit codes near the cut
+SPARE_SHARE, SPARE_LEAST = 8, 64  # proposals beyond the depth, since 8-bit codes misrank rows near the cut
 
 Fetch = Callable[[np.ndarray, int, int], IntArray]
 Progress = Callable[[int], None]
