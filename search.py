@@ -1,7 +1,7 @@
-"""Stops at the selection: `python search.py budget=1k` says what was selected and draws the gallery of SEPT Fig. 5.
+"""Stops at the selection: `python search.py budget=1k` prints its statistics and draws the gallery of SEPT Fig. 5.
 
-`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead, and
-`python search.py retriever=clip_b16_text text="a red kite over a field"` words.
+`python search.py query=PHOTO_OR_FOLDER top=20` looks up any images in the embedded pool instead, and `python search.py
+retriever=clip_b16_text text="a red kite over a field"` looks up words.
 """
 
 import os
@@ -11,7 +11,7 @@ from sept.runtime import signals
 if __name__ == "__main__":  # not where a data worker imports this file
     signals.end_program()
 
-os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes its errors on, and we report them in one line
 
 import logging
 import sys
@@ -30,12 +30,12 @@ from sept.runtime import command, failures
 def launched(cfg: DictConfig) -> None:
     try:
         search(compose.load(cfg))
-    except (Interrupted, Exception) as error:  # here: Hydra would print a line of its own before it hands it on
+    except (Interrupted, Exception) as error:  # here: Hydra would print its own line before it passes it on
         sys.exit(command.report_error(error))
 
 
 def search(e: config.Experiment) -> None:
-    """Make the selection, or embed the pool and look the query up; write what was found below `outputs`."""
+    """Makes the selection, or embeds the pool and looks the query up; writes the results below `outputs`."""
     with signals.raising():
         look_up = e.query.looks_up
         pipeline, store = make(e, lambda steps: steps.features if look_up else steps.chosen, selection_only=True)
@@ -47,12 +47,12 @@ def search(e: config.Experiment) -> None:
 
 
 def rewritten(arguments: list[str]) -> list[str]:
-    """`query=PATH`, `text=WORDS` and `top=N` as what they stand for; a name in conf/query stays the choice it is."""
+    """Expands `query=PATH`, `text=WORDS` and `top=N`; `query=NAME` of an option in conf/query is left as it is."""
     known = compose.options("query")
     result = []
     for text in arguments:
         key, _, value = text.partition("=")
-        value = "./???" if value == "???" else value  # which alone is a setting without a value
+        value = "./???" if value == "???" else value  # `???` means a missing value to OmegaConf
         if key == "query" and value not in known:
             text = f"query.path={paths.quoted(value)}"
         elif key == "text":

@@ -1,6 +1,6 @@
 """Runs an experiment, or a named table of them: `python train.py +experiment=food101_5shot budget=500k`."""
 
-# The work is in `sept.pipeline`; this file loads the config, says what will be done, does it and prints the row.
+# The work is in `sept.pipeline`; this file loads the config, prints the plan, runs it and prints the row.
 
 import os
 
@@ -9,7 +9,7 @@ from sept.runtime import signals
 if __name__ == "__main__":  # not where a data worker imports this file
     signals.end_program()
 
-os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what it refuses, and it is told in one line
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes its errors on, and we report them in one line
 
 import logging
 import sys
@@ -32,7 +32,7 @@ from sept.runtime import command
 from sept.runtime.hardware import no_loggers
 from sept.runtime.lifeline import tie_to_parent
 
-PROGRAM = "SEPT_PROGRAM"  # the number of the process that a person started, likewise
+PROGRAM = "SEPT_PROGRAM"  # pid of the process that the user started, inherited too
 Lists = Mapping[tuple[str, ...], Any]
 failures: list[int] = []  # exit codes of the cells that failed
 
@@ -44,13 +44,13 @@ def cell(cfg: DictConfig, ready: Lists) -> None:
     here = known.runtime.choices["hydra/launcher"] == compose.BASIC  # other launchers run cells in other processes
     failed = attempt(lambda: run(compose.load(cfg, expanded=known.mode == RunMode.MULTIRUN), ready))
     if failed is not None and not here:
-        raise failed  # Hydra hands it to `main`, once the others are done
+        raise failed  # Hydra passes it to `main` when the others are done
 
 
 def attempt(one: Callable[[], object]) -> Exception | None:
-    """One cell. A failure is told, and in a sweep the next cell runs; the program ends with the highest exit code."""
+    """One cell. A failure is reported, and in a sweep the next cell runs; the program exits with the highest code."""
     try:
-        with signals.raising():  # in other processes `main` is not there
+        with signals.raising():  # other processes do not go through `main`
             one()
     except Interrupted as stop:
         sys.exit(command.report_error(stop))
@@ -65,7 +65,7 @@ def composed(overrides: list[str], expanded: bool) -> None:
 
 
 def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
-    """Make what is missing for the experiment; gives its row, or None for a plan. ready: see `share_scans`."""
+    """Makes what is missing for the experiment; returns its row, or None for a plan. ready: see `share_scans`."""
     if e.plan:
         from sept.app.plan import plan
 
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def work(arguments: list[str]) -> None:
-    """Every cell that the command line stands for, and the table that they make."""
+    """Runs every cell of the command line, and prints their table."""
     compose.check_overrides(arguments)
     compose.check_hydra(arguments)
     asked = compose.asked(arguments)
@@ -126,13 +126,13 @@ def sweep(arguments: list[str], table: str, asked: compose.Asked) -> None:
         print(plan(table, cells))
         return
     require_store(cells)
-    ready = share_scans(cells) if asked.here else {}  # other processes would be sent them
+    ready = share_scans(cells) if asked.here else {}  # other processes would have to be sent them
     if asked.by_hydra:
         try:
             launch(arguments, ready)
         except Exception as error:
             failures.append(command.report_error(error))
-            if asked.here:  # else: of a cell in another process; the table shows what became of the others
+            if asked.here:  # else it is a cell's in another process; the table shows what became of the others
                 return
     else:
         for number, e in enumerate(cells):
@@ -142,7 +142,7 @@ def sweep(arguments: list[str], table: str, asked: compose.Asked) -> None:
 
 
 def launch(arguments: list[str], ready: Lists) -> None:
-    """Every cell that the command line stands for, as Hydra launches them."""
+    """Runs every cell of the command line, launched by Hydra."""
     compose.hand_over(arguments)
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")

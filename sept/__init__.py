@@ -3,14 +3,14 @@
 import os
 from typing import Any
 
-# Read when torch is first imported: idle threads that spin cost a factor of 4 where processes share few cores.
+# Read when torch is first imported: spinning idle threads slow a run by 4 when processes share few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["embed", "pretrain", "run", "search", "select"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `sept.api`, imported at their first use: the commands import parts of this package alone."""
+    """The functions of `sept.api`, imported on first use: the commands import only parts of this package."""
     if name in __all__:
         from sept import api
 

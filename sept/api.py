@@ -1,13 +1,13 @@
-"""What the commands do, from Python: the same settings, steps and store, and the same results.
+"""The commands as Python functions: the same settings, steps and store, and the same results.
 
-Nothing here computes. A call composes an experiment from overrides, as a command line does, makes what is missing of it
-and hands over what was made. `sept` itself gives these functions: `sept.select(...)`. Each raises SeptError, one line,
-for what cannot be done.
+Nothing is computed here. A call composes an experiment from overrides, as a command line does, makes what is missing
+and returns the result. The functions are exported by `sept`: `sept.select(...)`. Each raises SeptError, with a one-line
+message, for what cannot be done.
 
 pool: a folder of images, or tar, zip or parquet files or a list of paths (by the suffix), or an option of `pool=`.
 task: a folder of classes, a zip or tar of one, a CSV or parquet file, or an option of `task=`. retriever, backbone: an
 option of the group.
-overrides: any other setting, in the words of the command line: `["shot=10shot", "leak=remove"]`.
+overrides: any other setting, as on the command line: `["shot=10shot", "leak=remove"]`.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-OUTPUTS = Path("outputs")  # below the current folder, as of search.py
-BLOCK_ROWS = 8192  # read at a time
+OUTPUTS = Path("outputs")  # below the current folder, as for search.py
+BLOCK_ROWS = 8192  # rows read at a time
 COLUMNS = ["path", "rank", "query", "similarity"]
 RETRIEVER = "ibot_vit_s16"
 POOLS = {".tar": "webdataset", ".zip": "zip", ".parquet": "parquet", ".txt": "list", ".npy": "vectors"}
@@ -38,9 +38,9 @@ FOLDERS = {"pool": "folder", "task": "imagefolder"}  # what anything else is
 class Selected:
     """The pool images chosen for a task.
 
-    table: a row an image, in the order chosen: its `path` in the pool and, where a query brought it, the `query`, the
-    `rank` in that query's list, from 0, and the `similarity`; `table.to_pandas()` where pandas is there.
-    page: HTML, queries beside their matches; None for a random subset. facts: statistics of the selection.
+    table: one row per image, in the order chosen: its `path` in the pool and, if a query found it, the `query`, the
+    `rank` in that query's list, from 0, and the `similarity`; `table.to_pandas()` if pandas is installed. page: HTML,
+    queries next to their matches; None for a random subset. facts: statistics of the selection.
     """
 
     table: "pa.Table"
@@ -91,7 +91,8 @@ def embed(pool: str | Path, *, retriever: str = RETRIEVER, overrides: Sequence[s
 def search(
     pool: str | Path, query: str | Path, *, top: int = 20, retriever: str = RETRIEVER, overrides: Sequence[str] = ()
 ) -> "pa.Table":
-    """The `top` pool images most like each query, an image or a folder of them; columns as of `Selected.table`."""
+    """The `top` pool images most similar to each query, an image or a folder of them; columns as in
+    `Selected.table`."""
     from sept.app.search_report import look_up
 
     looked_up = f"query.path={quoted(str(query))}"
@@ -119,7 +120,7 @@ def pretrain(
 
 
 def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """One cell: what `python train.py` with these overrides makes, and its row (`sept.results.row`)."""
+    """Runs one cell, as `python train.py` with these overrides does, and returns its row (`sept.results.row`)."""
     from sept.results import row
 
     e = _checked(overrides)
@@ -140,7 +141,7 @@ def _composed(pool: str | Path, task: str | Path | None, overrides: Sequence[str
 
 def _checked(overrides: Sequence[str]) -> Experiment:
     if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
-        raise ConfigError(f"overrides={overrides!r}: must be a list of texts KEY=VALUE, as on a command line")
+        raise ConfigError(f"overrides={overrides!r}: must be a list of strings KEY=VALUE, as on a command line")
     if wrong := [each for each in overrides if "=" not in each]:
         raise ConfigError(f"overrides: {wrong[0]!r} is not KEY=VALUE")
     compose.check_overrides([*overrides])
@@ -148,7 +149,7 @@ def _checked(overrides: Sequence[str]) -> Experiment:
 
 
 def _found(group: str, given: str | Path, by_suffix: dict[str, str]) -> list[str]:
-    """Overrides for an option of the group of this name, else for what lies at this path."""
+    """Overrides for the group's option of this name, else for the data at this path."""
     text = str(given)
     if isinstance(given, str) and text in compose.options(group):
         return [f"{group}={text}"]

@@ -1,8 +1,8 @@
-"""Whether data and networks can do what an experiment asks of them, told before any work.
+"""Checks, before any work, that data and networks can do what an experiment asks of them.
 
-Of data, what is known without reading an image: of the drawn world, and of the names of a pool's sources. Of networks
-without torch for the networks whose shapes are known (`sept.backbones.flops`), as long as their arguments are beyond
-doubt: a plan stays quick. Any other network is built and tried, on tensors without data.
+Data: what is known without reading an image, of the embedded world and of the names of a pool's sources. Networks whose
+shapes are known (`sept.backbones.flops`) are checked without torch if their arguments are unproblematic, so that a plan
+stays quick. Any other network is built and tested on meta tensors.
 """
 
 import json
@@ -28,8 +28,8 @@ from sept.retrievers import FEATURES, LIBRARIES, sizes
 from sept.selectors import RandomSubset
 from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment, SegmentLinear
 
-PYRAMID = 5  # levels of the detector's, at most as many maps
-SEGMENTED = 2  # maps that a segmenter needs at least
+PYRAMID = 5  # levels of the detector's pyramid: maps that it takes at most
+SEGMENTED = 2  # minimum number of maps for a segmenter
 LAST_CELL = 32  # pixels of the coarsest cell of a convolutional network of known shape
 SHIPPED = "sept:"  # in front of the names of weights that come with the package
 EXTRAS = {  # package and extra that a choice needs
@@ -41,10 +41,10 @@ EXTRAS = {  # package and extra that a choice needs
 
 
 def require(e: Experiment, selection_only: bool = False) -> None:
-    """ConfigError for a drawn world that cannot be, a source that the pool does not have, and a network that cannot be
-    built, cannot take the sides, or does not offer what is asked of it.
+    """ConfigError for an impossible embedded world, a source that the pool does not have, and a network that cannot be
+    built, cannot take the image sizes, or does not offer what is asked of it.
 
-    selection_only: what `search.py` makes, which trains no backbone.
+    selection_only: for `search.py`, which trains no backbone.
     """
     _require_task(e)
     if e.pretrains or e.query.looks_up:
@@ -57,7 +57,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     if e.pretrains:
         drop = e.pretrain.drop_path_rate
         _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=drop, **_shares(e))
-    sides = sides[:1]  # of its weights
+    sides = sides[:1]  # that of its weights
     match e.finetune:
         case Classify():
             drop, batch = e.finetune.drop_path_rate, e.finetune.batch_size
@@ -75,7 +75,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
 
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
-    """ConfigError for an extra that a run needs and this machine does not have; a plan does not ask."""
+    """ConfigError for an extra that a run needs and that is not installed; not checked by a plan."""
     chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.looks_up else {}
     if not selection_only:
         chosen["finetune"] = type(e.finetune).__name__.lower()
@@ -115,7 +115,7 @@ def _require_pool(e: Experiment) -> None:
 
 
 def _require_source(key: str, name: str, pool: Pool) -> None:
-    """Names of archives are looked at only where no other is meant; what is missing is told by who lists it."""
+    """Archive names are checked only if nothing else can be meant; missing files are reported when they are listed."""
     if pool.kind in SYNTHETIC_POOLS:
         require_one_of(key, name, ["curated", "wild"] if MIXTURES[pool.kind].curated else ["wild"])
         return
@@ -132,7 +132,7 @@ def _require_source(key: str, name: str, pool: Pool) -> None:
 
 
 def _require_share(e: Experiment, selector: RandomSubset) -> None:
-    """The drawn pool holds as many images of the source, and of the others, as are asked for."""
+    """The embedded world's pool must hold enough images of the source, and of the others."""
     assert e.pool.images is not None
     assert selector.source is not None
     assert selector.share is not None
@@ -170,13 +170,13 @@ def _require_retriever(e: Experiment) -> None:
 
 
 def _shares(e: Experiment) -> dict[str, Any]:
-    """In what parts a batch of self-supervised training is encoded, as far as the user says so."""
+    """How a self-supervised batch is split for encoding, as far as the user specifies it."""
     chunk = e.hardware.chunk
     return {"devices": e.hardware.devices, "chunk": chunk if isinstance(chunk, int) else None}
 
 
 def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
-    """The retriever of the package has these sizes; other files are compared key by key when they are read."""
+    """The included retriever has these sizes; other files are compared key by key when they are read."""
     dim, patch = shape["embed_dim"], shape["patch_size"]
     wanted = {
         "patch_embed.proj.weight": [dim, 3, patch, patch],
@@ -199,7 +199,7 @@ def _try(key: str, role: str, backbone: Backbone, sides: list[int], needs: tuple
         _tried(key, role, backbone.name, args, tuple(sides), needs, **how)
 
 
-@cache  # a sweep asks for it with every cell
+@cache  # called for every cell of a sweep
 def _tried(
     key: str, role: str, name: str, args: str, sides: tuple[int, ...], needs: tuple[str, ...], **how: Any
 ) -> None:
@@ -209,7 +209,7 @@ def _tried(
 
 
 def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...], **how: Any) -> bool:
-    """Whether nothing has to be tried: networks of known shape, in whole patches, heads and windows."""
+    """Whether no test is needed: networks of known shape, in whole patches, heads and windows."""
     if not is_plain(backbone) or "dynamic_img_size" in backbone.args:
         return False
     shape = shape_of(backbone)
@@ -229,18 +229,18 @@ def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, 
 
 
 def remedy(stage: str, e: Experiment) -> str:
-    """The settings that make a stage need less of a GPU, with their values now."""
-    chunk = f"fewer images at a time with hardware.chunk (now {e.hardware.chunk}; results stay)"
-    search = f"a smaller hardware.search_mib (now {e.hardware.search_mib}; results stay)"
+    """The settings that reduce a stage's GPU memory, with their current values."""
+    chunk = f"fewer images at a time with hardware.chunk (now {e.hardware.chunk}; same result)"
+    search = f"a smaller hardware.search_mib (now {e.hardware.search_mib}; same result)"
     match stage:
         case "pretrain":
-            batch = f"pretrain.batch_size (now {e.pretrain.batch_size}; another result)"
+            batch = f"pretrain.batch_size (now {e.pretrain.batch_size}; changes the result)"
             return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
         case "retriever":
-            batch = f"retriever.train.batch_size (now {e.retriever.train.batch_size}; another result)"
+            batch = f"retriever.train.batch_size (now {e.retriever.train.batch_size}; changes the result)"
             return f"{chunk}, more hardware.devices (now {e.hardware.devices}), or a smaller {batch}"
         case "features" | "queries":
-            return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; results stay)"
+            return f"a smaller retriever.batch_size (now {e.retriever.batch_size}; same result)"
         case "finetune" | "detect" | "segment" if isinstance(e.finetune, Finetune):
-            return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; another result)"
+            return f"a smaller finetune.batch_size (now {e.finetune.batch_size}; changes the result)"
     return search

@@ -1,8 +1,8 @@
-"""The typed schema of an experiment. What belongs to one part of the project is declared there: see the imports.
+"""The typed schema of an experiment. Settings of one part of the project are declared there: see the imports.
 
 YAML files under conf/ hold values and nothing else. `sept.compose` turns them into a checked `Experiment`. A setting's
-range stands where it is declared (`sept.ranges`); `check` of a group has the rules for several of its settings, and
-`check_unused` refuses what would have no effect: not in a sweep, where another cell may use it.
+range is declared with it (`sept.ranges`); a group's `check` has the rules that involve several of its settings, and
+`check_unused` refuses settings without effect, except in a sweep, where another cell may use them.
 """
 
 from dataclasses import dataclass, field, fields
@@ -22,7 +22,7 @@ from sept.selectors import SELECTORS, Selector
 from sept.transfer.recipes import RECIPES, Transfer
 
 PUBLISHED = ("in1k_sup", "in1k_ssl", "foundation")  # inits that start from published weights
-STAGES = (  # whose artefacts the store keeps; sept.pipeline has their versions
+STAGES = (  # stages whose artefacts are stored; sept.stages has their versions
     *("pool", "task", "retriever", "features", "index", "queries", "fingerprints", "selection", "subset", "copies"),
     *("weights", "pretrain", "finetune", "detect", "segment"),
 )
@@ -37,7 +37,7 @@ class Budget:
 
 @dataclass
 class Compute:
-    """How long to pre-train: passes over the selection, or a number of FLOPs; exactly one."""
+    """How long to pre-train: passes over the selection or a number of FLOPs, exactly one of them."""
 
     epochs: int | None = ranges.epochs(None, least=1)
     flops: float | None = ranges.real(None, above=0, most=1e30)
@@ -49,23 +49,21 @@ class Compute:
             )
 
     def passes(self, epoch: float) -> int:
-        """Epochs asked for, or those that the FLOPs pay for where one takes `epoch` of them. Raises ConfigError when
-        they pay for none."""
+        """The configured epochs, or those that the FLOPs suffice for at `epoch` FLOPs each. Raises ConfigError when
+        they suffice for none."""
         if self.epochs is not None:
             return self.epochs
         assert self.flops is not None
         if self.flops < epoch:
-            raise ConfigError(f"compute.flops={self.flops:g} does not pay for one epoch, which takes {epoch:.3g}")
+            raise ConfigError(f"compute.flops={self.flops:g} is less than one epoch, which takes {epoch:.3g}")
         if self.flops / epoch > MOST_EPOCHS:
-            raise ConfigError(
-                f"compute.flops={self.flops:g} pays for more than {MOST_EPOCHS:,} epochs of {epoch:.3g} each"
-            )
+            raise ConfigError(f"compute.flops={self.flops:g} is more than {MOST_EPOCHS:,} epochs of {epoch:.3g} each")
         return int(self.flops // epoch)
 
 
 @dataclass
 class Init:
-    """Where the fine-tuned weights start: at random, from published ones, or from our own pre-training."""
+    """Initial weights for fine-tuning: random, published, or from our own pre-training."""
 
     name: str = ranges.choice("pretrain", ("rand_init", *PUBLISHED, "pretrain"))
     weights: str | None = ranges.text(None)  # of PUBLISHED: a file, or `hub` for timm's of the backbone
@@ -76,12 +74,12 @@ class Init:
 
     def check_unused(self) -> None:
         if self.name not in PUBLISHED:
-            require_unset(self, "init", ("weights",), f"init={self.name} starts from no file")
+            require_unset(self, "init", ("weights",), f"init={self.name} reads no file")
 
 
 @dataclass
 class Logger:
-    """Where curves go beside the CSV file that every training writes."""
+    """Where curves go besides the CSV file that every training writes."""
 
     name: str = ranges.choice("csv", ("csv", "wandb"))
     project: str = ranges.text("sept")
@@ -95,16 +93,16 @@ class Logger:
 
 @dataclass
 class Storage:
-    """The artefact store: where, and whether it may compute."""
+    """The artefact store: its location, and whether it may be written."""
 
     root: str = ranges.text("store")
     mode: str = ranges.choice("reuse", ("reuse", "read-only"))
-    force: list[str] = ranges.several([], ranges.Text(STAGES))  # stages to compute again
+    force: list[str] = ranges.several([], ranges.Text(STAGES))  # stages to recompute
 
 
 @dataclass
 class Experiment:
-    """One cell: every choice that makes a row of a table."""
+    """One cell: every choice behind one row of a table."""
 
     seed: int = ranges.seed()  # few-shot draw, random subset, pre-training
     pool: Pool = field(default_factory=Pool)
@@ -125,22 +123,22 @@ class Experiment:
     logger: Logger = field(default_factory=Logger)
     store: Storage = field(default_factory=Storage)
     leak: str = ranges.choice("report", ("report", "remove"))  # copies of test images in a selection: report or remove
-    table: str | None = ranges.text(None)  # the named sweep this cell belongs to
-    plan: bool = False  # say what would be done, and stop
+    table: str | None = ranges.text(None)  # the named sweep that this cell belongs to
+    plan: bool = False  # print what would be done, and stop
 
     @property
     def pretrains(self) -> bool:
-        """Whether there is a pre-training of our own, on images that a selector chooses."""
+        """Whether the experiment pre-trains, on images that a selector chooses."""
         return self.init.name == "pretrain"
 
     @property
     def initial(self) -> str:
-        """The column of the paper's tables: where the weights start, or who chose what they were pre-trained on."""
+        """The column of the paper's tables: the initial weights, or the selector of the pre-training images."""
         return self.selector.name if self.pretrains else self.init.name
 
     @property
     def searches(self) -> bool:
-        """Whether those are chosen by likeness to the task, so that pool and task are embedded."""
+        """Whether images are chosen by similarity to the task, so that pool and task are embedded."""
         return self.pretrains and SELECTORS[self.selector.name].searches
 
     @property
@@ -167,7 +165,7 @@ class Experiment:
         r, text = self.retriever, self.query.text
         if text is not None and not LIBRARIES[r.library].text:
             raise ConfigError(
-                f"query.text={text}: retriever={r.name} has no text tower; take one of images and text, "
+                f"query.text={text}: retriever={r.name} has no text tower; use one for images and text, "
                 "retriever=clip_b16_text"
             )
 
@@ -177,7 +175,7 @@ class Experiment:
             training["retriever.train.batch_size"] = self.retriever.train.batch_size
         for key, batch in training.items():
             if batch % self.hardware.devices:
-                raise ConfigError(f"{key}={batch} does not split over hardware.devices={self.hardware.devices}")
+                raise ConfigError(f"{key}={batch} is not divisible by hardware.devices={self.hardware.devices}")
 
     def _check_task(self) -> None:
         task, shot = self.task, self.shot
@@ -199,21 +197,21 @@ class Experiment:
             )
 
     def _check_vectors(self) -> None:
-        """Vectors can be compared where one encoder made them: those of a file with those of a file."""
+        """Vectors are comparable only if one encoder made them: those of a file only with those of a file."""
         if not (self.searches or self.query.looks_up):
             return
         if self.of_vectors != (self.query.name == VECTORS):
             raise ConfigError(
-                f"pool={self.pool.name} and query={self.query.name}: vectors made elsewhere are compared with each "
-                "other only; pool=vectors pool.path=FILE and query=vectors query.path=FILE go together"
+                f"pool={self.pool.name} and query={self.query.name}: existing vectors are compared with each "
+                "other only; use pool=vectors pool.path=FILE together with query=vectors query.path=FILE"
             )
         if self.of_vectors and self.leak == "remove":
-            raise ConfigError("leak=remove looks at images, and pool=vectors has none: leak=report")
+            raise ConfigError("leak=remove compares images, and pool=vectors has none: use leak=report")
 
     def check_unused(self) -> None:
-        """ConfigError for a setting that would have no effect beside the others."""
+        """ConfigError for a setting that has no effect given the others."""
         for prefix, recipe, why in (
-            ("pretrain", self.pretrain, "" if self.pretrains else f"init={self.init.name} pre-trains nothing"),
+            ("pretrain", self.pretrain, "" if self.pretrains else f"init={self.init.name} does not pre-train"),
             ("retriever.train", self.retriever.train, self.retriever.weights and "retriever.weights is read instead"),
         ):
             if why and recipe.start is not None:
@@ -229,4 +227,4 @@ SETTINGS: dict[str, type] = {
     **RECIPES,
     **{name: entry.settings for name, entry in SELECTORS.items()},
 }
-"""What an option says it is settings of, `/settings@_here_: NAME`, where the options of a group differ in kind."""
+"""Settings classes by the NAME in an option's `/settings@_here_: NAME`, for groups whose options differ in kind."""

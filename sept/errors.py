@@ -1,8 +1,8 @@
-"""Failures a person can act on, each with the exit code of its kind (sysexits)."""
+"""Errors that a user can act on, each with the exit code of its kind (sysexits)."""
 
 
 class SeptError(Exception):
-    """A failure told in one line that names the file, key or option, and what to do."""
+    """An error with a one-line message that names the file, key or option, and the remedy."""
 
     exit_code = 70
 
@@ -26,19 +26,19 @@ class StorageError(SeptError, OSError):
 
 
 class OutOfMemory(SeptError, MemoryError):
-    """A GPU has no room for what a stage asks of it."""
+    """A GPU has too little memory for a stage."""
 
     exit_code = 71
 
 
 class WorkerLost(SeptError, RuntimeError):
-    """A process that reads batches was killed or stopped, or had no shared memory to hand them over in."""
+    """A data worker was killed or stopped, or had no shared memory to pass batches in."""
 
     exit_code = 71
 
 
 class ProcessError(SeptError, RuntimeError):
-    """A process of a shared training failed in a way that nobody foresaw; it has printed its traceback."""
+    """A process of a multi-process training failed unexpectedly; it has printed its traceback."""
 
     exit_code = 70
 
@@ -50,9 +50,9 @@ class NonFiniteError(SeptError, ArithmeticError):
 
 
 class Interrupted(BaseException):
-    """Stopped by a signal; what was done is saved and the same command goes on from there.
+    """Stopped by a signal; finished work is saved and the same command resumes from there.
 
-    No Exception: what it stops must not take it for a failure of its own and go on (`sept.runtime.signals`).
+    Not an Exception: the interrupted code must not mistake it for its own failure and go on (`sept.runtime.signals`).
     """
 
     exit_code = 75

@@ -1,6 +1,6 @@
-"""The command that makes one run again, told from its experiment: the groups' options, then each setting that differs.
+"""The command that reproduces a run, derived from its experiment: the groups' options, then each setting that differs.
 
-It says all that a result depends on but the precision: hardware, logging and the store are left to whoever runs it.
+It contains all that a result depends on except the precision; hardware, logging and the store are left to the user.
 """
 
 import re
@@ -16,22 +16,22 @@ from sept.config import Experiment
 from sept.errors import ConfigError
 from sept.paths import quoted
 
-NAMED = ("pool", "retriever", "index", "query", "pretrain", "finetune", "task")  # by the option's file
-VALUED = ("budget", "compute", "shot")  # options that are told by what they say
+NAMED = ("pool", "retriever", "index", "query", "pretrain", "finetune", "task")  # named by the option's file
+VALUED = ("budget", "compute", "shot")  # options that are recognised by their values
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
-WORDS = ("null", "true", "false", "inf", "nan")  # that Hydra reads as something else
+WORDS = ("null", "true", "false", "inf", "nan")  # which Hydra does not read as strings
 
 
 def command(e: Experiment) -> str:
-    """A line for a shell that computes this cell, or finds it, by itself."""
+    """A shell command that computes this cell, or finds it in the store."""
     wanted = leaves(e)
     for chosen in _choices(e):
         try:
             base = _composed(chosen)
             break
-        except ConfigError:  # an option without a path of its own: say where it is
+        except ConfigError:  # an option without a default path: give the path
             continue
     else:
         chosen, base = (), _composed(())
@@ -45,7 +45,7 @@ def command(e: Experiment) -> str:
 
 
 def _choices(e: Experiment) -> list[tuple[str, ...]]:
-    """Options that differ from the default ones, alone and with the paths that some of them need."""
+    """Options that differ from the default ones, without and with the paths that some of them need."""
     default, told = defaults(), {group: getattr(e, group).name for group in NAMED} | _initial(e)
     told |= {group: _saying(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
     chosen = [f"{group}={name}" for group, name in told.items() if name in options(group) and name != default[group]]
@@ -53,14 +53,14 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
         chosen.append(f"backbone.name={_text(e.backbone.name)}")
     name, network = e.retriever.name, e.retriever.backbone.name
     if name in options("retriever") and option("retriever", name)["backbone"]["name"] != network:
-        # The option too, since the network's name alone would mean another one.
+        # The option too, since the network's name alone would select another one.
         chosen = list(dict.fromkeys([*chosen, f"retriever={name}", f"retriever.backbone.name={_text(network)}"]))
     wanted = leaves(e)
     return [tuple(chosen), (*chosen, *(f"{key}={_text(wanted[key])}" for key in PLACES if wanted[key] is not None))]
 
 
 def _initial(e: Experiment) -> dict[str, str | None]:
-    """The named combination of where weights start and who selects, `init=sept`; both where there is none."""
+    """The named combination of initial weights and selector, such as `init=sept`; else both settings."""
     selector = _saying("selector", e.selector) or e.selector.name
     if e.pretrains and selector in options("init"):
         return {"init": selector}
@@ -68,12 +68,12 @@ def _initial(e: Experiment) -> dict[str, str | None]:
 
 
 def _saying(group: str, settings: Any) -> str | None:
-    """The option of a group that says just this."""
+    """The option of a group with exactly these values."""
     return next((name for name, said in _said(group).items() if said == asdict(settings)), None)
 
 
 def _nearest(backbone: Backbone) -> str | None:
-    """The option of this network that sets most of its arguments, and no others."""
+    """The option for this network that sets most of its arguments, and no others."""
     alike = {
         name: sum(backbone.args[key] == value for key, value in said["args"].items())
         for name, said in _said("backbone").items()

@@ -1,4 +1,4 @@
-"""Paths as people give them: in settings, in the environment, and as text for Hydra."""
+"""User-supplied paths: in settings, in the environment, and as text for Hydra."""
 
 import os
 import re
@@ -7,13 +7,13 @@ from pathlib import Path
 from sept.errors import ConfigError
 
 PLACES = ("SEPT_STORE", "SEPT_DATA", "SEPT_WEIGHTS")
-"""Variables of the environment that settings in conf/ begin with."""
+"""Environment variables that paths in conf/ begin with."""
 
 
 def settled(key: str, path: str) -> str:
-    """`path`, with a `~` at its start for the home folder.
+    """`path`, with a leading `~` expanded to the home folder.
 
-    Raises ConfigError where it is blank, as a variable that was never set leaves it: it would be the current folder.
+    Raises ConfigError if it is blank, as an unset variable leaves it: it would be the current folder.
     """
     if not path.strip():
         raise ConfigError(f"{key}={path}: the path is empty; name a file or folder, . for this one")
@@ -21,21 +21,21 @@ def settled(key: str, path: str) -> str:
 
 
 def path(text: str) -> Path:
-    """The same of an argument of a command. Raises ValueError, of which argparse makes a line."""
+    """The same for a command-line argument. Raises ValueError, which argparse reports."""
     if not text.strip():
         raise ValueError("the path is empty")
     return Path(os.path.expanduser(text))
 
 
 def check_environment() -> None:
-    """Raises ConfigError for a variable that is set and blank: what begins with it would begin at the root."""
+    """Raises ConfigError for a variable that is set but blank: paths that begin with it would begin at the root."""
     for name in PLACES:
         if name in os.environ:
             settled(name, os.environ[name])
 
 
 def quoted(text: str) -> str:
-    """`text` between quotes, so that Hydra's grammar and OmegaConf's interpolation give it back sign by sign."""
+    """`text` in quotes, so that Hydra's grammar and OmegaConf's interpolation return it unchanged."""
     plain = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)  # else an interpolation
-    # a backslash counts before a quote alone, so those before one or before the closing one are doubled
+    # a backslash is special only before a quote, so those before one or before the closing one are doubled
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain) + "'"

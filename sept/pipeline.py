@@ -6,7 +6,8 @@
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
 Each property is a `Step`, a promise with a content key: nothing runs here, `Store.make` runs what is missing. A step
-receives only what it uses, and what it receives identifies it. What each is made of and does stands in `sept.stages`.
+receives only what it uses, and is identified by what it receives. `sept.stages` defines the inputs and the work of
+each.
 """
 
 from collections.abc import Mapping
@@ -51,8 +52,8 @@ class Pipeline:
         absent: dict[str, str] | None = None,
         ready: Mapping[tuple[str, ...], Any] | None = None,
     ) -> None:
-        """loggers: of trainings, beside the CSV file. absent: of a plan, see `Presence`. ready: ranked lists that
-        `sept.app.sweep.share_scans` found."""
+        """loggers: for trainings, besides the CSV file. absent: for a plan, see `Presence`. ready: ranked lists from
+        `sept.app.sweep.share_scans`."""
         self.e, self.runtime, self.loggers, self.ready = experiment, runtime, loggers, ready
         self.presence = Presence(absent)
 
@@ -84,7 +85,8 @@ class Pipeline:
 
     @cached_property
     def chosen(self) -> list[Step]:
-        """What the search alone makes: the selection, and copies among it, packed no larger than to see them."""
+        """The result of a search without training: the selection, and copies in it, packed just large enough to find
+        them."""
         return (
             [self.selection, self.copies(THUMBNAIL)] if self.e.searches and not self.e.of_vectors else [self.selection]
         )
@@ -110,7 +112,7 @@ class Pipeline:
         return self._guarded(subset.step(chosen, self.pools, self.pool_locations, side, unreadable, self.runtime))
 
     def copies(self, side: int) -> Step:
-        """Which of the chosen images show a test image or each other, by thumbnails of them packed at this side."""
+        """Which of the chosen images are copies of a test image or of each other, by thumbnails packed at this side."""
         packed = self._packed(self.selection, side)
         return self._guarded(copies.step(self.selection, packed, self.fingerprints, self.runtime))
 
@@ -126,12 +128,12 @@ class Pipeline:
 
     @cached_property
     def index(self) -> Step:
-        """An approximate index over the features, or their int8 copy, built once for a pool."""
+        """An approximate index over the features, or their int8 copy, built once per pool."""
         return self._guarded(index.step(self.e, self.features, self.runtime))
 
     @cached_property
     def queries(self) -> Step:
-        """The few shots of the task, embedded as the pool is; or the vectors of a file."""
+        """The few shots of the task, embedded like the pool; or the vectors of a file."""
         e = self.e
         if e.of_vectors:
             return self._guarded(vectors.queries(e.query.path, e.pool.path))
@@ -152,13 +154,13 @@ class Pipeline:
 
     @cached_property
     def pools(self) -> list[Step]:
-        """The tables of the pool's images, one a source; for `patterns`, the images too."""
+        """The tables of the pool's images, one per source; for `patterns`, the images too."""
         p = self.e.pool
         return [self._guarded(pool.step(p, each, self.runtime, self.presence)) for each in self.pool_locations]
 
     @cached_property
     def pool_locations(self) -> list[pool.Location]:
-        """Where the images of each source lie, in the order of their rows."""
+        """Where the images of each source are, in row order."""
         return pool.locations(self.e.pool)
 
     @cached_property
@@ -168,11 +170,11 @@ class Pipeline:
 
     @cached_property
     def fingerprints(self) -> Step:
-        """Thumbnails of the task's test images, to know copies of them by."""
+        """Thumbnails of the task's test images, to recognise copies of them."""
         return self._guarded(fingerprints.step(self.task, task.locate(self.e.task), self.runtime))
 
     def _guarded(self, step: Step) -> Step:
-        """The step, whose build tells a GPU's memory that ran out with what helps, and gives back what it held."""
+        """The step, whose build reports exhausted GPU memory with a remedy, and frees what it held."""
 
         def build(folder: Path, inputs: Mapping[str, Artefact]) -> Mapping[str, Any]:
             try:

@@ -1,7 +1,7 @@
-"""What values a setting may have: said where the schema declares it, and checked of all settings alike.
+"""The range of values of each setting: declared in the schema, and checked in the same way for all settings.
 
 A field is declared by one of the helpers below, `lr: float = real(1e-3, above=0, most=1)`; `check_ranges` walks an
-experiment and refuses the first value outside. What several settings say together is checked elsewhere.
+experiment and refuses the first value out of range. Rules for several settings are checked elsewhere.
 """
 
 import difflib
@@ -14,28 +14,28 @@ from typing import Any, Protocol
 
 from sept.errors import ConfigError
 
-RULE = "rule"  # the name under which a field has its rule
-MOST_SEED = 2**32 - 1  # what every generator takes
+RULE = "rule"  # metadata key of a field's rule
+MOST_SEED = 2**32 - 1  # accepted by every generator
 MOST_SIDE = 16_384  # pixels of an image
 MOST_EPOCHS = 1_000_000
 MOST_BATCH = 65_536  # images
 MOST_CHANNELS = 65_536
 
 MOST_BLUR = 20  # pixels of a 224-px view
-MOST_JITTER = 5  # times the published one: hue goes all the way round
+MOST_JITTER = 5  # times the published one: hue then goes all the way round
 
 
 class Rule(Protocol):
-    """What a setting's value must be, where it has one."""
+    """What a setting's value must be, if it is not null."""
 
     def refusal(self, value: Any) -> str | None:
-        """What the value must be, in words that follow the setting's name; None where it is that."""
+        """What the value must be, in words that follow the setting's name; None for a valid value."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number between bounds: above excludes the bound and least does not, likewise below and most. words:
-    texts that may stand in its place. whole: no fraction."""
+    """A finite number between bounds: `above` and `below` exclude the bound, `least` and `most` include it. words:
+    strings allowed instead. whole: integers only."""
 
     whole: bool = False
     above: float | None = None
@@ -60,7 +60,7 @@ class Number:
         return (self.below is not None and value >= self.below) or (self.most is not None and value > self.most)
 
     def _told(self, value: Any) -> str:
-        """The bound that the value is beyond; all of them of a share, and of what is no number."""
+        """The bound that the value violates; all bounds for a share, and for what is no number."""
         low, high = {"above": self.above, "at least": self.least}, {"below": self.below, "at most": self.most}
         number = not self.is_share and isinstance(value, int | float) and math.isfinite(value)
         beyond = low if number and self._low(value) else high if number and self._high(value) else None
@@ -72,7 +72,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Text:
-    """Some text; with `values`, one of them, and with `form`, a regular expression, told as `example`."""
+    """Some text; with `values`, one of them; with `form`, text matching this regular expression, shown as `example`."""
 
     values: tuple[str, ...] = ()
     form: str = ""
@@ -90,8 +90,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Several:
-    """A list of what `each` allows: `count` of them, or any number from `fewest` on; ascending: none less than the
-    one before, or with `strictly` each greater."""
+    """A list of values that `each` allows: `count` of them, or at least `fewest`; ascending: none less than the one
+    before, or with `strictly` each greater."""
 
     each: Rule
     count: int | None = None
@@ -110,7 +110,8 @@ class Several:
         pairs = [*pairwise(value)]
         if self.ascending and any(first > second for first, second in pairs):
             return "must ascend"
-        return "must ascend, none twice" if self.strictly and any(first >= second for first, second in pairs) else None
+        repeats = self.strictly and any(first >= second for first, second in pairs)
+        return "must ascend without repetition" if repeats else None
 
 
 # How fields are declared. `default` may be None where the type says so.
@@ -124,7 +125,7 @@ RATIO = Number(least=0.01, most=100)
 
 
 def whole(default: int | str | None, *, least: int = 0, most: int = 10**9, words: tuple[str, ...] = ()) -> Any:
-    """A whole number; or one of `words`, of a field that may hold text too."""
+    """A whole number; or one of `words`, for a field that may hold text too."""
     return field(default=default, metadata={RULE: Number(whole=True, least=least, most=most, words=words)})
 
 
@@ -134,7 +135,7 @@ def real(default: float | None, **bounds: Any) -> Any:
 
 
 def share(default: float | None, **bounds: Any) -> Any:
-    """A number from 0 to 1, or within bounds that are closer."""
+    """A number from 0 to 1, or within narrower bounds."""
     return field(default=default, metadata={RULE: _share(bounds)})
 
 
@@ -162,37 +163,37 @@ def batch(default: int, least: int = 1) -> Any:
 
 
 def channels(default: int) -> Any:
-    """Width of a layer; of one channel nothing can be told apart."""
+    """Width of a layer; a single channel carries no information after normalisation."""
     return whole(default, least=2, most=MOST_CHANNELS)
 
 
 def rate(default: float) -> Any:
-    """The highest learning rate: AdamW moves a weight by about so much in a step."""
+    """The highest learning rate: AdamW moves a weight by about this much per step."""
     return real(default, above=0, most=1)
 
 
 def least_rate(default: float) -> Any:
-    """A learning rate that a schedule begins or ends with."""
+    """A learning rate at which a schedule begins or ends."""
     return real(default, least=0, most=1)
 
 
 def clip(default: float) -> Any:
-    """The norm that gradients are cut to."""
+    """The norm that gradients are clipped to."""
     return real(default, above=0, most=1e6)
 
 
 def temperature(default: float) -> Any:
-    """Of a softmax over cosines: colder ones overflow, warmer ones tell nothing apart."""
+    """Temperature of a softmax over cosines: lower ones overflow, higher ones do not discriminate."""
     return real(default, least=1e-3, most=10)
 
 
 def choice(default: str | None, values: Collection[str]) -> Any:
-    """One of these texts."""
+    """One of these strings."""
     return field(default=default, metadata={RULE: Text(values=tuple(values))})
 
 
 def text(default: str | None, *, form: str = "", example: str = "") -> Any:
-    """A name, a path or an address: anything but nothing; or text of a form."""
+    """A name, a path or an address: any non-empty text; or text of a form."""
     return field(default=default, metadata={RULE: Text(form=form, example=example)})
 
 
@@ -203,7 +204,7 @@ def pair(low: float, high: float, *, ordered: bool = True, **bounds: Any) -> Any
 
 
 def several(default: Sequence[Any], each: Rule, **how: Any) -> Any:
-    """A list of what `each` allows; `how` as in `Several`."""
+    """A list of values that `each` allows; `how` as in `Several`."""
     return field(default_factory=lambda: [*default], metadata={RULE: Several(each, **how)})
 
 
@@ -213,7 +214,7 @@ def several(default: Sequence[Any], each: Rule, **how: Any) -> Any:
 def check_ranges(group: Any, prefix: str = "") -> None:
     """ConfigError for the first setting in `group`, a dataclass, and in what it holds, whose value is out of range.
 
-    None passes: whether a setting may be null is said by its type, and checked when a config is composed.
+    None passes: whether a setting may be null depends on its type, and is checked when a config is composed.
     """
     for name, value, rule in declared(group, prefix):
         why = rule.refusal(value) if value is not None else None
@@ -241,7 +242,7 @@ def format_value(value: Any) -> str:
 
 
 def one_of(value: Any, values: Collection[str]) -> str:
-    """`values` in words, and which of them is nearest."""
+    """`values` in words, and the nearest of them."""
     close = difflib.get_close_matches(str(value), values, n=1, cutoff=0.5)
     return f"one of {', '.join(values)}" + (f"; did you mean {close[0]}?" if close else "")
 
@@ -266,7 +267,7 @@ def require_one_of(key: str, value: str, values: Collection[str]) -> None:
 
 
 def require_rates(prefix: str, peak: float, times: float, others: dict[str, float]) -> None:
-    """ConfigError for a peak rate that is, times what a batch makes of it, above 1, or below one of the others."""
+    """ConfigError for a peak rate that, scaled by `times`, is above 1, or that is below one of the other rates."""
     if peak * times > 1:
         raise ConfigError(f"{prefix}.lr={peak} is {peak * times:g} for this batch: a step would be larger than weights")
     for name, rate in others.items():

@@ -1,4 +1,4 @@
-"""A row of a results table, put together from the manifests of the artefacts it rests on."""
+"""A row of a results table, assembled from the manifests of the artefacts behind it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from sept.selectors import RandomSubset
 from sept.store import Store
 from sept.store.step import Artefact, Step
 
-SHARED = ("pool", "task", "retriever", "features", "index")  # made once, whatever the task: SEPT amortises them
+SHARED = ("pool", "task", "retriever", "features", "index")  # computed once for all tasks: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
 # Percent; each row has those of its metric.
 MEASURES = ("top1", "best_top1", "frozen_top1", "probe_top1", "ap", "ap50", "ap75", "miou")
@@ -29,7 +29,7 @@ METRICS = {
 
 
 def choices(e: Experiment) -> dict[str, Any]:
-    """What the experiment compares; null where a choice has no part in it (random initialisation has no pool)."""
+    """The experiment's choices; null for one without effect on it (random initialisation has no pool)."""
     found, trained = e.searches, e.pretrains
     return {
         "task": e.task.name,
@@ -45,8 +45,8 @@ def choices(e: Experiment) -> dict[str, Any]:
 
 
 def _init(e: Experiment) -> str:
-    """The name of the init; of a random subset with a share of one source both, `random curated 100%`; and what a
-    continued pre-training goes on from, `sept from hub`."""
+    """The name of the init; for a random subset with a share of one source also that, `random curated 100%`; for a
+    continued pre-training also its start, `sept from hub`."""
     selector = e.selector
     share = selector.share if e.pretrains and isinstance(selector, RandomSubset) else None
     chosen = e.initial if share is None else f"{e.initial} {selector.source} {100 * share:g}%"  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ def family(init: str) -> str:
 
 
 def _shot(e: Experiment) -> int | str:
-    """Labelled images: a number a class, a share of each class (`50%`), `full`, or images in all (`n1000`)."""
+    """Labelled images: a number per class, a share of each class (`50%`), `full`, or a total (`n1000`)."""
     if e.task.kind in (*DETECTION_TASKS, *SEGMENTATION_TASKS):
         return f"n{e.task.images}"
     if e.shot.share is not None:
@@ -70,10 +70,10 @@ def _shot(e: Experiment) -> int | str:
 def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
     """The finished cell, or None.
 
-    score is the headline value in percent, metric its name; of MEASURES a row has those that its metric has, else None.
-    flops and wall_s are those of this cell alone, `shared_...` those of what is made once for a pool. status tells
-    whether a stage was stopped and resumed on the way. artefacts: {stage, key, path below the store, flops, wall_s,
-    shared} of each, inputs before what reads them.
+    score is the headline value in percent, metric its name; those MEASURES that do not belong to the metric are None.
+    flops and wall_s are the cell's own, `shared_...` those of what is computed once per pool. status says whether a
+    stage was stopped and resumed. artefacts: {stage, key, path below the store, flops, wall_s, shared} of each, inputs
+    before what reads them.
     """
     final = store.find(step)
     if final is None:

@@ -96,8 +96,8 @@ def test_a_run_gives_its_row_and_the_store_what_was_made_before():
         (lambda: select(overrides=["shots=5"]), ConfigError, "shot"),
         (lambda: sept.search("photos/", "nothing.jpg", retriever="ibot_micro"), ConfigError, "nothing.jpg"),
         (lambda: sept.run(["plan=true"]), ConfigError, "plan=true"),
-        (lambda: sept.run("budget=1k"), ConfigError, "a list of texts"),
-        (lambda: sept.run([1]), ConfigError, "a list of texts"),
+        (lambda: sept.run("budget=1k"), ConfigError, "a list of strings"),
+        (lambda: sept.run([1]), ConfigError, "a list of strings"),
         (lambda: sept.run(["pool"]), ConfigError, "is not KEY=VALUE"),
     ],
 )

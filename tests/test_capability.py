@@ -137,7 +137,7 @@ def test_shapes_that_are_known_bring_no_torch():
         ("hydra.run.dir=", ConfigError, "hydra.run.dir is empty"),
         ("hydra.run.dir=store/x", ConfigError, "hydra.run.dir=store/x lies in store.root=store"),
         ("hydra.sweep.dir=photos pool=folder pool.path=photos", ConfigError, "lies in pool.path=photos"),
-        ("hydra.run.dir=file/x", StorageError, "hydra.run.dir=file/x cannot be made"),
+        ("hydra.run.dir=file/x", StorageError, "hydra.run.dir=file/x cannot be created"),
         ("hydra.job.chdir=true", ConfigError, "hydra.job.chdir=true"),
     ],
 )

@@ -360,5 +360,5 @@ def test_weights_that_changed_since_the_plan_are_refused(tmp_path):
         e = load(compose("config", [*TINY, "retriever=ibot_micro", f"retriever.weights={tmp_path / 'file.pth'}"]))
     step = Pipeline(e, machine_of(e.hardware)).retriever
     saved(tmp_path / "file.pth", read_state(resolve("sept:ibot_micro", "x")))
-    with pytest.raises(ConfigError, match=r"^retriever\.weights: .*file\.pth was changed since the plan was made"):
+    with pytest.raises(ConfigError, match=r"^retriever\.weights: .*file\.pth changed after the plan was made"):
         Store(tmp_path / "store").make(step)

@@ -127,7 +127,7 @@ def test_a_batch_that_fits_is_encoded_whole_and_a_larger_one_keeps_what_fits():
     chunk = fitting(100, 100, 5000)
     assert chunk == Chunk(47, 47)  # 95 % of the memory
     assert fitting(100, 100, 10_000) == Chunk(5, 95)
-    with pytest.raises(ConfigError, match=r"an image takes 1.0 GiB of activations, and 0.5 GiB of the GPU are free"):
+    with pytest.raises(ConfigError, match=r"an image needs 1.0 GiB of activations, and 0.5 GiB of the GPU are free"):
         fitting(4, 2**30, 2**29)
 
 

@@ -80,7 +80,7 @@ def large_pool(choice):
 def test_every_experiment_is_planned_without_its_data_and_made_of_choices_alone(name, tmp_path, monkeypatch):
     for folder in ("STORE", "DATA", "WEIGHTS"):
         monkeypatch.setenv(f"SEPT_{folder}", str(tmp_path / folder))
-    assert plan(name, [experiment([f"+experiment={name}"])]).startswith(f"plan of {name}: 1 cell; nothing is started")
+    assert plan(name, [experiment([f"+experiment={name}"])]).startswith(f"plan of {name}: 1 cell; nothing was run")
     assert set(yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())) == {"defaults"}
 
 
@@ -130,8 +130,8 @@ def test_the_options_of_a_group_have_the_same_keys(group):
         ("poool=folder", "poool: no such setting; did you mean pool"),
         ("+pool.imagez=1", "did you mean pool.images"),
         ("pretrain.temprature=1", "did you mean pretrain.temperature"),
-        ("+table=a,b", "one table a command"),
-        ("backbone.depth=3", "An argument of the network is set by backbone.args.depth=VALUE"),
+        ("+table=a,b", "one table per command"),
+        ("backbone.depth=3", "An argument of the network is set with backbone.args.depth=VALUE"),
         ("retriever.backbone.depth=3", "is set by retriever.backbone.args.depth=VALUE"),
     ],
 )

@@ -59,7 +59,7 @@ def small_files() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_each_library_says_of_a_disk_that_refuses_is_a_storage_error(name, small_files, tmp_path):
-    with pytest.raises(StorageError, match=r"cannot write .*; make room") as caught, refusals(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot write .*; free space") as caught, refusals(tmp_path):
         WRITERS[name](tmp_path / "file")
     assert caught.value.exit_code == 74
     assert "\n" not in str(caught.value)
@@ -74,7 +74,7 @@ def test_a_reason_is_found_behind_what_it_led_to(number):
             raise ValueError("could not finish") from error
     except ValueError as error:
         found = refusal(error)
-    assert str(found) == f"cannot write /there/is/file: {os.strerror(number)}; make room or choose another place"
+    assert str(found) == f"cannot write /there/is/file: {os.strerror(number)}; free space or choose another place"
 
 
 def test_another_failure_is_none_of_the_disk():
@@ -158,7 +158,7 @@ def test_signs_that_the_output_cannot_show_are_replaced(encoding, monkeypatch, t
 def test_an_output_on_a_full_disk_is_told(monkeypatch, capsys):
     assert ended(monkeypatch, lambda: print("row"), "/dev/full") == 74
     assert (
-        capsys.readouterr().err == "error: cannot write the output: No space left on device; make room where it goes\n"
+        capsys.readouterr().err == "error: cannot write the output: No space left on device; free space where it goes\n"
     )
 
 

@@ -95,8 +95,8 @@ def test_two_processes_equal_one(name, trained):
 @pytest.mark.parametrize(
     ("failing", "kind", "told"),
     [
-        ("bug", ProcessError, "process 1 of a shared training failed and the others were ended: RuntimeError: a bug"),
-        ("memory", OutOfMemory, "a GPU's memory ran out: 2.00 GiB more was asked for, 1.20 GiB was free of the card's"),
+        ("bug", ProcessError, "process 1 of the training failed and the others were ended: RuntimeError: a bug"),
+        ("memory", OutOfMemory, "GPU out of memory: tried to allocate 2.00 GiB, 1.20 GiB of the card's"),
         ("kill", Interrupted, "stopped by the end of one of its processes, SIGKILL"),
     ],
 )

@@ -179,7 +179,7 @@ def wrong(change):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda v, s: (v[1:], s), DataError, "rows 0..6 were asked for"),
+        (lambda v, s: (v[1:], s), DataError, "rows 0..6 were requested"),
         (lambda v, s: (v * 1.01, s), DataError, "pool row 0 has length 1.01, expected 1"),
         (
             lambda v, s: (v * np.where(np.arange(7) == 5, 0, 1)[:, None].astype("f4"), s),

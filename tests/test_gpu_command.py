@@ -107,8 +107,8 @@ def test_what_there_is_no_time_for_is_told_and_a_check_that_goes_on_is_stopped(t
     assert time.monotonic() - start < 10
     assert code == 0
     assert [each["status"] for each in found["results"]] == ["skipped", "skipped"]
-    assert found["results"][0]["text"] == "stopped: the 0.01 minutes of --minutes are over"
-    assert found["results"][1]["text"] == "the 0.01 minutes of --minutes are over"
+    assert found["results"][0]["text"] == "stopped: the 0.01 minutes of --minutes have passed"
+    assert found["results"][1]["text"] == "the 0.01 minutes of --minutes have passed"
 
 
 def test_a_limit_within_a_limit_leaves_the_outer_one_on():
@@ -239,7 +239,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_it_runs_where_hydra_and_others_are_not_installed(tmp_path):
     done = run(tmp_path, "--only", "surroundings")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("NO CUDA DEVICE HERE: what follows ran on a PRETENDED device")
+    assert done.stdout.startswith("NO CUDA DEVICE HERE: what follows ran on a SIMULATED device")
     found = json.loads((tmp_path / "gpu-report" / "gpu.json").read_text())
     values = {each["name"]: each["value"] for each in found["results"]}
     assert values["torch"] == torch.__version__

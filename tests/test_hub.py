@@ -213,7 +213,7 @@ def test_without_a_token_the_way_to_get_one_is_told(backbone, tmp_path):
 @pytest.mark.parametrize("missing", FILES)
 def test_a_folder_that_is_no_backbone_is_refused(backbone, missing):
     (backbone / missing).unlink()
-    with pytest.raises(ConfigError, match=f"{backbone} has no {missing}: give the folder `backbone`"):
+    with pytest.raises(ConfigError, match=f"{backbone} has no {missing}: pass the folder `backbone`"):
         push(backbone, "ann/swin")
 
 

@@ -100,7 +100,7 @@ def test_parts_of_a_pool_merge_to_the_whole(data: st.DataObject) -> None:
         assert [first for first, _ in shares] == np.cumsum([0, *(share.rows for _, share in shares[:-1])]).tolist()
         found = merge([(first, search(vectors[:4], share, depth)) for first, share in shares], depth)
         assert_same(found, brute_force(vectors[:4], vectors, [3, 40, 41], depth))
-        with pytest.raises(ConfigError, match="6 shards cannot be shared by 7 machines"):
+        with pytest.raises(ConfigError, match="6 shards cannot be split over 7 machines"):
             features.part(0, 7)
 
 

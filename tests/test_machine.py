@@ -110,7 +110,7 @@ def test_a_variable_that_hides_all_cards_is_named(gpus, visible, monkeypatch, ca
     found = [resolve(Hardware()) for _ in range(2)]
     assert [each.accelerator for each in found] == ["cpu", "cpu"]
     [line] = caplog.messages  # once, however many cells a sweep has
-    assert f"goes on on the CPU: the environment's CUDA_VISIBLE_DEVICES='{visible}' hides every CUDA device" in line
+    assert f"uses the CPU: the environment's CUDA_VISIBLE_DEVICES='{visible}' hides every CUDA device" in line
 
 
 def test_a_driver_that_does_not_start_is_told(gpus, caplog):

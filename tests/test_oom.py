@@ -20,7 +20,7 @@ SAID = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.20 GiB is "
     "free. Including non-PyTorch memory, this process has 77.9 GiB memory in use.\nSee documentation"
 )
-NUMBERS = "a GPU's memory ran out: 2.00 GiB more was asked for, 1.20 GiB was free of the card's 79.15 GiB"
+NUMBERS = "GPU out of memory: tried to allocate 2.00 GiB, 1.20 GiB of the card's 79.15 GiB was free"
 
 
 class Held:
@@ -55,8 +55,8 @@ def test_a_stage_names_its_settings_and_lets_go_what_it_held(pipeline, tmp_path,
     with pytest.raises(OutOfMemory) as told:
         pipeline.pretrain.build(tmp_path, {})
     assert str(told.value) == (
-        f"pretrain: {NUMBERS}; set fewer images at a time with hardware.chunk (now 64; results stay), more "
-        "hardware.devices (now 2), or a smaller pretrain.batch_size (now 16; another result)"
+        f"pretrain: {NUMBERS}; set fewer images at a time with hardware.chunk (now 64; same result), more "
+        "hardware.devices (now 2), or a smaller pretrain.batch_size (now 16; changes the result)"
     )
     assert told.value.exit_code == 71
     assert [reference() for reference in kept] == [None]

@@ -33,7 +33,7 @@ def test_every_table_is_planned_on_a_machine_without_its_data(table: str, tmp_pa
     text = plan(table, expand(table, one_seed))
     if table in CELLS:
         launched, distinct = CELLS[table]
-        assert text.startswith(f"plan of {table}: {launched} cells, {distinct} of them distinct; nothing is started")
+        assert text.startswith(f"plan of {table}: {launched} cells, {distinct} of them distinct; nothing was run")
         assert f"{tmp_path}" in text.partition("missing on this machine:")[2]
     else:
         assert "missing on this machine" not in text

@@ -132,7 +132,7 @@ def test_a_seed_of_a_probe_changes_no_key_and_is_refused_outside_a_sweep():
     key = Pipeline(e, resolve(e.hardware)).run.key
     e.finetune.seed = 3
     assert Pipeline(e, resolve(e.hardware)).run.key == key
-    with pytest.raises(ConfigError, match="draws nothing"):
+    with pytest.raises(ConfigError, match="uses no randomness"):
         experiment([*SETTINGS, "finetune=probe_micro", "finetune.seed=3"])
 
 

@@ -159,7 +159,7 @@ class Group:
 
 def test_what_a_mapping_holds_is_checked_too():
     check_ranges(Group(parts={"a": Group()}), "g.")
-    with pytest.raises(ConfigError, match=r"^g\.parts\.a\.several=\[2,2\]: must ascend, none twice$"):
+    with pytest.raises(ConfigError, match=r"^g\.parts\.a\.several=\[2,2\]: must ascend without repetition$"):
         check_ranges(Group(parts={"a": Group(several=[2, 2])}), "g.")
 
 

@@ -261,7 +261,7 @@ def test_a_store_of_another_version_is_refused(monkeypatch, capsys, tmp_path):
     write(tmp_path / "store" / "store.json", b'{"format": 99}')
     code, [line] = ended(monkeypatch, capsys, tmp_path)
     assert code == 78
-    assert "was written by format 99" in line
+    assert "has format 99" in line
 
 
 def test_a_failed_cell_of_a_sweep_does_not_stop_the_others(tiny: Tiny, monkeypatch, capsys, tmp_path):

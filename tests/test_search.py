@@ -40,7 +40,7 @@ def test_search_draws_a_gallery_as_picture_and_as_a_page_that_loads_nothing(sele
         assert len(picture.getcolors(2**24)) > 100
     page = (written(selected, tiny) / "gallery.html").read_text()
     assert page.count("data:image") == 10 * (1 + 3) + 3 + 3  # and the last taken, and random ones
-    assert "taken last" in page
+    assert "selected last" in page
     assert "random images of the pool" in page
     assert ">0.000" not in page  # random images were not looked up
     assert "http" not in page

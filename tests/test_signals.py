@@ -61,7 +61,7 @@ def test_a_signal_raises_where_the_program_stands_and_is_no_failure_of_it(number
             raised(number)
         pytest.fail("went on")
 
-    assert stopped(careless) == f"stopped by {number.name}; the same command goes on from here"
+    assert stopped(careless) == f"stopped by {number.name}; the same command resumes from here"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -137,7 +137,7 @@ def test_a_command_ends_with_75_and_a_line_while_it_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (75, "")
-    assert done.stderr == "error: stopped by SIGTERM; the same command goes on from here\n"
+    assert done.stderr == "error: stopped by SIGTERM; the same command resumes from here\n"
 
 
 def test_a_signal_that_comes_when_all_is_done_comes_too_late() -> None:

@@ -389,7 +389,7 @@ def test_looking_into_a_store_that_does_not_exist_creates_nothing(tmp_path: Path
 def test_a_store_of_another_format_is_refused(store: Store) -> None:
     store.make(step())
     (store.root / "store.json").write_text('{"format": 2}')
-    with pytest.raises(ConfigError, match="written by format 2, this sept reads 1"):
+    with pytest.raises(ConfigError, match="has format 2, this sept reads 1"):
         Store(store.root)
     (store.root / "store.json").write_text("{")
     with pytest.raises(DataError, match=r"store\.json is damaged"):
@@ -491,8 +491,8 @@ def test_repair_keeps_what_is_whole_and_the_next_run_makes_the_rest(store: Store
     (pretrain / "extra").write_text("")
     fate = repair(Store(store.root))
     assert fate == {
-        embed: "unfinished: 1 of 2 files are whole",
-        pretrain: "unfinished: 1 of 2 files are whole",
+        embed: "unfinished: 1 of 2 files are intact",
+        pretrain: "unfinished: 1 of 2 files are intact",
         finetune.path: "removed: built on damage",
     }
     left = {path.parent.name.rpartition("-")[0]: path for path in store.root.glob(".unfinished/*/deep")}
@@ -569,7 +569,7 @@ def test_repair_removes_what_was_built_after_a_file_was_altered_and_keeps_the_re
     (made[embed] / "read.txt").write_text("altered")
     os.utime(made[embed] / "read.txt", (published + 7200,) * 2)
     assert repair(Store(store.root)) == {
-        made[embed]: "unfinished: 1 of 2 files are whole",
+        made[embed]: "unfinished: 1 of 2 files are intact",
         made[after]: "removed: built on damage",
         made[read_it]: "removed: built on damage",
     }

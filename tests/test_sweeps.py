@@ -305,7 +305,7 @@ def test_a_disk_that_refuses_is_told_once_before_any_work(root: str, swept: Swep
     code, [error], done = swept(tmp_path / root, *TWO)
     assert (code, done) == (74, [])
     assert str(tmp_path / root) in error
-    assert error.endswith("; make room or choose another store root")
+    assert error.endswith("; free space or choose another store root")
     assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 

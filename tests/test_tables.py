@@ -190,7 +190,7 @@ def test_markdown_is_a_table_and_the_differences():
     assert "| 20.50 ± 0.71 |" in first
     assert "+9.50 [+3.15, +15.85]" in first
     assert "| sept - random | a, 5 shots | +9.50 | [+3.15, +15.85] | higher | 2 seeds |" in second
-    assert "Everywhere, where it has a part: budget 10, query image, retriever r, pool p." in text
+    assert "In all rows to which it applies: budget 10, query image, retriever r, pool p." in text
 
 
 def test_the_terminal_leaves_out_what_nobody_knows_and_says_noise():

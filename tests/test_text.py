@@ -126,7 +126,7 @@ def refused(*overrides) -> str:
 
 def test_what_cannot_be_is_refused_in_a_line():
     assert refused("query.text=stripes") == (
-        "query.text=stripes: retriever=ibot_micro has no text tower; take one of images and text, "
+        "query.text=stripes: retriever=ibot_micro has no text tower; use one for images and text, "
         "retriever=clip_b16_text"
     )
     assert "look up one at a time" in refused(*OVERRIDES, "query.text=stripes", "query.path=x.jpg")

@@ -150,7 +150,7 @@ def test_names_that_are_paths_of_images_can_be_pre_trained_on(tmp_path):
 
 def test_names_that_are_no_paths_are_refused_before_a_pre_training(tmp_path):
     p = pipeline(npy(tmp_path / "P.npy", drawn()), queries(tmp_path))
-    with pytest.raises(DataError, match=r"'images/000\.png' is no path of an image"):
+    with pytest.raises(DataError, match=r"'images/000\.png' is not the path of an image"):
         _ = p.run
 
 
@@ -247,7 +247,7 @@ def test_a_query_that_is_zero_is_refused(tmp_path):
         (("query=vectors", "query.path=Q.npy"), "compared with each other"),
         (("pool=vectors", "pool.path=P.npy", "query=vectors"), "query.path is not set"),
         (("pool=vectors", "query=vectors", "query.path=Q.npy"), "pool.path is not set"),
-        (("pool=vectors", "pool.path=P.npy", "query=vectors", "query.path=Q.npy", "leak=remove"), "looks at images"),
+        (("pool=vectors", "pool.path=P.npy", "query=vectors", "query.path=Q.npy", "leak=remove"), "compares images"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides, message):

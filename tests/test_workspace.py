@@ -104,10 +104,8 @@ def refused(capsys, *arguments: str) -> str:
 
 
 def test_without_a_key_or_the_package_or_an_answer_one_line_says_so(monkeypatch, capsys):
-    assert refused(capsys, "me").startswith(
-        "error: a workspace is kept by W&B, and there is no key here: `wandb login`"
-    )
+    assert refused(capsys, "me").startswith("error: a workspace is stored by W&B, which needs a key: run `wandb login`")
     monkeypatch.setenv("WANDB_API_KEY", "too short to be one")
-    assert refused(capsys, "me", "mine").startswith("error: W&B does not take the workspace me/mine: ")
+    assert refused(capsys, "me", "mine").startswith("error: W&B refused the workspace me/mine: ")
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     assert refused(capsys, "me").startswith("error: a workspace needs wandb-workspaces: pip install 'sept[workspace]'")

@@ -1,1 +1,1 @@
-"""What the commands do and say."""
+"""What the commands do and print."""

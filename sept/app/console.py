@@ -1,4 +1,4 @@
-"""What a person sees of a run: the plan before it, the row and the places after it."""
+"""Console output of a run: the plan before it, the row and the paths after it."""
 
 import sys
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from sept.store.step import Step
 
 
 def print_plan(step: Step, store: Store) -> None:
-    """What task and pool are, and a line for each step: cached, to be continued or to do, with images and FLOPs."""
+    """Describes task and pool, and prints a line per step: cached, to be resumed or to do, with images and FLOPs."""
     for line in about([step]):
         _print_line(line)
     missing = {each.key for each in store.missing(step)}
@@ -25,12 +25,12 @@ def print_plan(step: Step, store: Store) -> None:
 
 
 def about(finals: Iterable[Step]) -> list[str]:
-    """A line for each task and for each source of a pool that the steps are made of."""
+    """A line for each task and for each pool source that the steps read."""
     return list(dict.fromkeys(each.about for final in finals for each in final.walk() if each.about))
 
 
 def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> None:
-    """The row, the command that makes it again, and where the backbone lies with the line that loads it in timm."""
+    """Prints the row, the command that reproduces it, and the line that loads the backbone in timm."""
     from sept.overrides import command
 
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
@@ -42,8 +42,8 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s",
         flush=True,
     )
-    _print_line(f"  again: {command(e)}")
-    _print_line(f"  everything of this run: {store.find(step).path}")  # type: ignore[union-attr]
+    _print_line(f"  reproduce: {command(e)}")
+    _print_line(f"  files of this run: {store.find(step).path}")  # type: ignore[union-attr]
     backbone = step.inputs.get("backbone")
     artefact = store.find(backbone) if backbone is not None else None
     if artefact is not None:

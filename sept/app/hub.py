@@ -1,4 +1,4 @@
-"""`python -m sept.app.hub FOLDER OWNER/NAME`: put a saved backbone into a Hugging Face repository."""
+"""`python -m sept.app.hub FOLDER OWNER/NAME`: push a saved backbone to a Hugging Face repository."""
 
 import argparse
 import sys
@@ -16,16 +16,16 @@ FILES = (CARD, CONFIG, WEIGHTS)
 
 
 def push(folder: Path, repository: str, public: bool = False) -> str:
-    """Create the repository, private unless `public`, if there is none, upload the backbone, and give the URL.
+    """Creates the repository, private unless `public`, if there is none, uploads the backbone, and returns the URL.
 
-    Raises ConfigError when the folder is no saved backbone or nobody is logged in, DataError when it is not what
-    was published, SeptError with what the Hub or the network answered.
+    Raises ConfigError when the folder is no saved backbone or the user is not logged in, DataError when it is not what
+    was published, SeptError with the error of the Hub or the network.
     """
     for name in FILES:
         if not (folder / name).is_file():
-            raise ConfigError(f"{folder} has no {name}: give the folder `backbone` of a pre-training or a retriever")
+            raise ConfigError(f"{folder} has no {name}: pass the folder `backbone` of a pre-training or a retriever")
     facts_of(folder / WEIGHTS)
-    if (folder.absolute().parent / MANIFEST).exists():  # copied elsewhere, nothing tells what was published
+    if (folder.absolute().parent / MANIFEST).exists():  # in a copy elsewhere nothing records what was published
         check(load_artefact(folder.absolute().parent))
     from huggingface_hub import HfApi, get_token
 
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Pushes, prints the URL, and returns the exit code: 0 or that of the error."""
     parser = argparse.ArgumentParser(prog="python -m sept.app.hub", description=__doc__)
     parser.add_argument("folder", type=path, help="a saved backbone: .../backbone of a pre-training or a retriever")
-    parser.add_argument("repository", metavar="OWNER/NAME", help="created if there is none")
-    parser.add_argument("--public", action="store_true", help="a repository created now is public, not private")
+    parser.add_argument("repository", metavar="OWNER/NAME", help="created if it does not exist")
+    parser.add_argument("--public", action="store_true", help="create the repository as public, not private")
     options = parser.parse_args(arguments)
     try:
         print(push(options.folder, options.repository, options.public))
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    """One line; an upload that failed says why only in its cause."""
+    """One line; a failed upload has its reason only in its cause."""
     cause = f" {error.__cause__}" if type(error) is RuntimeError else ""
     return " ".join(f"{type(error).__name__}: {error}{cause}".split())
 

@@ -1,4 +1,4 @@
-"""From a checked experiment to what is made of it: the way of `train.py`, `search.py` and `sept.api` alike."""
+"""Makes what a checked experiment asks for: shared by `train.py`, `search.py` and `sept.api`."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from sept.pipeline import Pipeline
 from sept.runtime.hardware import Loggers, no_loggers, resolve
 from sept.store import Step, Store
 
-STARTED = "SEPT_STARTED"  # when, in seconds since the epoch: the jobs of a launcher inherit it
+STARTED = "SEPT_STARTED"  # start time, seconds since the epoch; inherited by the jobs of a launcher
 
 
 def make(
@@ -23,10 +23,10 @@ def make(
     loggers: Loggers = no_loggers,
     ready: Mapping[tuple[str, ...], Any] | None = None,
 ) -> tuple[Pipeline, Store]:
-    """Makes what is missing of the wanted steps, after the plan was printed to stderr; the steps can be read then.
+    """Prints the plan to stderr, then makes what is missing of the wanted steps, so that they can be read.
 
-    selection_only: no backbone is trained, so none is tried. loggers, ready: as of `Pipeline`. Raises SeptError in one
-    line for what cannot be done, before any work where it can be known.
+    selection_only: no backbone is trained, so none is tested. loggers, ready: as for `Pipeline`. Raises SeptError with
+    a one-line message for what cannot be done, before any work where possible.
     """
     capability.require(e, selection_only)
     capability.require_packages(e, selection_only)

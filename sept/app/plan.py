@@ -1,4 +1,4 @@
-"""What a table would take, before anything is started: cells, what they share, what is there and what is missing."""
+"""The plan of a table, before anything is started: cells, what they share, what is stored and what is missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from sept.store import Step, Store
 FLOPS_PER_S = 1.1e14  # of one GPU: about a third of an A100's peak in bfloat16
 KILOWATTS = 0.5  # of one GPU with its share of the machine
 ASSUMED = (
-    f"assumed: {FLOPS_PER_S:.2g} FLOP/s and {KILOWATTS:g} kW a GPU; detectors: their trunk alone; features in float16, "
-    "stored images 4:3; published sizes of what is missing"
+    f"assumed: {FLOPS_PER_S:.2g} FLOP/s and {KILOWATTS:g} kW per GPU; detectors: trunk only; features in float16, "
+    "stored images 4:3; published sizes for missing data"
 )
 HEADER = ("stage", "steps", "cached", "to do", "images", "FLOPs", "GPU-hours", "kWh", "disk")
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -22,7 +22,7 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 @dataclass
 class Total:
-    """Of the steps of a stage: how many there are, how many are in the store, and what the others take."""
+    """Counts over the steps of a stage: all, those in the store, and the cost of the others."""
 
     steps: int = 0
     cached: int = 0
@@ -40,7 +40,8 @@ class Total:
 
 
 def plan(name: str, cells: Sequence[Experiment]) -> str:
-    """The plan of a sweep as text. Data and weights that are not on this machine are named, and sizes assumed."""
+    """The plan of a sweep as text. Data and weights that are not on this machine are listed, and their sizes
+    assumed."""
     absent: dict[str, str] = {}
     finals, steps, cached = {}, {}, set()
     for e in cells:
@@ -56,7 +57,7 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     for key, step in steps.items():
         totals.setdefault(step.stage, Total()).add(step, key in cached)
     count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells, {len(finals)} of them distinct"
-    lines = [f"plan of {name}: {count}; nothing is started", *about(finals.values()), *_table(totals)]
+    lines = [f"plan of {name}: {count}; nothing was run", *about(finals.values()), *_table(totals)]
     lines.append(ASSUMED)
     if absent:
         told = [why if what in why else f"{what}: {why}" for what, why in absent.items()]

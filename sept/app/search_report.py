@@ -31,14 +31,15 @@ from sept.stages.task import locate
 from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
-SLUG_CHARS = 60  # of a text, in a folder's name
+SLUG_CHARS = 60  # of a text query, in a folder's name
 PNG, HTML = "gallery.png", "gallery.html"
-BLANK = np.full((32, 32, 3), 128, np.uint8)  # in the place of a query's image
+BLANK = np.full((32, 32, 3), 128, np.uint8)  # in place of a missing query image
 PAPER_POOL = 155_000_000  # images of SEPT-155m
 
 
 def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
-    """Copy the selection and its copies below `folder`, draw the gallery beside them, and say what was selected."""
+    """Copies the selection and its list of copies below `folder`, draws the gallery there, and describes the
+    selection."""
     selection = store.read(pipeline.selection)
     folder = folder / selection.path.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
 
 
 def _has_images(pool: ConcatPool) -> bool:
-    """Not so where the names of vectors that were made elsewhere are no paths."""
+    """False for existing vectors whose names are no paths."""
     try:
         pool.image(0)
     except ImageError:
@@ -84,7 +85,8 @@ def _has_images(pool: ConcatPool) -> bool:
 
 
 def _shown(e: Experiment, pipeline: Pipeline, store: Store, ids: Sequence[str], places: np.ndarray) -> Iterator[Pixels]:
-    """The images of the queries at these places: of vectors those that their names are paths of, or a blank one."""
+    """The images of the queries at these indices; for vectors the images that their names are paths of, or a blank
+    one."""
     queries = pipeline.queries
     if not isinstance(queries.spec, query_stage.QueriesSpec):
         for place in places:
@@ -96,18 +98,19 @@ def _shown(e: Experiment, pipeline: Pipeline, store: Store, ids: Sequence[str], 
 
 
 def _scan_time(features: Features, vectors: np.ndarray, depth: int, device: str) -> str:
-    """What an exact scan for these queries takes here, of this pool and of the paper's, from rates measured now."""
+    """The time of an exact scan for these queries on this machine, of this pool and of the paper's, from measured
+    rates."""
     rates = measure(features, vectors, device)
     times = {
         rows: estimate(rows, features.dim, len(vectors), depth, rates, overlapped=device != "cpu")
         for rows in (features.rows, PAPER_POOL)
     }
     told = ", ".join(f"{seconds:,.1f} s for {rows:,} images" for rows, seconds in times.items())
-    return f"  an exact scan by this machine's rates, its pool in memory: {told}"
+    return f"  estimated exact scan on this machine, pool in memory: {told}"
 
 
 def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) -> str:
-    """Look the images at query.path, or the words of query.text, up in the pool: names, similarities, the gallery."""
+    """Looks up the images at query.path, or the words of query.text, in the pool: names, similarities, the gallery."""
     asked, ranked = _matches(e, pipeline, store)
     pool = _pool(pipeline, store)
     rows = _rows([(name, picture()) for name, picture in asked], ranked, pool)
@@ -122,12 +125,12 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
 
 
 def _slug(text: str) -> str:
-    """Of words, for a folder's name."""
+    """Words as a folder's name."""
     return re.sub(r"\W+", "-", text)[:SLUG_CHARS].strip("-")
 
 
 def look_up(e: Experiment, pipeline: Pipeline, store: Store) -> pa.Table:
-    """The matches of what is looked up: columns query, rank (from 0), pool_key and similarity."""
+    """The matches of the queries: columns query, rank (from 0), pool_key and similarity."""
     asked, ranked = _matches(e, pipeline, store)
     pool, depth = _pool(pipeline, store), ranked.rows.shape[1]
     columns = {
@@ -140,8 +143,8 @@ def look_up(e: Experiment, pipeline: Pipeline, store: Store) -> pa.Table:
 
 
 def _matches(e: Experiment, pipeline: Pipeline, store: Store) -> tuple[list[tuple[str, Callable[[], Pixels]]], Ranked]:
-    """The images at query.path or the words of query.text, each by its name and a call that gives its picture, and
-    their ranked lists."""
+    """The images at query.path or the words of query.text, each as its name and a function that returns its picture,
+    and their ranked lists."""
     r, runtime, text = e.retriever, pipeline.runtime, e.query.text
     examples = _looked_up(Path(str(e.query.path))) if text is None else []
     preprocess, retriever = r.resolved_preprocess(), store.read(pipeline.retriever)
@@ -181,15 +184,15 @@ def _rows(queries: Sequence[tuple[str, Pixels]], ranked: Ranked, pool: ConcatPoo
 
 
 def _extremes(table: pa.Table, pool: ConcatPool, top: int) -> list[Row]:
-    """The images that were taken last, and random ones of the pool, to be seen beside the best matches."""
-    if table["similarity"].null_count:  # of another selector than Algorithm 1
+    """The images selected last, and random ones of the pool, to compare with the best matches."""
+    if table["similarity"].null_count:  # selectors other than Algorithm 1 have none
         last: list[tuple[int, float | None]] = [(row, None) for row in table["row"].to_pylist()[-top:]]
     else:
         worst = np.argsort(table["similarity"].to_numpy(), kind="stable")[:top]
         last = [(int(table["row"][i].as_py()), float(table["similarity"][i].as_py())) for i in worst.tolist()]
     random = [(row, None) for row in random_subset(len(pool), min(len(pool), top), 0).tolist()]
     found = []
-    for label, picked in (("taken last", last), ("random images of the pool", random)):
+    for label, picked in (("selected last", last), ("random images of the pool", random)):
         matches = [match for row, similarity in picked if (match := _match(pool, row, similarity)) is not None]
         if matches:
             found.append(Row(label, matches[0].image, matches[1:]))
@@ -199,12 +202,12 @@ def _extremes(table: pa.Table, pool: ConcatPool, top: int) -> list[Row]:
 def _match(pool: ConcatPool, row: int, similarity: float | None) -> Match | None:
     try:
         return Match(pool.key(row), pool.image(row), similarity)
-    except DataError:  # of an embedded pool, images that could not be read then either
+    except DataError:  # images that could not be read for embedding either
         return None
 
 
 def _by_rank(folder: Path) -> list[float] | None:
-    """Mean similarity of the selected images at each rank of their lists that brought any; None without lists."""
+    """Mean similarity of the selected images at each rank of the lists that yielded any; None without lists."""
     table = load_selection(folder / SELECTION)
     if table["rank"].null_count:
         return None

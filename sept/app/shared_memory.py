@@ -1,6 +1,6 @@
-"""Whether /dev/shm holds the batches that data workers hand over through it.
+"""Checks that /dev/shm can hold the batches that data workers pass through it.
 
-Where it does not, torch's workers die of SIGBUS in the middle of a run, or wait for ever; Docker gives 64 MB by itself.
+If it cannot, torch's workers die of SIGBUS in the middle of a run, or wait for ever; Docker's default is 64 MB.
 """
 
 import os
@@ -16,17 +16,17 @@ from sept.store import Step
 from sept.transfer.recipes import Classify, Detect, Probe, Segmentation
 
 FOLDER = Path("/dev/shm")
-PREFETCHED = 2  # batches that a worker makes ahead: torch's default
-HELD = 2  # that the reading process has in hand: the one in use and the next
-SLACK = 1.1  # whole pages, targets, and what other programs take meanwhile
-TEST_BATCH = 256  # of a classifier's tests; sept.data.labelled, which brings torch
-RGB = 3  # bytes of a pixel
+PREFETCHED = 2  # batches that a worker prefetches: torch's default
+HELD = 2  # batches that the consuming process holds: the one in use and the next
+SLACK = 1.1  # whole pages, targets, and other programs' use
+TEST_BATCH = 256  # of a classifier's tests; as in sept.data.labelled, which imports torch
+RGB = 3  # bytes per pixel
 GIB = 2**30
 STAGES = ("retriever", "features", "queries", "pretrain", "finetune", "detect", "segment")  # that may have workers
 
 
 def free_bytes(folder: Path = FOLDER) -> int | None:
-    """Free bytes of the shared memory; None where a system has no such folder, and no such limit."""
+    """Free bytes of the shared memory; None on systems without this folder, which have no such limit."""
     if not folder.is_dir():
         return None
     found = os.statvfs(folder)
@@ -36,7 +36,7 @@ def free_bytes(folder: Path = FOLDER) -> int | None:
 def require(
     e: Experiment, runtime: Runtime, steps: Iterable[Step], free: Callable[[], int | None] = free_bytes
 ) -> None:
-    """ConfigError when the data workers of one of these steps, those that are to be built, would fill it."""
+    """ConfigError when the data workers of one of these steps, which are to be built, would overfill it."""
     held = {step.stage: batch_bytes(e, runtime, step.stage) for step in steps if _has_workers(e, step)}
     if not runtime.workers or not any(held.values()):
         return
@@ -53,7 +53,7 @@ def require(
 
 
 def _has_workers(e: Experiment, step: Step) -> bool:
-    """Whether a step has more to read at a time than one batch, which needs no worker (sept.data.loading)."""
+    """Whether a step reads more than one batch; a single batch is read without workers (sept.data.loading)."""
     embeds = step.stage in ("features", "queries")
     if embeds and e.of_vectors:
         return False
@@ -61,14 +61,15 @@ def _has_workers(e: Experiment, step: Step) -> bool:
 
 
 def needed_bytes(batches: int, workers: int) -> int:
-    """batches: bytes of one batch of every process that reads at a time."""
+    """batches: bytes of one batch for each process that reads at the same time."""
     return int(SLACK * batches * (PREFETCHED * workers + HELD))
 
 
 def batch_bytes(e: Experiment, runtime: Runtime, stage: str) -> int:
-    """Bytes of what a stage reads at a time: a batch in all, or one for each process. 0 where other machines read it.
+    """Bytes that a stage reads at a time: one batch in all, or one per process. 0 if other machines read it.
 
-    Images travel as uint8. A self-supervised batch is shared by the devices; each device embeds batches of its own.
+    Images are passed as uint8. A self-supervised batch is split over the devices; for embedding each device has its
+    own.
     """
     match stage:
         case "pretrain":
@@ -89,7 +90,7 @@ def batch_bytes(e: Experiment, runtime: Runtime, stage: str) -> int:
 
 
 def _fine_tuning(e: Experiment) -> int:
-    """Bytes of a training batch and of a test batch: tests run while the next training batches are read."""
+    """Bytes of a training batch and of a test batch: tests run while the next training batches are prefetched."""
     recipe, drawn = e.finetune, e.task.side if e.task.kind in SYNTHETIC_TASKS else None
     match recipe:
         case Probe():

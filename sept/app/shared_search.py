@@ -13,17 +13,16 @@ from sept.stages import task_selection
 from sept.stages.index import join_features
 from sept.store import Step, Store
 
-NEEDED = ("features", "queries")  # inputs of a selection that lists are made of
+NEEDED = ("features", "queries")  # inputs of a selection that lists are computed from
 
 
 def prepare(
     selections: Sequence[Step], store: Store, runtime: Runtime
 ) -> tuple[Mapping[tuple[str, ...], Ranked], int, int]:
-    """Searches once for selections by Algorithm 1 that share a pool's features; gives lists, tasks and images.
+    """Searches once for selections by Algorithm 1 that share a pool's features; returns lists, tasks and images.
 
-    Makes the features and queries that they need. Lists come by what they are of (`task_selection.searched`), to the
-    depth with which each selection would begin: one that needs deeper ones searches on its own. For one task there are
-    none.
+    Makes the features and queries that they need. Lists are keyed by `task_selection.searched`, to the depth at which
+    each selection would begin: one that needs deeper ones searches on its own. For a single task there are none.
     """
     wanted: dict[tuple[str, ...], tuple] = {}
     for step in selections:

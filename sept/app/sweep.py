@@ -18,10 +18,10 @@ from sept.store import Step, Store
 
 
 def require_store(cells: Sequence[Experiment]) -> None:
-    """What every cell would meet is told once: a damaged store, or a disk that refuses what some cell has to write."""
+    """Reports once what would fail every cell: a damaged store, or a disk that cannot be written when a cell has to."""
     for e in cells:
         store = Store(e.store.root, force=e.store.force)
-        with suppress(ConfigError, DataError):  # the cell will say
+        with suppress(ConfigError, DataError):  # the cell will report it
             capability.require(e)
             if e.store.mode == "reuse" and store.missing(Pipeline(e, resolve(e.hardware)).run):
                 store.require_writable()
@@ -29,12 +29,12 @@ def require_store(cells: Sequence[Experiment]) -> None:
 
 
 def share_scans(cells: Sequence[Experiment]) -> dict[tuple[str, ...], Any]:
-    """The ranked lists of the tasks of a sweep, searched together, for the pipelines of its cells; what cannot be done
-    is left to the cells, which tell why."""
+    """Ranked lists for the tasks of a sweep, from one shared scan, for the pipelines of its cells; errors are left to
+    the cells, which report them."""
     groups: dict[tuple[str, ...], dict[str, tuple[Step, Experiment]]] = defaultdict(dict)
     for e in cells:
         if e.searches and e.selector.name == "sept" and e.index.name in EXACT and e.store.mode == "reuse":
-            with suppress(SeptError):  # the cell will say
+            with suppress(SeptError):  # the cell will report it
                 capability.require(e)
                 step = Pipeline(e, resolve(e.hardware)).selection
                 if Store(e.store.root, mode="read-only").find(step) is None:

@@ -1,6 +1,6 @@
-"""From a command line to checked experiments: the one place, beside `train.py` and `search.py`, that knows Hydra.
+"""From a command line to checked experiments: only this package, `train.py` and `search.py` use Hydra.
 
-`load` turns a composed config into an `Experiment`; nothing after it sees a DictConfig.
+`load` turns a composed config into an `Experiment`; no later code sees a DictConfig.
 """
 
 import itertools
@@ -55,28 +55,28 @@ __all__ = [
     "written",
 ]
 
-BASIC = "basic"  # Hydra's own launcher: one cell after the other, in this process
+BASIC = "basic"  # Hydra's default launcher: one cell after the other, in this process
 MULTIRUN = ("-m", "--multirun")
 TABLE = "+table="
 
 
 def load(cfg: Any, expanded: bool = True) -> Experiment:
-    """The checked `Experiment` of a config that Hydra composed; `expanded` says that a sweep launched it.
+    """The checked `Experiment` of a config that Hydra composed; `expanded`: it is a cell of a sweep.
 
-    Raises ConfigError in one line for an unknown field, a wrong type or value, a table that did not
-    expand, and choices that contradict each other.
+    Raises ConfigError, with a one-line message, for an unknown field, a wrong type or value, a table that did not
+    expand, and contradictory choices.
     """
     kinds: list[Any] = [OmegaConf.get_type(OmegaConf.select(cfg, key)) for key in OF_SEVERAL_KINDS]
     assert all(kind in SETTINGS.values() for kind in kinds), "every option of these groups names its settings"
     with one_line():
-        # Merging again into the schema refuses what `+field=` smuggled past Hydra.
+        # Merging into the schema again refuses what `+field=` added past Hydra's checks.
         merged = OmegaConf.merge(schema(tuple(kinds)), OmegaConf.to_container(cfg))
     assert isinstance(merged, DictConfig)
     return _checked(merged, expanded)
 
 
 def experiment(overrides: Sequence[str], expanded: bool = False) -> Experiment:
-    """What `python train.py` with these overrides runs; `expanded` says that they are one cell of a sweep."""
+    """The experiment that `python train.py` with these overrides runs; `expanded`: they are one cell of a sweep."""
     with one_line():
         cfg = composed(completed(overrides)).config
     return _checked(cfg, expanded)
@@ -85,10 +85,10 @@ def experiment(overrides: Sequence[str], expanded: bool = False) -> Experiment:
 def _checked(cfg: DictConfig, expanded: bool) -> Experiment:
     if cfg.table is not None and not expanded:
         raise ConfigError(
-            f"table={cfg.table} did not expand into cells: write `+table={cfg.table}`, one table a command"
+            f"table={cfg.table} did not expand into cells: write `+table={cfg.table}`, one table per command"
         )
     with one_line():
-        # Resolved once, at the end: a path may hold what would be an interpolation if it were read again.
+        # Resolved once, at the end: a path may contain what would be an interpolation if resolved again.
         found = OmegaConf.to_object(cfg)
     assert isinstance(found, Experiment)
     _settle_paths(found)
@@ -99,7 +99,7 @@ def _checked(cfg: DictConfig, expanded: bool) -> Experiment:
 
 
 def _settle_paths(e: Experiment) -> None:
-    """Blank ones are refused, and `~` expanded: Hydra's grammar takes it only in quotes, where no shell sees it."""
+    """Blank ones are refused, and `~` is expanded: Hydra accepts it only in quotes, where no shell expands it."""
     paths.check_environment()
     holders: list[tuple[str, Any, str]] = [("pool", e.pool, "path"), ("task", e.task, "path")]
     holders += [("task", e.task, "class_list"), ("query", e.query, "path"), ("store", e.store, "root")]
@@ -116,9 +116,9 @@ def _settle_paths(e: Experiment) -> None:
 class Asked:
     """What a command line asks for.
 
-    cells: the overrides of each, in order. expanded: whether they are those of a sweep. table: the named sweep that
-    they are. here: whether they run one after the other in this process. by_hydra: whether Hydra has to launch them,
-    for its own flags and settings and for other processes; with its flags there are no cells.
+    cells: the overrides of each, in order. expanded: whether they form a sweep. table: the sweep's name, if any. here:
+    whether they run one after the other in this process. by_hydra: whether Hydra has to launch them, because of its own
+    flags or settings or for other processes; with its flags there are no cells.
     """
 
     cells: list[list[str]]
@@ -143,7 +143,7 @@ def asked(arguments: Sequence[str]) -> Asked:
 
 
 def hand_over(arguments: Sequence[str]) -> None:
-    """What Hydra's own start needs: the schema, and the arguments where it reads them."""
+    """Prepares Hydra's own start: registers the schema, and puts the arguments where it reads them."""
     register()
     sys.argv[1:] = completed(arguments)
 
@@ -156,8 +156,8 @@ def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
 
 
 def _spread(overrides: Sequence[str]) -> tuple[list[list[str]], str]:
-    """The cells that these overrides stand for, in Hydra's order, and the launcher chosen; of a table its own choices,
-    where they are not replaced."""
+    """The cells of these overrides, in Hydra's order, and the launcher chosen; for a table including its own choices
+    unless overridden."""
     with one_line():
         chosen = [text for text in overrides if text.startswith((TABLE, "hydra/"))]
         whole = composed(chosen)

@@ -1,9 +1,9 @@
 """The config of a command line, as `hydra.compose` gives it, in a fraction of its time.
 
-Hydra says which files a config is made of, in which order, and where each goes; it applies the settings given, too. But
-it reads each file anew for every config, and merges them one by one with OmegaConf's checks. Here a file is read once a
-process, files are merged as plain mappings, and the checks come once, with the schema. `tests/test_composition.py`
-compares the two for every table and option.
+Hydra decides which files a config consists of, in which order, and where each goes; it also applies overrides. But it
+rereads each file for every config, and merges them one by one with OmegaConf's checks. Here a file is read once per
+process, files are merged as plain mappings, and checked once, against the schema. `tests/test_composition.py` compares
+the two for every table and option.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,15 +28,16 @@ from sept.compose.names import ARGUMENTS, CONF, OF_SEVERAL_KINDS
 from sept.config import SETTINGS, Experiment
 from sept.retrievers.settings import Retriever
 
-HYDRA = "1.3"  # whose rules of composing hold
+HYDRA = "1.3"  # version whose composition rules are implemented
 PRIMARY = "config"  # conf/config.yaml
-KINDS = "settings/"  # in front of the names of SETTINGS, in a defaults list
+KINDS = "settings/"  # prefix of the names of SETTINGS in a defaults list
 LAUNCHER = "hydra/launcher/"
 Kinds = tuple[type, ...]  # in the order of OF_SEVERAL_KINDS
 
 
 def register() -> None:
-    """Make the schema known to Hydra, which types every group file with it; options of several kinds name their own."""
+    """Registers the schema with Hydra, which types every group file with it; options of several kinds name their
+    own."""
     store = ConfigStore.instance()
     store.store(name="schema", node=opened(OmegaConf.structured(Experiment)))
     for name, kind in SETTINGS.items():
@@ -44,7 +45,7 @@ def register() -> None:
 
 
 def opened(schema: DictConfig) -> DictConfig:
-    """The schema, whose networks take any argument without the plus that Hydra asks for a new name."""
+    """The schema, with networks that take any argument without the `+` that Hydra requires for new names."""
     for key in ARGUMENTS:
         OmegaConf.set_struct(OmegaConf.select(schema, key), False)
     return schema
@@ -52,7 +53,7 @@ def opened(schema: DictConfig) -> DictConfig:
 
 @cache
 def schema(kinds: Kinds) -> DictConfig:
-    """Of an experiment whose groups of several kinds have these; to be merged into, which copies it."""
+    """The schema of an experiment with these kinds of settings; merging into it copies it."""
     finetune, pretrain, selector, train = (kind() for kind in kinds)
     return opened(
         OmegaConf.structured(
@@ -63,7 +64,7 @@ def schema(kinds: Kinds) -> DictConfig:
 
 @dataclass
 class Composed:
-    """config: typed, and without Hydra's own part. hydra: what the files say of that. launcher: the option chosen."""
+    """config: typed, without Hydra's own part. hydra: that part, from the files. launcher: the option chosen."""
 
     config: DictConfig
     hydra: Mapping[str, Any]
@@ -71,7 +72,7 @@ class Composed:
 
 
 def composed(overrides: Sequence[str]) -> Composed:
-    """What `hydra.compose("config", overrides)` gives. Raises what that raises."""
+    """The same as `hydra.compose("config", overrides)`. Raises what that raises."""
     parsed = parse(overrides)
     ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
     settings = [each for each in parsed if isinstance(each.value(), dict) or not is_group(each)]
@@ -82,14 +83,14 @@ def composed(overrides: Sequence[str]) -> Composed:
     settings = [each for each in settings if not each.is_hydra_override()]
     ConfigLoaderImpl._apply_overrides_to_config(settings, config)
     if any(each.is_add() or each.is_force_add() for each in settings):
-        # Merging into the schema again refuses what `+field=` smuggled past Hydra.
+        # Merging into the schema again refuses what `+field=` added past Hydra's checks.
         config = _merged_into(typed, OmegaConf.to_container(config))
     return Composed(config, files.hydra, files.launcher)
 
 
 @dataclass(frozen=True)
 class _Merged:
-    """What the files of some choices say."""
+    """The merged content of the files of some choices."""
 
     values: Mapping[str, Any]
     hydra: Mapping[str, Any]
@@ -97,7 +98,7 @@ class _Merged:
     launcher: str
 
 
-@cache  # the cells of a sweep often differ in settings alone
+@cache  # the cells of a sweep often differ only in settings
 def _composed_of(choices: tuple[str, ...]) -> _Merged:
     chosen = _chosen(PRIMARY, parse(choices))
     values, kinds = _merged(chosen)
@@ -113,14 +114,14 @@ def _merged_into(typed: DictConfig, values: Any) -> DictConfig:
 
 
 def option(group: str, name: str) -> dict[str, Any]:
-    """What an option of a group says, by the files that it is made of; interpolations are left as they are."""
+    """The values of a group's option, from the files it consists of; interpolations are not resolved."""
     said = _merged(_chosen(f"{group}/{name}", [], prepend_hydra=False))[0][group]
     assert isinstance(said, dict)
     return said
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Raises HydraException for what is not written as Hydra wants it."""
+    """Raises HydraException for a syntax error."""
     return OverridesParser.create().parse_overrides([*overrides])
 
 
@@ -143,7 +144,7 @@ class _Files(ConfigRepository):
         return self._read[config_path]
 
     def plain(self, config_path: str) -> Any:
-        """A copy of what the file says but for its defaults list."""
+        """A copy of the file's values, without its defaults list."""
         if config_path not in self._plain:
             read = self.load_config(config_path)
             assert read is not None
@@ -191,5 +192,5 @@ def _merge(values: dict[str, Any], later: Mapping[str, Any]) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """The mappings are new, lists and values are shared: merging changes none of them."""
+    """Copies the mappings; lists and values are shared, as merging changes none of them."""
     return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value

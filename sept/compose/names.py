@@ -1,4 +1,4 @@
-"""Names that a command line may use: groups, their options, settings; what Hydra and OmegaConf refuse, in one line."""
+"""Names that a command line may use: groups, options, settings; errors of Hydra and OmegaConf in one line."""
 
 import difflib
 import re
@@ -19,17 +19,17 @@ from sept.errors import ConfigError, StorageError
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
 TRAINED = r"((?:pretrain|retriever\.train)\.)"  # recipes of self-supervised trainings
-ARGUMENTS = ("backbone.args", "retriever.backbone.args")  # of a network: any name, timm knows them
-OPEN = (*(f"{key}." for key in ARGUMENTS), "pool.sources.")  # settings whose names are not known here
+ARGUMENTS = ("backbone.args", "retriever.backbone.args")  # of a network: any name, timm checks them
+OPEN = (*(f"{key}." for key in ARGUMENTS), "pool.sources.")  # settings with open-ended names
 
 
 def renamed(overrides: Sequence[str]) -> list[str]:
-    """`pretrain.from=..` as the field it sets, `start`: no field can be called by a keyword of Python."""
+    """`pretrain.from=..` as the field it sets, `start`: a Python keyword cannot name a field."""
     return [re.sub(rf"^([+~]*){TRAINED}from(?==|$)", r"\1\2start", text) for text in overrides]
 
 
 def written(name: str) -> str:
-    """The other way round: the name of a setting on a command line."""
+    """The inverse of `renamed`: the name of a setting on a command line."""
     return re.sub(rf"^{TRAINED}start$", r"\1from", name)
 
 
@@ -45,7 +45,7 @@ def defaults() -> dict[str, str]:
 
 @cache
 def options(group: str) -> list[str]:
-    """Names of a group's files; none where there is no such group."""
+    """Names of a group's files; none if there is no such group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
 
 
@@ -57,23 +57,23 @@ def known_names() -> list[str]:
 
 
 def is_known(key: str) -> bool:
-    """Whether it can be set: it has this name, or one that only a network or a pool knows."""
+    """Whether it can be set: a known name, or one of the open-ended names of a network or a pool."""
     return key in known_names() or key.startswith(OPEN)
 
 
 def unknown_name(key: str) -> str:
-    """One line that refuses `key` and names the nearest valid keys."""
+    """One-line error for `key` that names the nearest valid keys."""
     if written(key) != key:
         return f"{key}: write {written(key)}"
     line = f"{key}: no such setting; {nearest(key, known_names())}"
     network, _, name = key.rpartition(".")
     if f"{network}.args" not in ARGUMENTS:
         return line
-    return f"{line} An argument of the network is set by {network}.args.{name}=VALUE"
+    return f"{line} An argument of the network is set with {network}.args.{name}=VALUE"
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """What to write instead of `name`: the most alike of `names`, else the first of them."""
+    """A suggestion instead of `name`: the most similar of `names`, else the first ones."""
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return "did you mean " + " or ".join(close) + "?" if close else "known are " + ", ".join(names[:20])
 
@@ -87,12 +87,12 @@ def _names(cls: type, prefix: str) -> list[str]:
     return names
 
 
-SWEEP = "multirun.yaml"  # what Hydra writes of a sweep that it launches
+SWEEP = "multirun.yaml"  # file that Hydra writes for a sweep that it launches
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """What Hydra and OmegaConf refuse inside becomes a ConfigError of one line."""
+    """Context manager: errors of Hydra and OmegaConf become a one-line ConfigError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -116,7 +116,7 @@ def _refusal(error: Exception) -> str:
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Every setting below a dataclass or mapping by its dotted name; lists are settings."""
+    """Every setting in a dataclass or mapping by its dotted name; a list is one setting."""
     if is_dataclass(value):
         parts = {item.name: getattr(value, item.name) for item in fields(value)}
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a person wrote on the command line: completed, and refused in one line where a name in it is unknown."""
+"""Command-line overrides: completed, and refused in one line if they contain an unknown name."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from sept.errors import ConfigError, StorageError
 
 COMPLETION = {"-sc", "--shell-completion"}  # what follows is for Hydra
 NETWORKS = {"backbone.name": ("backbone", ""), "retriever.backbone.name": ("retriever", "backbone@retriever.backbone")}
-ANY = "timm"  # the option of a group that takes any network, with none of its arguments set
-HELD = (("store", "root"), ("pool", "path"), ("task", "path"), ("query", "path"))  # folders that are others'
+ANY = "timm"  # the option that takes any network, with no arguments set
+HELD = (("store", "root"), ("pool", "path"), ("task", "path"), ("query", "path"))  # not for Hydra's files
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
-    """`renamed`, and with the option that `backbone.name=NAME` means where none is chosen: timm's network of that name,
-    as timm has it, not with the arguments of the option that is chosen by default."""
+    """`renamed`, and with the option that `backbone.name=NAME` implies if none is chosen: timm's network of that name
+    with timm's defaults, not with the arguments of the default option."""
     keys = {text.lstrip("+").partition("=")[0] for text in overrides if "=" in text}
     implied = [
         f"{group}={ANY}" for key, (group, inner) in NETWORKS.items() if key in keys and not keys & {group, inner}
@@ -34,7 +34,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         return
     tables = ",".join(override.partition("=")[2] for override in overrides if override.startswith("+table="))
     if "," in tables:
-        raise ConfigError(f"+table={tables}: one table a command")
+        raise ConfigError(f"+table={tables}: one table per command")
     for override in overrides:
         key, equals, value = override.partition("=")
         if key in ADDED:
@@ -52,9 +52,9 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def check_hydra(overrides: Sequence[str]) -> None:
-    """Refuse a folder for Hydra that cannot be made, or where it would leave files among others' files.
+    """Refuse a folder for Hydra that cannot be created, or in which its files would mix with other data.
 
-    Nothing of a result is kept there. Raises ConfigError, and StorageError for a folder that cannot be made.
+    No results are kept there. Raises ConfigError, and StorageError for a folder that cannot be created.
     """
     given = [text for text in renamed(overrides) if "=" in text and not text.startswith("-")]
     if not any(is_hydras(text) for text in given):
@@ -66,20 +66,20 @@ def check_hydra(overrides: Sequence[str]) -> None:
         folders = {"hydra.run.dir": own.run.dir, "hydra.sweep.dir": own.sweep.dir}
         holders = {f"{group}.{name}": whole[group][name] for group, name in HELD}
         if own.job.chdir:
-            raise ConfigError("hydra.job.chdir=true: paths would be looked for in another folder; leave it out")
+            raise ConfigError("hydra.job.chdir=true: relative paths would be resolved in another folder; leave it out")
     named = {text.lstrip("+").partition("=")[0] for text in given}
     for key in folders.keys() & named:
         _check_folder(key, folders[key], holders)
 
 
 def is_hydras(override: str) -> bool:
-    """Whether it sets something of Hydra's own, but for the choice of an option."""
+    """Whether it sets one of Hydra's own settings, other than by choosing an option."""
     return override.lstrip("+~").startswith("hydra.")
 
 
 @contextmanager
 def _composing() -> Iterator[None]:
-    """Inside, `hydra.compose` works, in a running job of Hydra's too."""
+    """Context manager in which `hydra.compose` works, also inside a running Hydra job."""
     register()
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -101,4 +101,4 @@ def _check_folder(key: str, folder: str, holders: dict[str, str | None]) -> None
     try:
         path.mkdir(parents=True, exist_ok=True)  # as Hydra will
     except OSError as error:
-        raise StorageError(f"{key}={folder} cannot be made: {error.strerror}") from None
+        raise StorageError(f"{key}={folder} cannot be created: {error.strerror}") from None

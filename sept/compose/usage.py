@@ -1,4 +1,4 @@
-"""What `--help` prints."""
+"""The text of `--help`."""
 
 import textwrap
 from dataclasses import fields, is_dataclass
@@ -6,10 +6,10 @@ from dataclasses import fields, is_dataclass
 from sept.compose.names import defaults, options
 from sept.config import Experiment
 
-WIDTH = 110  # characters, of the options in a help text
+WIDTH = 110  # characters, of the lists of options
 ADDED = {  # groups without a default: `+table=NAME`
     "experiment": "A named choice of the groups below.",
-    "table": "A named sweep: the paper's tables and figures, and what they are in the embedded world.",
+    "table": "A named sweep: the paper's tables and figures, and their counterparts in the embedded world.",
 }
 USAGE = """\
 usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
@@ -18,14 +18,14 @@ usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
 
 {groups}
 
-KEY=VALUE: any setting; --cfg job prints them with their values. Several values and -m make a sweep: seed=0,1,2 -m
-Any network of timm: backbone.name=NAME backbone.args.KEY=VALUE, and the same below retriever.
+KEY=VALUE: any setting; --cfg job prints all with their values. Several values and -m make a sweep: seed=0,1,2 -m
+Any timm network: backbone.name=NAME backbone.args.KEY=VALUE, and retriever.backbone.name=NAME likewise
 Completion of groups and options in bash (zsh, fish): eval "$(python {program} -sc install=bash)"
 Hydra's own flags: --hydra-help"""
 
 
 def usage(program: str, purpose: str) -> str:
-    """Each group with its default, a line that says what it is, and its options."""
+    """Each group with its default, a one-line description and its options."""
     told = dict(ADDED)
     for item in fields(Experiment):
         if is_dataclass(item.type) and options(item.name):

@@ -1,8 +1,8 @@
-"""Independent shards of work done by several workers, each shard once in effect.
+"""Independent shards of work, processed by several workers, each shard effectively once.
 
-A shard commits itself by a rename, so what is done twice does no harm; that it is rare is the engine's part. A worker
-that dies costs its shard only, which another worker does. An engine stopped at any moment leaves whole shards, and the
-same call with those that are missing goes on from there.
+A shard is committed by a rename, so processing one twice is harmless, and the engine keeps it rare. If a worker dies,
+only its shard is lost, and another worker redoes it. An engine stopped at any moment leaves complete shards, and the
+same call with the missing ones resumes from there.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ def run(
     address: str | None = None,
     workers: int | None = None,
 ) -> None:
-    """Does the shards, in any order, and calls done(shard) here after each.
+    """Processes the shards, in any order, and calls done(shard) in this process after each.
 
     engine: `local`, on the devices of this machine, or `ray`, on a Ray cluster at `address` ("HOST:PORT"; None: the one
     this machine belongs to) by at most `workers` workers. make(device), picklable, is called once in each worker, with
-    "cpu", "cuda" or "cuda:N", and gives what does and commits one shard in `folder`. Where it computes with torch, it
-    uses `share(runtime, device)`.
+    "cpu", "cuda" or "cuda:N", and returns a function that processes and commits one shard in `folder`. If it uses
+    torch, it calls `share(runtime, device)`.
 
     Raises at once the SeptError that a shard raised; DataError for a shard that killed every worker it was given to;
     ConfigError when no worker can start; Interrupted after a signal.

@@ -1,4 +1,4 @@
-"""How many workers a cluster has room for."""
+"""How many workers fit on a cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sept.runtime.hardware import Runtime
 
 @dataclass(frozen=True)
 class Node:
-    """name: for people. cpus, gpus: what it has in all."""
+    """name: for messages. cpus, gpus: totals of the node."""
 
     id: str
     name: str
@@ -20,15 +20,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one actor holds as long as it lives."""
+    """The resources of one actor during its lifetime."""
 
     cpus: int
     gpus: int
 
     @classmethod
     def of(cls, nodes: Sequence[Node], runtime: Runtime) -> "Needs":
-        """A GPU each where the cluster has some, with a core for it and for each process that reads images, as far as
-        its nodes have them: `hardware.workers=auto` goes by the cores of this machine."""
+        """A GPU each if the cluster has any, with a core for it and for each data worker, limited to what its nodes
+        have: `hardware.workers=auto` is based on the cores of this machine."""
         shares = [node.cpus // node.gpus for node in nodes if node.gpus]
         if shares:
             return cls(max(1, min(1 + runtime.workers, max(shares))), 1)
@@ -45,7 +45,7 @@ class Needs:
 
 
 def pool_size(nodes: Sequence[Node], needs: Needs) -> int:
-    """How many actors: as many as fit, fewer than there are cores. Raises ConfigError when none fits."""
+    """The number of actors: as many as fit, leaving a core free. Raises ConfigError if none fits."""
     fit = sum(needs.room(node) for node in nodes)
     if not fit:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Shards given to workers one at a time, and given again when their worker died; how a worker runs is its pool's part.
+"""Assigns shards to workers one at a time, and reassigns them when a worker died; the pool runs the workers.
 
-The one place that knows which shard is whose: a worker takes nothing by itself, so that one killed at any moment holds
-no lock and no other's shard.
+Only this module knows the assignment: a worker takes nothing by itself, so that one killed at any moment holds no lock
+and no other worker's shard.
 """
 
 import pickle
@@ -21,17 +21,17 @@ Make = Callable[[str], Work]
 Done = Callable[[int], None]
 Failure = SeptError | str | None  # str: the traceback of a bug
 
-TRIES = 3  # workers that may die of one shard; and, for each place of a pool, in a row before their first shard
+TRIES = 3  # workers that may die on one shard; and, per slot, consecutively before their first shard
 POLL_S = 0.5
 
 
 def share(runtime: Runtime, device: str) -> Runtime:
-    """What one worker computes with: its device and its part of the cores."""
+    """The runtime of one worker: its device and its share of the cores."""
     return replace(runtime, accelerator=device, devices=1, threads=max(1, runtime.threads // runtime.devices))
 
 
 def failure_of(action: Callable[[], Any]) -> Failure:
-    """What `action` raises, in a form that any process can read."""
+    """The exception of `action`, in a form that any process can unpickle."""
     try:
         action()
     except SeptError as error:
@@ -43,7 +43,7 @@ def failure_of(action: Callable[[], Any]) -> Failure:
 
 @dataclass(frozen=True)
 class Report:
-    """From the worker at a place: it has started or done its shard, or failed, or (`death`: how) is no more."""
+    """From the worker in a slot: it has started or finished its shard, or failed, or died (`death`: how)."""
 
     place: int
     failure: Failure = None
@@ -51,43 +51,43 @@ class Report:
 
 
 class WorkerPool(Protocol):
-    """Places for workers, numbered from 0 to size - 1."""
+    """Slots for workers, numbered from 0 to size - 1."""
 
     size: int
 
     def spawn(self, place: int) -> None:
-        """Start a worker at a place that is free. It reports as soon as it can take a shard."""
+        """Starts a worker in a free slot. It reports as soon as it can take a shard."""
 
     def give(self, place: int, shard: int) -> None:
-        """Have the worker do a shard, and report. That it is dead already is reported too."""
+        """Gives the worker a shard, on which it reports. A worker that is already dead is reported too."""
 
     def report(self, timeout_s: float) -> Report | None:
-        """The next report, if one comes in time."""
+        """The next report, or None after a timeout."""
 
 
 def dispatch(pool: WorkerPool, shards: Sequence[int], done: Done, flag: Flag) -> None:
-    """Has the pool do all shards. Raises as `sept.engines.run` does; the caller then ends the pool."""
+    """Runs all shards on the pool. Raises as `sept.engines.run` does; the caller then closes the pool."""
     schedule = _Schedule(pool, shards, done)
     for place in range(min(pool.size, len(shards))):
         pool.spawn(place)
     while schedule.waiting or schedule.given:
         report = pool.report(POLL_S)
         if flag.received:
-            raise Interrupted(f"stopped by {flag.received}; the same command goes on from the shards that are done")
+            raise Interrupted(f"stopped by {flag.received}; the same command resumes from the finished shards")
         if report is not None:
             schedule.on_report(report)
 
 
 class _Schedule:
-    """Which shards wait, and who has the others."""
+    """Which shards are waiting, and which workers have the others."""
 
     def __init__(self, pool: WorkerPool, shards: Sequence[int], done: Done) -> None:
         self.pool, self.done = pool, done
         self.waiting = deque(shards)
-        self.given: dict[int, int] = {}  # shard by place
+        self.given: dict[int, int] = {}  # shard by slot
         self.idle: set[int] = set()
         self.deaths: Counter[int] = Counter()  # by shard
-        self.failed_starts = 0  # workers in a row that died before they had started
+        self.failed_starts = 0  # consecutive workers that died while starting
 
     def on_report(self, report: Report) -> None:
         place, shard = report.place, self.given.pop(report.place, None)
@@ -121,12 +121,12 @@ class _Schedule:
             self.pool.spawn(place)
 
     def _return(self, shard: int, how: str) -> None:
-        """The shard goes to the end, so that one that kills its workers holds up no other."""
+        """Puts the shard at the end of the queue, so that one that kills its workers does not delay the others."""
         self.deaths[shard] += 1
         if self.deaths[shard] == TRIES:
             raise DataError(
                 f"shard {shard}: {TRIES} workers died while doing it, the last by {how}. All other finished shards are "
-                "kept; if memory ran out, use a smaller batch or fewer workers, then run the same command again"
+                "kept; if it ran out of memory, use a smaller batch or fewer workers, then run the same command again"
             )
         self.waiting.append(shard)
 
@@ -140,7 +140,7 @@ class _Schedule:
 
 
 class Worker:
-    """Makes its work, then does shards; gives back what they raise."""
+    """Calls `make`, then processes shards; returns their exceptions."""
 
     work: Work
 
@@ -148,7 +148,7 @@ class Worker:
         """job: the pickled `make`."""
 
         def begin() -> None:
-            Runtime(device).select_device()  # before anything of this process can open a context on another
+            Runtime(device).select_device()  # before this process can open a context on another
             self.work = pickle.loads(job)(device)
 
         return failure_of(begin)

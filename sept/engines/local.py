@@ -1,4 +1,4 @@
-"""Shards done on this machine: in this process on one device, by a process for each of several."""
+"""Processes shards on this machine: in this process on one device, in a process per device on several."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ def run(make: Make, shards: Sequence[int], runtime: Runtime, done: Done) -> None
             done(shard)
 
 
-GRACE_S = 5.0  # for a process to end that has closed its pipe
+GRACE_S = 5.0  # for a process to end after closing its pipe
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Hired:
 
 
 class Processes:
-    """A crew of one process for each device. Each has a pipe of its own: no kill leaves a lock that others wait for."""
+    """A worker pool of one process per device, each with its own pipe, so that no kill leaves a lock held."""
 
     def __init__(self, make: Make, runtime: Runtime) -> None:
         self.size, self.accelerator = runtime.devices, runtime.accelerator
@@ -52,7 +52,7 @@ class Processes:
         device = f"{self.accelerator}:{place}" if self.accelerator == "cuda" else self.accelerator
         process = spawn.Process(target=_serve, args=(theirs, self.job, device))
         process.start()
-        theirs.close()  # theirs alone then, so that its end is seen
+        theirs.close()  # then only the worker holds it, so that its death is noticed
         self.workers[place] = _Hired(process, line)
 
     def give(self, place: int, shard: int) -> None:
@@ -67,7 +67,7 @@ class Processes:
                 return Report(places[line], failure=line.recv())
             except (EOFError, ConnectionError):
                 return self._reap(places[line])
-        # A process that the worker had started may hold the pipe's other end open.
+        # A process started by the worker may hold the pipe's other end open.
         dead = (place for place, worker in self.workers.items() if not worker.process.is_alive())
         return next(map(self._reap, dead), None)
 
@@ -77,7 +77,7 @@ class Processes:
         return Report(place, death=signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
     def close(self) -> None:
-        """Ends all. No need to ask: a shard that is not committed leaves nothing that counts."""
+        """Kills all: an uncommitted shard leaves nothing that counts."""
         for place in list(self.workers):
             worker = self.workers.pop(place)
             worker.process.kill()
@@ -97,7 +97,7 @@ def _end(worker: _Hired) -> int:
 
 
 def _serve(line: Connection, job: bytes, device: str) -> None:
-    """The whole of a worker's process."""
+    """The main function of a worker's process."""
     die_with_parent()
     os.setpgrp()  # Ctrl-C reaches the program, which ends its workers
     worker = Worker()

@@ -1,8 +1,8 @@
-"""Shards done on an existing Ray cluster: an actor for each GPU, or for each so many cores where there are none.
+"""Processes shards on an existing Ray cluster: an actor per GPU, or per group of cores without GPUs.
 
 Ray restarts nothing here: an actor that dies with its process or its node is replaced by `dispatch`, which counts.
-Nothing but the actors holds cores, and they leave one of the cluster free: a pool that holds all of them waits in
-silence as soon as anything else needs one.
+Only the actors reserve cores, and they leave one of the cluster free: a pool that reserved all would hang silently as
+soon as anything else needs one.
 """
 
 import io
@@ -43,7 +43,7 @@ def run(
     address: str | None,
     workers: int | None,
 ) -> None:
-    """Raises as `sept.engines.run` does, and ConfigError where the cluster cannot be used."""
+    """Raises as `sept.engines.run` does, and ConfigError if the cluster cannot be used."""
     with remembered() as flag, _connected(address):
         flag.listen()  # Ray has set its own handler
         nodes = _nodes()
@@ -55,8 +55,8 @@ def run(
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """Inside, this process is a driver of the cluster, and Ray says nothing on its terminal."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of its own default
+    """Context manager: this process is a driver of the cluster, and Ray prints nothing on its terminal."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # otherwise Ray warns about its own default
     try:
         import ray
     except ImportError as error:
@@ -75,14 +75,14 @@ def _connected(address: str | None) -> Iterator[None]:
         with redirect_stdout(cast(TextIO, _OfThisThread(sys.stdout))):
             yield
     finally:
-        with redirect_stdout(io.StringIO()):  # what it held back as repeated
+        with redirect_stdout(io.StringIO()):  # messages it suppressed as repeated
             ray.shutdown()
         if main:
             signal.signal(signal.SIGTERM, before)
 
 
 def _check_answers(address: str | None) -> None:
-    """Ray itself tries an address where nobody is for minutes, and the last one that was used here unasked."""
+    """Checks first, since Ray retries a dead address for minutes, and by itself tries the last address used here."""
     last = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     known = address or os.environ.get("RAY_ADDRESS") or (last.read_text().strip() if last.is_file() else "")
     host, _, port = known.rpartition(":")
@@ -102,7 +102,7 @@ def _no_cluster(address: str | None, why: str) -> ConfigError:
 
 
 class _OfThisThread:
-    """A stream without what other threads write: Ray prints a dead node's log from one of its own."""
+    """A stream without the output of other threads: Ray prints a dead node's log from its own thread."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.thread = stream, threading.get_ident()
@@ -130,7 +130,7 @@ def _nodes() -> list[Node]:
 
 
 def _seeing(folder: Path, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes that are still there. Raises ConfigError naming one that has another folder of that name, or none."""
+    """The nodes that are still alive. Raises ConfigError naming one without access to the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder.absolute() / f".probe-{uuid.uuid4().hex}"
     probe.write_text(probe.name)
@@ -143,7 +143,7 @@ def _seeing(folder: Path, nodes: Sequence[Node]) -> list[Node]:
 
 
 def _ask(node: Node, probe: Path) -> Any:
-    """What `answer_probe` will give on a node."""
+    """The pending result of `answer_probe` on a node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -154,7 +154,7 @@ def _ask(node: Node, probe: Path) -> Any:
 
 
 def _sees(node: Node, probe: Path, answer: Any) -> bool:
-    """False for a node that has left the cluster meanwhile."""
+    """False for a node that has left the cluster in the meantime."""
     import ray
 
     try:
@@ -171,7 +171,7 @@ def _sees(node: Node, probe: Path, answer: Any) -> bool:
 
 
 class Actors:
-    """A crew of Ray actors, never restarted or retried by Ray itself."""
+    """A worker pool of Ray actors, never restarted or retried by Ray itself."""
 
     def __init__(self, make: Make, needs: Needs, size: int) -> None:
         import ray
@@ -182,7 +182,7 @@ class Actors:
             num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )
         self.actors: dict[int, Any] = {}
-        self.asked: dict[Any, int] = {}  # place by the answer that is awaited
+        self.asked: dict[Any, int] = {}  # slot by pending answer
         self.starting: set[int] = set()
         self.heard = time.monotonic()
 
@@ -205,7 +205,7 @@ class Actors:
         try:
             return Report(place, failure=self.ray.get(answers[0]))
         except self.ray.exceptions.RayError as error:
-            self._end(place)  # it may be out of reach only
+            self._end(place)  # it may only be unreachable
             return Report(place, death=f"{type(error).__name__}: {_first_line(error)}")
 
     def _check_started(self) -> None:

@@ -1,11 +1,11 @@
-"""Whether a folder is the same one on two machines: each reads there what the other has written."""
+"""Checks that a folder is shared by two machines: each reads there what the other has written."""
 
 import time
 from pathlib import Path
 
 
 def answer_probe(path: str, node: str, within_s: float) -> str | None:
-    """Runs on a node: what is wrong with the folder of the probe file."""
+    """Runs on a node: returns what is wrong with the folder of the probe file."""
     probe = Path(path)
     if not read_in_time(probe, probe.name, within_s):
         return f"does not see {probe.parent} as this machine does"
@@ -21,7 +21,7 @@ def answer_file(probe: Path, node: str) -> Path:
 
 
 def read_in_time(file: Path, expected: str, within_s: float) -> bool:
-    """Whether the file holds this text, now or soon."""
+    """Whether the file contains this text, now or before a timeout."""
     end = time.monotonic() + within_s
     while True:
         try:

@@ -1,1 +1,1 @@
-"""What tells whether the project runs on a GPU: a device that is pretended on the CPU, and checks for either kind."""
+"""Tests of the project on a GPU: a device simulated on the CPU, and checks for real and simulated devices."""

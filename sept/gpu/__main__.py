@@ -1,8 +1,8 @@
-"""One command for whoever has a card: is it right, does it fit, how fast is it.
+"""Checks a GPU with one command: are results correct, do training steps fit, how fast is it.
 
     python -m sept.gpu [--out FOLDER] [--only SECTION ..] [--minutes 10]
 
-Without a card it runs on a pretended device at micro size, and says so. Exit code: how many checks failed.
+Without a card it runs on a simulated device at micro size, and says so. Exit code: the number of failed checks.
 """
 
 import argparse
@@ -67,7 +67,9 @@ def _parser(sections: Sections) -> argparse.ArgumentParser:
         "--out", type=path, default=OUT, metavar="FOLDER", help=f"for gpu.json and gpu.md (default: {OUT}/)"
     )
     parser.add_argument("--only", nargs="+", choices=list(sections), metavar="SECTION", help=", ".join(sections))
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="after which what is left is skipped, and told")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help="time limit, after which remaining checks are skipped"
+    )
     return parser
 
 
@@ -77,8 +79,8 @@ def _title(card: Card) -> str:
     reported = cuda_devices()
     why = f"TORCH CANNOT USE the {reported} CUDA devices that the driver reports" if reported else "NO CUDA DEVICE HERE"
     return (
-        f"{why}: what follows ran on a PRETENDED device, on the CPU and at micro size. Equality is "
-        "checked; times, rates and memory are those of a CPU on toys and say nothing about a GPU."
+        f"{why}: what follows ran on a SIMULATED device, on the CPU and at micro size. Equality is "
+        "checked; times, rates and memory are a CPU's at micro size and say nothing about a GPU."
     )
 
 

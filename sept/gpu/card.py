@@ -1,4 +1,4 @@
-"""What the checks run on: a CUDA card, or where there is none a pretended one, at micro size."""
+"""What the checks run on: a CUDA card or, without one, a simulated one at micro size."""
 
 import os
 import time
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Card:
-    """real: a card, not a pretended one. count: cards there are. folder: for what the checks write.
+    """real: not simulated. count: number of cards. folder: for the files of checks.
 
-    kept: what one check has made that others use too.
+    kept: results of checks that others reuse.
     """
 
     real: bool
@@ -32,16 +32,16 @@ class Card:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def on(self) -> AbstractContextManager:
-        """Inside, torch has the device; what the card is compared with runs outside."""
+        """Context manager in which torch has the device; reference results are computed outside."""
         return nullcontext() if self.real else pretended()
 
     def size(self, full: T, micro: T) -> T:
-        """What suits the device."""
+        """The size for the device."""
         return full if self.real else micro
 
     @property
     def bf16(self) -> bool:
-        """Whether it computes in bfloat16 itself."""
+        """Whether it supports bfloat16 natively."""
         return not self.real or torch.cuda.is_bf16_supported(including_emulation=False)
 
     @property
@@ -49,11 +49,11 @@ class Card:
         return torch.cuda.get_device_name(0) if self.real else "pretended device"
 
     def runtime(self, precision: str = "32-true", **changes: Any) -> Runtime:
-        """The device as a training takes it."""
+        """The runtime of a training on the device."""
         return self._machine("cuda", precision, changes)
 
     def cpu(self, **changes: Any) -> Runtime:
-        """What it is compared with, in float32."""
+        """The reference runtime: the CPU, in float32."""
         return self._machine("cpu", "32-true", changes)
 
     def _machine(self, accelerator: str, precision: str, changes: dict[str, Any]) -> Runtime:
@@ -70,7 +70,7 @@ class Card:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.bf16)
 
     def seconds(self, run: Callable[[], Any], repeats: int = 5) -> float:
-        """Median of some runs after one that warms up, each until the device is done. Call it `on` the card."""
+        """Median of some synchronised runs after a warm-up run. Call it `on` the card."""
         times = []
         for _ in range(repeats + 1):
             torch.cuda.synchronize()
@@ -82,7 +82,7 @@ class Card:
 
 
 def found(folder: Path) -> Card:
-    """The card of this machine, or a pretended one."""
+    """The card of this machine, or a simulated one."""
     real = cuda_devices() > 0 and torch.cuda.is_available()
     return Card(real, torch.cuda.device_count() if real else 0, folder)
 

@@ -1,4 +1,4 @@
-"""Every learner at micro size with what it learns from, drawn on the spot."""
+"""Every learner at micro size with generated training data."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,10 +33,10 @@ DOMAIN, SEED = "glyphs", 3
 
 @dataclass(frozen=True)
 class Case:
-    """A learner of STEPS steps and what it learns from. Its rate is at most RATE.
+    """A learner of STEPS steps and its data. Its learning rate is at most RATE.
 
-    tolerance: largest relative difference of a loss that may come from rounding. Weights that are off by a rounding at
-    every step change a loss by 2e-6 at most (on a CPU); of the detector near-equal boxes may change places, too.
+    tolerance: largest relative difference of a loss due to rounding. A rounding error of the weights at every step
+    changes a loss by 2e-6 at most (on a CPU); in the detector near-equal boxes may also swap ranks.
     """
 
     make: Callable[[], Learner]
@@ -92,12 +92,12 @@ def case(name: str, card: Card) -> Case:
 
 
 def packed(folder: Path) -> Subset:
-    """What the self-supervised learn from."""
+    """The data of self-supervised learners."""
     return micro.subset(folder / "packed", IMAGES)
 
 
 def scenes(folder: Path) -> Path:
-    """SCENE_CLASSES drawn images to learn from and as many tests, with boxes and masks."""
+    """SCENE_CLASSES generated training images and as many test images, with boxes and masks."""
     drawn = folder / "scenes"
     if not drawn.exists():
         draw_boxed_task(drawn, DOMAIN, 1, 1, micro.SCENE, 0, 1)
@@ -106,14 +106,14 @@ def scenes(folder: Path) -> Path:
 
 
 def untested(make: Callable[[], Any]) -> Any:
-    """A detector that is trained and not tested needs no package that counts."""
+    """A detector that is trained but not tested, which needs no evaluation package."""
     with without_counter():
         return make()
 
 
 @contextmanager
 def without_counter() -> Iterator[None]:
-    """Detectors that are made inside are made where the package that tests them is not installed, too."""
+    """Context manager: detectors can be made even if the evaluation package is not installed."""
     if find_spec(COUNTER) is not None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a device is checked by, whether it is a card or pretended: each takes the machine it runs on."""
+"""Checks of a device, real or simulated; each takes the machine it runs on."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ class Trained:
 def trained(
     learner: Learner, batches: Batches, folder: Path, runtime: Runtime, watchers: Sequence[L.Callback] = ()
 ) -> Trained:
-    """The learner's whole training in `folder`, or the rest of it."""
+    """Runs the learner's training in `folder` to the end, from the start or a checkpoint."""
     losses = _Losses()
     train(learner, batches, folder, runtime, what="check", watchers=[losses, *watchers])
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, losses.values)
@@ -37,9 +37,9 @@ def trained(
 def resumed(
     make: Callable[[], Learner], batches: Callable[[Learner], Batches], folder: Path, runtime: Runtime, after: int
 ) -> Trained:
-    """The same of a training that a signal stops when `after` steps are done, and that goes on with a new learner.
+    """The same for a training that is stopped by a signal after `after` steps, and resumed with a new learner.
 
-    Raises AssertionError where the signal stops nothing.
+    Raises AssertionError if the signal does not stop it.
     """
     learner = make()
     try:
@@ -51,7 +51,7 @@ def resumed(
 
 
 def differing(found: Trained, expected: Trained) -> dict[str, float]:
-    """The largest difference of each tensor of the state that is not equal to the bit."""
+    """The largest difference of each tensor of the state that is not bitwise equal."""
     gaps = {name: (found.state[name].double() - value.double()).abs() for name, value in expected.state.items()}
     return {name: gap.max().item() for name, gap in gaps.items() if not (gap == 0).all()}
 
@@ -65,7 +65,7 @@ class _Losses(L.Callback):
 
 
 class _Stop(L.Callback):
-    """Sends a SIGTERM during the step that makes it `after` of them."""
+    """Sends a SIGTERM during step number `after`."""
 
     def __init__(self, after: int) -> None:
         self.after = after

@@ -1,4 +1,4 @@
-"""GB a second: between host and device, and from the disk."""
+"""GB per second: between host and device, and from disk."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ COPIED, READ = 2**28, 2**31  # bytes
 MICRO = 2**24, 2**26
 PIECE = 2**24  # bytes read at a time
 REPEATS = 3
-SPARE = 2  # times the file: room that has to be there
+SPARE = 2  # times the file size: required free space
 
 
 def to_device(card: Card) -> list[Result]:
@@ -45,10 +45,10 @@ def _copy(into: Tensor, source: Tensor) -> None:
 
 
 def disk(card: Card) -> list[Result]:
-    """A file that was just written, and after the system was asked to forget it: how far it did nobody can tell."""
+    """Reads a file just written, after asking the system to drop its cache, which cannot be verified."""
     size, path = card.size(READ, MICRO[1]), card.folder / "disk"
     if shutil.disk_usage(card.folder).free < SPARE * size:
-        raise Skip(f"{card.folder} has no room for a file of {size / GB:.1f} GB")
+        raise Skip(f"{card.folder} has no space for a file of {size / GB:.1f} GB")
     _write(path, size)
     forgotten = []
     for _ in range(REPEATS):
@@ -62,7 +62,7 @@ def disk(card: Card) -> list[Result]:
             "disk",
             True,
             size / GB / median(forgotten),
-            text=f"{text}; the page cache, where it was not emptied",
+            text=f"{text}; from the page cache, unless it was dropped",
             unit=RATE,
         ),
         Result("page cache", True, size / GB / median(again), text=text, unit=RATE),
@@ -79,7 +79,7 @@ def _write(path: Path, size: int) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Ask the system to drop what it keeps of the file."""
+    """Asks the system to drop the file from its cache."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

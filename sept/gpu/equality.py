@@ -1,8 +1,8 @@
-"""Whether the device computes what the CPU does.
+"""Compares the device's results with the CPU's.
 
-A pretended device computes on the CPU: there everything is equal to the bit but views, which a device colours by other
-operators, and what learns from them. A card adds in another order, so floats are compared within a tolerance, and what
-is decided by them (lists) exactly.
+A simulated device computes on the CPU: there everything is bitwise equal except views, which devices augment with other
+operators, and trainings on them. A card sums in another order, so floats are compared within a tolerance, and discrete
+results (lists) exactly.
 """
 
 import tempfile
@@ -39,14 +39,14 @@ from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.training.learner import Learner
 
-VIEWED = ("MoBy", "iBOT")  # learn from coloured views
+VIEWED = ("MoBy", "iBOT")  # learn from augmented views
 CLOSE, SHARE_CLOSE = 1e-4, 99.9  # of normalised values of views; percent
 VECTOR_CLOSE = 1e-5
 FIRST_LOSS = 1e-5  # relative
-MOVED = 0.1  # of what training moved, by which weights may be off: 0.024 came of rounding on a CPU (MoBy)
+MOVED = 0.1  # tolerance of weights relative to their change in training: rounding on a CPU gave 0.024 (MoBy)
 CHUNK = 3
-FEW, FEWER = 8, 4  # steps where a pretended device takes long: of a training, and of one in chunks
-LOST = 7  # image that cannot be read
+FEW, FEWER = 8, 4  # steps on a slow simulated device: of a training, and of one in chunks
+LOST = 7  # index of an unreadable image
 FULL_VIT = Backbone("vit_small_patch16_224")
 
 
@@ -171,7 +171,7 @@ def fresh(card: Card) -> Path:
 def compared(
     card: Card, name: str, made: Case, found: Trained, expected: Trained, exact: bool | None = None
 ) -> list[Result]:
-    """Losses and weights. exact: they have to be equal to the bit; None: on a pretended device."""
+    """Compares losses and weights. exact: bitwise; None: only on a simulated device."""
     losses = expected.losses[-len(found.losses) :]
     gaps = [abs(a - b) / abs(b) for a, b in zip(found.losses, losses, strict=True)]
     if exact is None:
@@ -194,10 +194,10 @@ def compared(
 
 
 def moved(made: Case, found: Trained, expected: Trained) -> float:
-    """By how much weights differ, over how far they went from where they started (lengths of all as one vector).
+    """The difference of weights relative to their change from the start (norms of all as one vector).
 
-    Where a gradient is only rounding, as of a bias before a BatchNorm, AdamW takes a whole step this way or that; so
-    weights are not compared one by one.
+    Where a gradient is pure rounding noise, as for a bias before a BatchNorm, AdamW takes a full step in either
+    direction; so weights are not compared one by one.
     """
     start = {name: value.detach().double().cpu() for name, value in made.make().named_parameters()}
     squares = torch.zeros(2, dtype=torch.float64)
@@ -218,7 +218,7 @@ def chunked(card: Card, name: str) -> list[Result]:
 
 
 def resume(card: Card, name: str) -> list[Result]:
-    """A training that a signal stops and that goes on, against one that was never stopped."""
+    """A training stopped by a signal and resumed, against an uninterrupted one."""
     made, count = case(name, card), card.size(STEPS, FEW)
 
     def make() -> Learner:

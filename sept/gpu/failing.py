@@ -1,6 +1,6 @@
-"""What processes do of which one fails while the other waits for it in a collective.
+"""Processes of which one fails while the other waits for it in a collective.
 
-New processes import this file: it imports little.
+New processes import this file, so it imports little.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""One step of every learner at full size: whether it fits, and its peak next to the one that was counted."""
+"""One step of every learner at full size: whether it fits, and its measured peak next to the calculated one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,14 +17,14 @@ from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, free_memory, noise
 from sept.training.learner import Chunk
 
-OVER = 0.15, GIB  # what is not counted: what the allocator rounds up, as a share; workspaces of cuDNN and cuBLAS
-MICRO_OVER = 0.5, 0  # views in the making, which are not counted either, are much of a toy
+OVER = 0.15, GIB  # allowance for what is not counted: allocator rounding, as a share; workspaces of cuDNN and cuBLAS
+MICRO_OVER = 0.5, 0  # at micro size the uncounted augmentation is a large part
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step at its full size, and what stands for it where there is no card."""
+    """A step at full size, and its replacement without a card."""
 
     kind: str
     batch: int
@@ -56,7 +56,7 @@ STEPS = {
 
 
 def fits(card: Card, name: str) -> Result:
-    """The second step's peak: the optimiser's state is there by then."""
+    """The second step's peak, with the optimiser's state allocated."""
     step = STEPS[name]
     sized = step if card.real else replace(step, batch=step.micro_batch, chunk=step.micro_chunk, sides=SCENES)
     label = (

@@ -1,4 +1,4 @@
-"""A detector's step without values: the model's own code, told how many boxes it finds, at most."""
+"""A detector's step without values: the model's own code, with the maximum number of boxes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ def _of_rpn(rpn: Any, images: int) -> list[int]:
 
 
 def _shares(boxes: int, levels: int) -> list[int]:
-    """`boxes` spread evenly over the levels they are looked at in."""
+    """`boxes` spread evenly over the levels of RoI pooling."""
     return [boxes * (level + 1) // levels - boxes * level // levels for level in range(levels)]
 
 

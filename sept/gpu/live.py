@@ -1,7 +1,7 @@
-"""Bytes alive, operator by operator, and the operators of a GPU on tensors without data.
+"""Allocated bytes, operator by operator, and a GPU's operators on tensors without data.
 
-`Live` counts. `cuda_operators` makes a step of the CPU keep what a step of CUDA keeps: bf16 autocast with CUDA's
-float32 operators, and attention by its memory-efficient kernel.
+`Live` counts. `cuda_operators` makes a CPU step save what a CUDA step saves: bf16 autocast with CUDA's float32
+operators, and memory-efficient attention.
 """
 
 import weakref
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-# Operators that give no new memory, or memory that nothing is written to: a GPU runs no kernel for them.
+# Operators that allocate no memory, or do not write it: a GPU runs no kernel for them.
 NO_KERNEL = {"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 NO_OPERATORS = ("prim", "profiler")  # namespaces: questions to a tensor, and marks in a profile
 MASK_ALIGNMENT = 8  # values in a row of a mask that attention takes as it is
@@ -31,10 +31,11 @@ FLOAT32 = {
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of all storages that operators made inside and that are still alive, and the operators.
+    """Counts the bytes of all live storages that operators allocated inside, and the operators.
 
     Works on real tensors and on those of a FakeTensorMode, which is to be entered before this one. Of the latter,
-    reading a value gives True, False where `any` made it, or 0; `nonzero` finds as many places as `finding` was told.
+    reading a value gives True, False where `any` made it, or 0; `nonzero` returns as many indices as `finding` was
+    given.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,7 @@ class Live(TorchDispatchMode):
 
     @contextmanager
     def finding(self, *places: int) -> Iterator[None]:
-        """Inside, `nonzero` finds so many places, call by call; all of them have to be asked for."""
+        """Context manager: `nonzero` returns this many indices, call by call; all calls must occur."""
         self._places = list(places)
         yield
         assert not self._places, f"{len(self._places)} calls of nonzero were expected and did not come"

@@ -1,8 +1,8 @@
 """The memory of a full-size training step, counted without a GPU.
 
-The learners' own steps run on tensors without data, in bf16 autocast with what CUDA's operators keep; every storage
-that an operator makes is counted from then until it is freed. Not counted: the CUDA context (0.5 to 0.8 GiB), the
-workspaces of libraries, what the allocator loses between blocks, and the making of views out of crops.
+The learners' own steps run on tensors without data, in bf16 autocast with what CUDA's operators save; every storage is
+counted from its allocation until it is freed. Not counted: the CUDA context (0.5 to 0.8 GiB), workspaces of libraries,
+fragmentation in the allocator, and the augmentation that turns crops into views.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ LEARNERS = {
 }
 MODELS, EPOCHS = {"moby": SWIN, "ibot": VIT}, {"moby": 300, "ibot": 800}
 STEPS = 1000  # in an epoch
-STEP = 10 * STEPS + 1  # the one counted: past all warm-ups, and not one whose curves are logged
+STEP = 10 * STEPS + 1  # the counted step: after all warm-ups, and without logging
 LOG_EVERY = 10
 
 
@@ -67,7 +67,7 @@ def build_learner(kind: str, recipe: Any, model: Backbone | None = None, classes
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes alive in one training step, with the last step's gradients and the optimiser's state there already.
+    """Allocated bytes in one training step, with the previous step's gradients and the optimiser's state allocated.
 
     Operators are those that run a kernel: the host launches them one by one.
     """
@@ -104,7 +104,7 @@ def step_memory(
     classes: int | None = None,
     sides: tuple[int, int] = DETECTED,
 ) -> StepMemory:
-    """Count a step on `batch` images of "moby", "ibot", "classify", "detect" or "segment".
+    """Counts a step on `batch` images of "moby", "ibot", "classify", "detect" or "segment".
 
     chunk: how "moby" and "ibot" encode the batch; given: a recipe other than the published one; model and classes as of
     `build_learner`; sides: pixels of the shorter and longer side of each image that the detector sees.
@@ -137,7 +137,7 @@ def chunk_within(
 
 
 def _held(learner: SelfSupervised, images: int, live: Live) -> int:
-    """Bytes alive after blank images were encoded."""
+    """Allocated bytes after encoding blank images."""
     before = live.bytes
     with torch.autocast("cpu", torch.bfloat16):
         features = learner.encode_blank(images)
@@ -148,7 +148,7 @@ def _held(learner: SelfSupervised, images: int, live: Live) -> int:
 
 @contextmanager
 def counting() -> Iterator[Live]:
-    """Inside, tensors have no data and are counted, and what is computed on them is what CUDA would compute.
+    """Context manager: tensors have no data and are counted, with the operators that CUDA would run.
 
     Norms of all gradients are taken at once, as on CUDA, and not one by one, as on CPUs.
     """
@@ -158,7 +158,7 @@ def counting() -> Iterator[Live]:
 
 
 def _counted(learner: Any, optimizer: torch.optim.Optimizer, data: Any, live: Live) -> dict[str, int]:
-    """One step in the order of Lightning's: the gradients of the last one go between forward and backward."""
+    """One step in Lightning's order: the previous gradients are freed between forward and backward."""
     found: dict[str, int] = {}
     watched = _encoder(learner).register_forward_hook(lambda *_: found.update(after_encoder=live.bytes))
 

@@ -1,4 +1,4 @@
-"""Recipes and images of the smallest useful size: of the tests, and of the checks where there is no GPU."""
+"""Recipes and images of the smallest useful size, for the tests and for checks without a GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def finetune(**changes: Any) -> Classify:
 
 
 def detect(**changes: Any) -> Detect:
-    """It learns from every anchor and every proposal: which ones a GPU would draw differs from what a CPU would."""
+    """It learns from every anchor and every proposal, since a GPU would sample different ones from a CPU."""
     sizes: Sizes = {
         "fpn_width": 32,
         "head_width": 64,
@@ -87,7 +87,7 @@ def segment(**changes: Any) -> Segment:
 
 
 def images(count: int, side: int = SIDE) -> list[Pixels]:
-    """uint8 (side, side, 3) images, each of two colours of its own in a pattern of its own."""
+    """uint8 (side, side, 3) images, each with its own two colours and pattern."""
     drawn = []
     for i in range(count):
         rng = numpy_rng(0, "image", i)

@@ -1,4 +1,4 @@
-"""What cards can do at most: dense bfloat16 products with sums in float32, from NVIDIA's data sheets."""
+"""Peak rates of cards: dense bfloat16 products with float32 accumulation, from NVIDIA's data sheets."""
 
 TERA = 1e12
 PEAKS = (  # TFLOP/s; the first whose words are all in the name that CUDA gives

@@ -1,4 +1,4 @@
-"""What the checks found, as lines in a terminal, as JSON and as Markdown."""
+"""The results of the checks, as terminal output, JSON and Markdown."""
 
 import json
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ JSON, MARKDOWN = "gpu.json", "gpu.md"
 
 
 class Skip(Exception):
-    """Raised by a check that this machine cannot do; its text says what it would need."""
+    """Raised by a check that this machine cannot run; its text says what is missing."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """passed: None where the check was not done; text says why. value: what was found; expected: what passes, empty
-    for a figure that cannot fail. unit: of a number. section: filled in by who runs the check."""
+    """passed: None if the check was not run; text says why. value: the measurement; expected: the pass criterion, empty
+    for a figure that cannot fail. unit: of a number. section: filled in by the runner."""
 
     name: str
     passed: bool | None
@@ -40,7 +40,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """title: one line that says what this ran on. facts: of the run as a whole."""
+    """title: one line describing the machine. facts: of the run as a whole."""
 
     title: str
     facts: dict[str, Any]
@@ -51,7 +51,7 @@ class Report:
         return sum(result.passed is False for result in self.results)
 
     def failures(self) -> list[str]:
-        """A line for each check that failed."""
+        """A line per failed check."""
         return [
             f"FAILED {each.section}: {each.name}: {'; '.join(cell for cell in each.cells()[2:] if cell)}"
             for each in self.results
@@ -100,7 +100,7 @@ def format_value(value: Any) -> str:
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """Lines of a terminal: what passes stands beside what was found."""
+    """Terminal lines: measurements next to their pass criteria."""
     rows = [result.cells() for result in results]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []

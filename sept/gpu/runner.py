@@ -1,4 +1,4 @@
-"""Runs checks within a time, one after the other; what one of them raises becomes a failed row and the next goes on."""
+"""Runs checks one after the other within a time limit; an exception becomes a failed row and the next check runs."""
 
 import multiprocessing
 import signal
@@ -15,22 +15,22 @@ from sept.gpu.report import Result, Skip, table
 
 Check = Callable[[Card], Result | Sequence[Result]]
 Sections = Mapping[str, Mapping[str, Check]]
-"""By section and by the name that is told while the check runs, and where it gave no result."""
+"""Checks by section and by the name that is shown while a check runs, and if it gives no result."""
 
 REASON_CHARS = 300
-SOON = 0.001  # seconds: a timer of 0 would be none
+SOON = 0.001  # seconds: a timer of 0 would be disabled
 
 
 class OutOfTime(Exception):
-    """The time is over, in the middle of a check."""
+    """The time limit was reached during a check."""
 
     def __init__(self) -> None:
-        super().__init__("stopped, as it went on for too long")
+        super().__init__("stopped at its time limit")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """seconds: from the start, after which no check is begun and the one that runs is stopped."""
+    """seconds: from the start, after which no check is started and the running one is stopped."""
 
     start: float
     seconds: float
@@ -55,7 +55,7 @@ def run(sections: Sections, card: Card, budget: Budget) -> Iterator[Result]:
 
 
 def _results(section: str, name: str, check: Check, card: Card, budget: Budget) -> Sequence[Result]:
-    over = f"the {budget.seconds / 60:g} minutes of --minutes are over"
+    over = f"the {budget.seconds / 60:g} minutes of --minutes have passed"
     if budget.left <= 0:
         return [Result(name, None, text=over)]
     print(f"[{budget.elapsed:4.0f} s] {section}: {name}", file=sys.stderr, flush=True)
@@ -64,7 +64,7 @@ def _results(section: str, name: str, check: Check, card: Card, budget: Budget) 
             found = check(card)
     except Skip as why:
         return [Result(name, None, text=str(why))]
-    except Exception as error:  # a check that cannot run has failed, whatever stopped it; the next ones go on
+    except Exception as error:  # whatever stopped a check, it has failed; the next ones run
         _end_processes()
         return [Result(name, None, text=f"stopped: {over}") if budget.left <= 0 else _failed(name, error)]
     return [found] if isinstance(found, Result) else found
@@ -79,7 +79,7 @@ def _failed(name: str, error: Exception) -> Result:
 
 @contextmanager
 def stopping(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime inside, when so many seconds are over, or those of a `stopping` around it."""
+    """Context manager: raises OutOfTime after this many seconds, or those of an enclosing `stopping`."""
 
     def over(number: int, frame: FrameType | None) -> None:
         raise OutOfTime
@@ -96,6 +96,6 @@ def stopping(seconds: float) -> Iterator[None]:
 
 
 def _end_processes() -> None:
-    """Those that a check had started: this one would wait for them at its end."""
+    """Ends processes that a check started, or this process would wait for them on exit."""
     for process in multiprocessing.active_children():
         process.kill()

@@ -1,4 +1,4 @@
-"""How long a search of a pool takes for some numbers of queries, next to what `sept.retrieval.estimate` predicts."""
+"""Times searches of a pool for several numbers of queries, next to the prediction of `sept.retrieval.estimate`."""
 
 import shutil
 import time
@@ -19,18 +19,18 @@ from sept.retrieval.features import Features
 from sept.retrieval.index import search
 
 QUERIES = (505, 1_010, 10_000)
-FEWER = 20  # times, where a pretended device takes long
+FEWER = 20  # times fewer rows on a slow simulated device
 ROWS, SHARD, DIM, DEPTH = 1_000_000, 100_000, 768, 200
 MICRO_ROWS, MICRO_SHARD, MICRO_DIM, MICRO_DEPTH = 20_000, 5_000, 32, 10
 POOL, MILLION = 155_000_000, 1e6  # rows of the paper's pool
-SHARE_OF_DISK = 0.25  # of what is free, for the vectors
+SHARE_OF_DISK = 0.25  # of the free space, for the vectors
 REPEATS = 3
 PARTS = 2
-APART = 7  # columns by which the vectors of a shard are turned against those of the shard before
+APART = 7  # columns by which a shard's vectors are rotated relative to the previous shard's
 
 
 def pool(card: Card) -> Features:
-    """Random vectors, as many as there is room for; made once. A shard has those of the first with columns turned."""
+    """Random vectors, as many as fit; made once. Each shard has those of the first with rotated columns."""
     if "pool" not in card.kept:
         shard, dim = card.size(SHARD, MICRO_SHARD), card.size(DIM, MICRO_DIM)
         room = int(SHARE_OF_DISK * shutil.disk_usage(card.folder).free) // (shard * dim * STORED_BYTES)
@@ -48,7 +48,7 @@ def pool(card: Card) -> Features:
 
 
 def scan(card: Card, count: int) -> list[Result]:
-    """Seconds of a whole pool and of a part of it: the difference is what rows cost, the rest comes once."""
+    """Times a whole pool and a part of it: the difference gives the cost per row, the rest is constant."""
     features, depth, count = pool(card), card.size(DEPTH, MICRO_DEPTH), card.size(count, count // FEWER)
     _, part = features.part(0, PARTS)
     queries = unit(np.random.default_rng(1), count, features.dim)

@@ -1,4 +1,4 @@
-"""Images a second: of the input, of the augmentation, of the device alone, end to end, and of embedding."""
+"""Images per second: input, augmentation, device only, end to end, and embedding."""
 
 import io
 import os
@@ -52,8 +52,8 @@ SPECTRUM, CONTRAST = 1.2, 55  # of photographs: the fall of amplitude with frequ
 BATCH = 256  # of embedding and decoding
 RATE = "images/s"
 WARM = 3  # steps and batches before the clock starts
-MOST_WAITS = 2  # of the host in a step
-WAIT = "synchronizing CUDA operation"  # torch's words
+MOST_WAITS = 2  # synchronisations per step
+WAIT = "synchronizing CUDA operation"  # torch's warning
 VITS = ("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224")
 
 
@@ -81,7 +81,7 @@ def job(name: str, card: Card) -> Job:
 
 
 def photo(seed: int, height: int, width: int) -> Pixels:
-    """uint8 (H, W, 3) noise with a photograph's spectrum, so that a JPEG of it decodes as slowly."""
+    """uint8 (H, W, 3) noise with a photograph's spectrum, so that its JPEG decodes as slowly."""
     rng = numpy_rng(0, "photo", seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
@@ -92,7 +92,7 @@ def photo(seed: int, height: int, width: int) -> Pixels:
 
 
 def photos(card: Card) -> list[bytes]:
-    """PHOTOS JPEG files, drawn once."""
+    """PHOTOS JPEG files, generated once."""
     if "photos" not in card.kept:
         card.kept["photos"] = [_jpeg(photo(seed, *card.size(LARGE, SMALL))) for seed in range(PHOTOS)]
     files: list[bytes] = card.kept["photos"]
@@ -106,7 +106,7 @@ def _jpeg(pixels: Pixels) -> bytes:
 
 
 def packed(card: Card, recipe: Any) -> Subset:
-    """A selection as trainings read it, of the photos over and over."""
+    """A packed selection that repeats the photos."""
     side = getattr(recipe, "store_side", Preprocess().resize if card.real else micro.SIDE)
     folder = card.folder / f"packed-{side}"
     if not folder.exists():
@@ -122,7 +122,7 @@ def workers(card: Card) -> int:
 
 
 class _Decoded:
-    """Reads the photos over and over; data workers can be given it."""
+    """Reads the photos repeatedly; picklable for data workers."""
 
     def __init__(self, files: list[bytes]) -> None:
         self.files = files
@@ -136,7 +136,7 @@ def decoding(card: Card) -> Result:
     views = card.size(Preprocess(), Preprocess(micro.SIDE, micro.SIDE, True))
     batch, count = card.size(BATCH, 32), card.size(40, 6)
     batches = [list(range(start * batch, (start + 1) * batch)) for start in range(count)]
-    hands = max(1, workers(card))  # one where a pretended device has none: whether workers start is seen
+    hands = max(1, workers(card))  # at least one on a simulated device, to test that workers start
     rate = loaded(loader(EncodedViews(_Decoded(photos(card)), views), batches, hands), batch, count)
     return Result("input of embedding: decode, resize", True, rate, text=f"{hands} workers", unit=RATE)
 
@@ -152,7 +152,7 @@ def cropping(card: Card, name: str) -> Result:
 
 
 def loaded(batches: Any, size: int, count: int) -> float:
-    """Images a second of a loader once it runs."""
+    """Images per second of a running loader."""
     start = 0.0
     for done, _ in enumerate(batches, start=1):
         if done == WARM:
@@ -161,7 +161,7 @@ def loaded(batches: Any, size: int, count: int) -> float:
 
 
 def augmenting(card: Card, name: str) -> Result:
-    """The colours of views, on the device."""
+    """Colour augmentation of views, on the device."""
     made = job(name, card)
     views, crops = made.learner().views, _batch(card, made)["crops"]
     with card.on():
@@ -178,7 +178,7 @@ def _batch(card: Card, made: Job) -> dict[str, Any]:
 
 
 def stepping(card: Card, name: str) -> list[Result]:
-    """Whole steps on a batch that stays on the device, and their share of what the card can do."""
+    """Whole steps on a batch that stays on the device, and their share of the card's peak."""
     made = job(name, card)
     learner, batch = made.learner(), _batch(card, made)
     with card.on():
@@ -198,14 +198,14 @@ def share_of_peak(card: Card, name: str, flops: float) -> list[Result]:
         return []
     label, most = f"{name}: share of peak", peak(card.name)
     if most is None or not card.bf16:
-        text = f"the peak of {card.name} in bf16 is not known here; {flops / TERA:.3g} TFLOP/s"
+        text = f"the peak of {card.name} in bf16 is not in our table; {flops / TERA:.3g} TFLOP/s"
         return [Result(label, None, text=text)]
     text = f"{flops / TERA:.3g} of {most / TERA:g} TFLOP/s"
     return [Result(label, True, 100 * flops / most, text=text, unit="%")]
 
 
 class Clock(L.Callback):
-    """The seconds from the end of step WARM to that of the last one; the device is done with both."""
+    """Times the steps from the end of step WARM to that of the last one, synchronised at both."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.done, self.start, self.seconds = steps, 0, 0.0, 0.0
@@ -259,7 +259,7 @@ def _embed(vit: torch.nn.Module, images: Tensor) -> None:
 
 
 def waiting(card: Card, name: str) -> Result:
-    """How often the host waits for the device in a step."""
+    """Counts the synchronisations of a step."""
     made = job(name, card)
     learner, subset = made.learner(), packed(card, made.recipe)
     batches = Batches(CroppedSubset(subset, learner.views), len(subset), 16, 0)
@@ -274,7 +274,7 @@ def _pretended_waits(card: Card, learner: Any, batches: Batches) -> tuple[float,
 
 
 def _real_waits(card: Card, learner: Any, batches: Batches) -> tuple[float, str]:
-    """torch tells every wait that it knows of; those of steps after the first count."""
+    """Counts the synchronisations that torch reports, after the first step."""
     steps, seen = 12, _Marks()
     learner.steps = steps
     with warnings.catch_warnings(record=True) as told:

@@ -1,4 +1,4 @@
-"""The three fine-tunings as whole stages, from fresh weights, on data drawn on the spot."""
+"""The three kinds of fine-tuning as whole stages, from random weights, on generated data."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""Training steps of a learner on a batch that stays on the device: without loader, copies and trainer."""
+"""Training steps of a learner on a batch that stays on the device, without loader, copies and trainer."""
 
 import gc
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class Steps:
 
 
 def free_memory() -> None:
-    """What nobody holds goes back to the device."""
+    """Returns unused cached memory to the device."""
     gc.collect()
     torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""What the machine is, a line each."""
+"""Properties of the machine, one line each."""
 
 import importlib.metadata
 import platform
@@ -29,7 +29,7 @@ def software(card: Card) -> list[Result]:
         Result("python", True, f"{platform.python_version()}, {versions()['platform']}"),
         Result("torch", True, torch.__version__),
         *beside,
-        Result("sept", True, known, text="* with changes of its own" if known.endswith("*") else ""),
+        Result("sept", True, known, text="* with uncommitted changes" if known.endswith("*") else ""),
     ]
 
 
@@ -63,7 +63,7 @@ def driver() -> str:
 
 def cards(card: Card) -> list[Result]:
     if not card.real:
-        return [Result("card", None, text="no CUDA device here; a pretended one stands in")]
+        return [Result("card", None, text="no CUDA device here; a simulated one is used")]
     return [result for which in range(card.count) for result in one_card(which)]
 
 
@@ -71,11 +71,11 @@ def one_card(which: int) -> list[Result]:
     major, minor = torch.cuda.get_device_capability(which)
     free, total = torch.cuda.mem_get_info(which)
     native = (major, minor) >= (8, 0)
-    slower = "" if native else "trainings and embedding run in float32"
+    slower = "" if native else "training and embedding run in float32"
     return [
         Result(f"card {which}", True, torch.cuda.get_device_name(which), text=f"compute capability {major}.{minor}"),
         Result(f"card {which}, memory", True, f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"),
-        Result(f"card {which}, bfloat16 of its own", True, native, text=slower),
+        Result(f"card {which}, native bfloat16", True, native, text=slower),
     ]
 
 
@@ -85,7 +85,7 @@ def host(card: Card) -> list[Result]:
 
 
 def shared_memory(card: Card) -> Result:
-    """What data workers hand batches over in."""
+    """The shared memory through which data workers pass batches."""
     if not SHARED_MEMORY.is_dir():
         return Result("/dev/shm", None, text="this system has none")
     usage = shutil.disk_usage(SHARED_MEMORY)

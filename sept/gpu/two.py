@@ -1,6 +1,6 @@
-"""Two processes that share a training: equal to one, faster than one, and what happens when one of them fails.
+"""A training by two processes: equal to one, faster than one, and behaviour when one of them fails.
 
-With two cards under NCCL; with fewer the failures alone, of two processes on the CPU under gloo.
+With two cards under NCCL; with fewer only the failures, of two processes on the CPU under gloo.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ EACH, STEPS = 256, 14  # images of a card in a step, and steps: of the scaling
 
 
 def ends(card: Card, name: str, work: Callable[[Path, Runtime], None], said: str) -> Result:
-    """All processes end soon, and what is raised says why."""
+    """All processes end soon, and the exception names the cause."""
     two, where = (card.runtime(devices=2), "NCCL") if card.count > 1 else (card.cpu(devices=2), "gloo, on the CPU")
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     try:
@@ -45,7 +45,7 @@ def ends(card: Card, name: str, work: Callable[[Path, Runtime], None], said: str
         told = str(error)
     seconds = failing.seconds_since(folder)
     good = said in told and seconds <= TOGETHER
-    expected = f"all end within {TOGETHER:.0f} s and say why"
+    expected = f"all end within {TOGETHER:.0f} s and report the cause"
     return Result(f"{name} of 2 processes", good, f"{seconds:.1f} s", expected, f"{where}; {told}")
 
 
@@ -88,7 +88,7 @@ def scaling(card: Card) -> list[Result]:
 
 
 def rate(card: Card, runtime: Runtime, batch: int) -> float:
-    """Images a second of a MoBy training on one or several devices."""
+    """Images per second of a MoBy training on one or several devices."""
     of = job("MoBy", card)
     recipe: Any = replace(of.recipe, batch_size=batch)
     folder = Path(tempfile.mkdtemp(dir=card.folder))
@@ -102,7 +102,7 @@ CLOCK = "seconds.txt"
 
 
 class Written(Clock):
-    """Leaves what it measured in a file: the process may be another one."""
+    """Writes its measurement to a file, as it may run in another process."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(STEPS)

@@ -1,4 +1,4 @@
-"""How often the host waits for the device in a training step, and what the device is given to do."""
+"""Counts synchronisations, operators and bytes moved in a training step."""
 
 import tempfile
 from collections import Counter
@@ -18,7 +18,7 @@ from sept.training.loop import train
 
 @dataclass(frozen=True)
 class Steps:
-    """What a step does on average. waits: by their names in `sept.gpu.pretended`; where: (times, what it waits for,
+    """Averages per step. waits: by their names in `sept.gpu.pretended`; where: (times, what it waits for,
     line), most frequent first."""
 
     waits: dict[str, float]
@@ -37,10 +37,11 @@ class Steps:
 
 
 def waits(learner: Learner, batches: Batches, steps: int = 11, precision: str = "bf16-mixed") -> Steps:
-    """Trains for a step more than `steps` on a pretended device and counts those after the first, with their batches.
+    """Trains for `steps` + 1 steps on a simulated device and counts those after the first, including loading their
+    batches.
 
-    Counted to the end of each step: a checkpoint and tests that follow it are not. Values are logged every ten steps,
-    so that eleven hold one that is logged at least.
+    A checkpoint and tests after a step are not counted. Values are logged every ten steps, so eleven steps include at
+    least one with logging.
     """
     seen = _Seen()
     learner.steps = steps + 1
@@ -59,7 +60,7 @@ def waits(learner: Learner, batches: Batches, steps: int = 11, precision: str = 
 
 
 class _Seen(L.Callback):
-    """The counts at the end of every step, before it is saved."""
+    """Records the counts at the end of every step, before a checkpoint."""
 
     device: Any
 

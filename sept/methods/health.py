@@ -1,4 +1,4 @@
-"""Measures that tell whether features have collapsed."""
+"""Measures of feature collapse."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 def feature_std(features: Tensor) -> Tensor:
     """Scalar: deviation over the batch of L2-normalised features (B, D), mean over D, times sqrt(D).
 
-    About 1 where they point everywhere alike, 0 where all are the same (SimSiam, Fig. 2).
+    About 1 for directions spread uniformly, 0 if all are equal (SimSiam, Fig. 2).
     """
     unit = F.normalize(features.float(), dim=1)
     return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5

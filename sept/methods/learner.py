@@ -1,4 +1,4 @@
-"""What self-supervised learners share: views of one batch kept together, and measures that tell a collapse."""
+"""What self-supervised learners share: handling of views, and measures of collapse."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ from sept.training.optim import SCHEDULES, decay_groups, undecayed
 
 FLOAT_BYTES = 4
 VIEWS = 2
-PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as it comes, as it is coloured and among the others of its batch
-GRADIENTS, ADAM = 1, 2  # times the weights: what a step makes beside the activations
+PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as loaded, as augmented, and as part of its batch
+GRADIENTS, ADAM = 1, 2  # times the weights: memory of a step besides activations
 log = logging.getLogger(__name__)
 
 
 class SelfSupervised(Learner):
-    """A learner without labels. Its loss over that of an indifferent network, and the spread of its features, are
-    logged and, as of the last step, part of its state."""
+    """A learner without labels. Its loss relative to chance level and the spread of its features are logged; the values
+    of the last step are part of its state."""
 
     views: Views
     loss_over_chance: Tensor
@@ -40,24 +40,23 @@ class SelfSupervised(Learner):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone that is handed on."""
+        """The backbone that is saved."""
         raise NotImplementedError
 
     @property
     def encoders(self) -> list[nn.Module]:
-        """Every network that is a copy of the backbone, moving averages too."""
+        """Every copy of the backbone, including moving averages."""
         return [self.encoder]
 
     def start_from(self, weights: Path) -> None:
-        """Fill every copy of the backbone, before the first step, from a file; heads stay random. ConfigError where
-        the weights do not fit."""
+        """Loads every copy of the backbone from a file before the first step; heads stay random. ConfigError if the
+        weights do not fit."""
         for network in self.encoders:
             load_backbone(network, weights)
 
     def encode(self, forward: Callable, network: nn.Module, inputs: Sequence[Tensor | None], views: int) -> Any:
-        """forward(network, *inputs) for inputs (n, ...), of which a sample has so many views: in chunks where the batch
-        does not fit, and with the drops of the network drawn for the whole batch. A network with batch norm takes the
-        batch as a whole."""
+        """forward(network, *inputs) for inputs (n, ...), with this many views per sample: in chunks if the batch does
+        not fit, and with drop path drawn for the whole batch. A network with batch norm gets the batch as a whole."""
         images = next(each for each in inputs if each is not None)
         forward = self.compiled(forward)
         if has_batch_norm(network):
@@ -71,17 +70,17 @@ class SelfSupervised(Learner):
         return in_chunks(run, [drop_path_factors(network, images), *inputs], self.chunk and self.chunk * views)
 
     def encode_blank(self, images: int) -> Any:
-        """Encode blank images with gradients: to see what memory an image takes."""
+        """Encodes blank images with gradients, to measure the memory per image."""
         raise NotImplementedError
 
     def bytes_beside(self, images: int) -> int:
-        """About the bytes that a batch takes beside the encoder: its views, what heads and losses keep."""
+        """Approximate bytes of a batch outside the encoder: its views, and what heads and losses keep."""
         raise NotImplementedError
 
     def log_health(self, loss: Tensor, chance: float | Tensor, features: Tensor) -> None:
-        """Log what tells a collapse: of the whole batch, whatever share of it a process holds.
+        """Logs measures of collapse over the whole batch, whatever share of it this process holds.
 
-        chance: the loss of a network that tells nothing apart. features (B, D).
+        chance: the loss at chance level. features (B, D).
         """
         self.loss_over_chance.copy_(loss.detach() / chance)
         self.record({"loss": loss.detach(), "loss_over_chance": self.loss_over_chance})
@@ -92,7 +91,7 @@ class SelfSupervised(Learner):
         self.record({"feature_std": self.feature_std, "effective_rank": self.effective_rank})
 
     def gathered(self, share: Tensor) -> Tensor:
-        """(B, ...) of the whole batch, in the order of the processes' shares of it; gradients flow to each share."""
+        """(B, ...) of the whole batch, in the order of the processes' shares; gradients flow to each share."""
         if self.trainer.world_size == 1:
             return share
         of_each: Any = self.all_gather(share, sync_grads=torch.is_grad_enabled())
@@ -107,7 +106,7 @@ class SelfSupervised(Learner):
         self.views.compile = on
 
     def chunk_that_fits(self, images: int) -> Chunk | None:
-        """None on other devices than a GPU and with batch norm, too. Raises ConfigError where not one image fits."""
+        """None also on devices other than a GPU and with batch norm. Raises ConfigError if not even one image fits."""
         if self.device.type != "cuda" or not torch.cuda.is_available() or has_batch_norm(self.encoder):
             return None
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -118,17 +117,17 @@ class SelfSupervised(Learner):
             each = kept_bytes(self.encode_blank)
         chunk = fitting(images, each, free)
         if chunk is not None:
-            log.info("%d of %d images keep their activations, the others are encoded twice", chunk.kept, images)
+            log.info("%d of %d images keep their activations, the others are recomputed", chunk.kept, images)
         return chunk
 
     def health(self) -> dict[str, float]:
-        """The measures as of the last step."""
+        """The measures of the last step."""
         names = ("loss_over_chance", "feature_std", "effective_rank")
         return {name: float(getattr(self, name)) for name in names}
 
 
 class TwoViewLearner(SelfSupervised):
-    """A learner of two coloured views: its rate, its optimiser, and features of both views at a time."""
+    """A learner of two augmented views: learning rate, optimiser, and features of both views together."""
 
     views: TwoViews
 
@@ -145,11 +144,11 @@ class TwoViewLearner(SelfSupervised):
         return rate * by_batch * scale
 
     def both_views(self, batch: Any) -> Tensor:
-        """(2B, 3, H, W): the views of a sample side by side, coloured for this step."""
+        """(2B, 3, H, W): the views of a sample adjacent, augmented for this step."""
         return interleave_views(self.views(batch, self.step))
 
     def features(self, encoder: nn.Module, images: Tensor) -> list[Tensor]:
-        """Encoder features (B, D) of each view, of the whole batch. images: of `both_views`."""
+        """Encoder features (B, D) of each view, for the whole batch. images: from `both_views`."""
         return split_views(self.gathered(self.encode(pooled, encoder, [images], VIEWS)), VIEWS)
 
     def encode_blank(self, images: int) -> Tensor:
@@ -161,11 +160,11 @@ class TwoViewLearner(SelfSupervised):
         return VIEWS * images * (self.head_bytes() + PIXEL_BYTES * 3 * self.recipe.side**2)
 
     def head_bytes(self) -> int:
-        """About the bytes that heads and loss keep of one view."""
+        """Approximate bytes that heads and loss keep per view."""
         raise NotImplementedError
 
     def is_undecayed(self, name: str, parameter: Tensor) -> bool:
-        """Whether weight decay leaves a parameter alone."""
+        """Whether a parameter is exempt from weight decay."""
         return undecayed(name, parameter)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -181,9 +180,9 @@ def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
 
 
 def interleave_views(views: list[Tensor]) -> Tensor:
-    """Views (B, ...) of one batch as one batch (B * V, ...), the views of a sample side by side.
+    """Views (B, ...) of one batch as one batch (B * V, ...), the views of a sample adjacent.
 
-    In this order the shares of several processes, one after the other, are what one process would hold.
+    In this order the concatenated shares of several processes equal the batch of one process.
     """
     return torch.stack(views, dim=1).flatten(0, 1)
 

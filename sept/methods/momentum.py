@@ -7,7 +7,7 @@ from torch import nn
 
 
 def momentum_copy(online: nn.Module) -> nn.Module:
-    """A copy that receives no gradients. Its buffers (BatchNorm statistics) live their own life."""
+    """A copy without gradients. Its buffers (BatchNorm statistics) evolve independently."""
     target = copy.deepcopy(online)
     return target.requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""What the recipe of every self-supervised method has: a plan reads it, so there is no torch here."""
+"""The base of the recipes of self-supervised methods; without torch, because a plan reads it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -8,17 +8,17 @@ from sept.backbones import Backbone
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
-RATES = ("lr", "warmup_lr", "min_lr")  # of a schedule, where the recipe has them
+RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
 
 
 @dataclass
 class Recipe:
-    """A self-supervised method with its settings, whatever it trains: the target's backbone or a retriever.
+    """A self-supervised method with its settings, to train the target's backbone or a retriever.
 
-    A method is a folder below `sept.methods`: its recipe, a subclass of this one; its learner, named here and imported
-    when the training starts; and what else it needs. `sept.methods.METHODS` lists the recipes.
+    A method is a folder in `sept.methods`: its recipe, a subclass of this one; its learner, named here and imported
+    when training starts; and whatever else it needs. `sept.methods.METHODS` lists the recipes.
 
-    method: the name in METHODS. title: as its paper writes it. learner: "module:class", called with (recipe, backbone,
+    method: the name in METHODS. title: its name in print. learner: "module:class", called with (recipe, backbone,
     seed=, epochs=, steps_per_epoch=). needs: what a backbone must offer (`sept.backbones.OFFERS`).
     """
 
@@ -31,24 +31,24 @@ class Recipe:
     side: int = ranges.side(224)  # pixels of a training view
     batch_size: int = ranges.batch(512, least=2)
     drop_path_rate: float = ranges.share(0.2, below=1)
-    store_side: int = ranges.side(256)  # shorter side at which the images are stored locally
+    store_side: int = ranges.side(256)  # shorter side at which images are stored locally
     lr: float = ranges.rate(1e-3)
     warmup_epochs: int = ranges.epochs(5)
     # Continued pre-training: weights of the backbone to start from, a file or `hub`; null: random ones. On a command
     # line it is `from`, which no field of Python can be called.
     start: str | None = ranges.text(None)
-    # It has rates and a warm-up of its own. Rates: weights that are good are lost at the full one; 1/10 to 1/100 is
-    # usual, and the upper end moves weights that are far from the selected images. Warm-up: one epoch, for AdamW's
-    # moments and the heads, which no published backbone brings.
+    # It has its own rates and warm-up. Rates: the full rate would destroy good weights; 1/10 to 1/100 is usual, the
+    # upper end for weights that are far from the selected images. Warm-up: one epoch, for AdamW's moments and the
+    # heads, which published backbones lack.
     start_lr: float = ranges.share(0.1, above=0)  # times each rate of the recipe
     start_warmup_epochs: int = ranges.epochs(1)
 
     def check(self, prefix: str) -> None:
-        """What several settings say together; raises ConfigError. prefix: where the recipe stands, `pretrain`."""
+        """Rules for several settings together; raises ConfigError. prefix: the recipe's group, such as `pretrain`."""
 
     def settled(self) -> Self:
-        """The recipe as it trains, which enters the key: with the rates and the warm-up of a continued training where
-        it is one; without its file and the side at which images are stored, which count where they are inputs."""
+        """The recipe as it enters the key: with the rates and the warm-up of a continued training, if it is one;
+        without the file and the storage side, which are part of the inputs' keys."""
         blank: dict[str, Any] = {"name": "", "store_side": self.side}
         blank |= {"start": None, "start_lr": 1.0, "start_warmup_epochs": 0}
         if self.start is None:
@@ -57,11 +57,11 @@ class Recipe:
         return replace(self, **rates, warmup_epochs=self.start_warmup_epochs, **blank)
 
     def sides(self) -> list[int]:
-        """Sides in pixels of the square views that the backbone has to take, the largest first."""
+        """Sides in pixels of the square views that the backbone must accept, the largest first."""
         return [self.side]
 
     def view_bytes(self, backbone: Backbone) -> int:
-        """Bytes of the views of one sample, as workers hand them over: uint8; two of `side` pixels."""
+        """Bytes of the views of one sample as workers pass them: uint8; two of `side` pixels."""
         return 2 * CHANNELS * self.side**2
 
     def flops(self, backbone: Backbone) -> float:
@@ -71,9 +71,9 @@ class Recipe:
 
 @dataclass
 class TwoViewRecipe(Recipe):
-    """What methods have that compare two coloured views of an image by one rate: MoBy and its relatives."""
+    """The base of methods that compare two augmented views of an image: MoBy and its relatives."""
 
-    lr_batch: int = ranges.batch(512)  # images that `lr` is for
+    lr_batch: int = ranges.batch(512)  # batch size that `lr` refers to
     schedule: str = ranges.choice("cosine", ("cosine", "constant"))
     warmup_lr: float = ranges.least_rate(5e-7)
     min_lr: float = ranges.least_rate(5e-6)

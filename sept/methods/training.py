@@ -1,4 +1,4 @@
-"""A self-supervised training from end to end: a learner fitted to views of a locally stored selection."""
+"""A complete self-supervised training: a learner fitted to views of a locally stored selection."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from sept.training.loop import Checkpoint, train
 
 COLLAPSED_RANK, INDIFFERENT = 2.0, 0.98
 VIEWS = "views"
-SHOWN, SIDE = 4, 96  # images whose views are sent, spread evenly; pixels of each of their pictures
+SHOWN, SIDE = 4, 96  # images whose views are logged, spread evenly; pixels of each picture
 log = logging.getLogger(__name__)
 
 
@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 class SelfSupervisedTraining:
     """Trains a backbone by a recipe on views of a subset, on one device or several. Picklable.
 
-    spec: what identifies the training, for loggers. what: for messages, `pre-train`. start: a file of weights for
-    the backbone, of a continued training.
+    spec: what identifies the training, for loggers. what: for messages, `pre-train`. start: a file of weights for the
+    backbone, for a continued training.
     """
 
     recipe: Recipe
@@ -69,7 +69,7 @@ class SelfSupervisedTraining:
         return made
 
     def run(self, runtime: Runtime) -> SelfSupervised:
-        """The learner at its last step; warns when it learned nothing."""
+        """The learner after its last step; warns if it learned nothing."""
         if runtime.devices == 1:
             learner = self.fit(runtime)
         else:
@@ -102,7 +102,7 @@ class SelfSupervisedTraining:
 def train_backbone(
     training: SelfSupervisedTraining, runtime: Runtime, subset: Artefact, start: Artefact | None
 ) -> dict[str, Any]:
-    """Runs the training, leaves the backbone below its folder, and gives its facts. start: what it began with."""
+    """Runs the training, saves the backbone below its folder, and returns its facts. start: the initial weights."""
     recipe, backbone = training.recipe, training.backbone
     learner = training.run(runtime)
     seen = learner.steps * min(recipe.batch_size, len(training.subset))
@@ -122,7 +122,8 @@ def train_backbone(
 
 
 def pictured(subset: Subset, views: Views) -> dict[str, np.ndarray]:
-    """uint8 (SIDE, n SIDE, 3): some images, each beside its views of the first epoch, in colours of the first step."""
+    """uint8 (SIDE, n SIDE, 3): some images, each next to its views of the first epoch, augmented as in the first
+    step."""
     places = np.linspace(0, len(subset) - 1, min(SHOWN, len(subset))).astype(int).tolist()
     images = [subset.image(place) for place in places]
     crops = [views.crop(image, 0, place) for image, place in zip(images, places, strict=True)]
@@ -141,7 +142,7 @@ def pictured(subset: Subset, views: Views) -> dict[str, np.ndarray]:
 
 
 def card(method: str, spec: Mapping[str, Any], subset: Artefact, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes with the backbone: how it was trained, and on what."""
+    """The backbone's model card: how it was trained, and on what."""
     origin = subset.manifest["inputs"]
     return {
         "method": method,
@@ -157,4 +158,4 @@ def _warn(what: str, health: Mapping[str, float]) -> None:
     if rank < COLLAPSED_RANK:
         log.warning("%s: the features have collapsed (effective rank %.2f); lower the learning rate", what, rank)
     elif chance > INDIFFERENT:
-        log.warning("%s: nothing was learned (the loss is %.2f of that by chance); train longer", what, chance)
+        log.warning("%s: nothing was learned (the loss is %.2f of chance level); train longer", what, chance)

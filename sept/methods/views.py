@@ -1,4 +1,5 @@
-"""The views a self-supervised learner sees: cropped one by one on CPU workers, coloured in batches on the device."""
+"""The views of a self-supervised learner: cropped one by one by CPU workers, colour-augmented in batches on the
+device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0
 def policy(
     *, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float
 ) -> Policy:
-    """The published colour pipeline, its jitter scaled by `jitter`, its blur radius given for 224-px views."""
+    """The published colour pipeline, with jitter scaled by `jitter`, and the blur radius given for 224-px views."""
     return Policy(
         flip=FLIP,
         jitter=JITTER,
@@ -42,8 +43,8 @@ def policy(
 class Views:
     """Crops of an image as (side, scale) of each view, and the colour policy of each.
 
-    compile: colour by fused operations (torch.compile), which differ by roundings. Data workers do not colour.
-    statistics: what coloured views are normalised by.
+    compile: augment colours with torch.compile, which rounds differently. Data workers only crop. statistics:
+    normalisation of the augmented views.
     """
 
     compile = False
@@ -62,11 +63,12 @@ class Views:
         return [crop_resize(image, box, side, self.how) for box, (side, _) in zip(boxes, self.crops, strict=True)]
 
     def sample(self, image: np.ndarray, epoch: int, sample: int) -> dict[str, Any]:
-        """What a data worker makes of an image for one step."""
+        """The sample that a data worker makes from an image for one step."""
         return {"crops": self.crop(image, epoch, sample)}
 
     def colour(self, crops: list[Tensor], step: int) -> list[Tensor]:
-        """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and place in the global batch."""
+        """Float views of uint8 crops (B, 3, side, side): a function of (seed, step) and position in the global
+        batch."""
         rank, world = rank_and_world()
         draws = []
         for view, (crop, policy_) in enumerate(zip(crops, self.policies, strict=True)):
@@ -98,7 +100,7 @@ class TwoViews(Views):
 
 
 class CroppedSubset(Dataset):
-    """A locally stored selection, cropped anew every epoch: indexed by (epoch, sample)."""
+    """A locally stored selection with new crops every epoch, indexed by (epoch, sample)."""
 
     def __init__(self, subset: Subset, views: Views) -> None:
         self.subset, self.views = subset, views

@@ -1,1 +1,1 @@
-"""From a pool to a selection: feature store, exact search, Algorithm 1, and a look at what was found."""
+"""From a pool to a selection: feature store, exact search, Algorithm 1, and galleries of the results."""

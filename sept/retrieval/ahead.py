@@ -1,9 +1,9 @@
-"""Products on a GPU, given out one ahead of the host, which takes in the hits of the one before meanwhile.
+"""Products on a GPU, launched one ahead of the host, which meanwhile collects the hits of the previous one.
 
-The GPU picks the scores that reach a cut, counts them in bins, and moves the cut, all without the host; what it picked
-goes back as compact arrays. Their number is read when the next product has been given out: the GPU never waits for the
-host to know it. On a CPU (a pretended GPU) the same is done at once.
-Shapes: Q queries, n rows of one block, s hits that there is space for, h hits.
+The GPU selects the scores that reach a cut, counts them in bins, and raises the cut, all without the host; the hits are
+returned as compact arrays. Their number is read after the next product has been launched, so that the GPU never waits
+for the host. On a CPU (a simulated GPU) the same is done synchronously. Shapes: Q queries, n rows of one block, s
+capacity for hits, h hits.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sept.retrieval.features import IntArray
 from sept.retrieval.lanes import Lane, Mark
 from sept.retrieval.scan import Products
 
-SPACE = 2**20  # hits of one product: 0.2 % of the scores of 4,096 queries with 131,072 rows
+SPACE = 2**20  # capacity for hits of one product: 0.2 % of the scores of 4,096 queries with 131,072 rows
 
 
 class Counted:
@@ -35,14 +35,14 @@ class Counted:
         candidates.counted = self
 
     def raise_floor(self) -> None:
-        """Takes over the candidates' floor, as it is now."""
+        """Adopts the candidates' current floor."""
         self.floor = torch.from_numpy(self.candidates.floor).to(self.counts.device)
         self._move()
 
     def add(self, query: Tensor, score: Tensor, counts: Tensor) -> None:
-        """Counts scores (s,) float32 of queries (s,) int64 where `counts` (s,) bool; moves the cut."""
+        """Counts scores (s,) float32 of queries (s,) int64 where `counts` (s,) bool; raises the cut."""
         bins = ((score - LOWEST) * (BINS / (HIGHEST - LOWEST))).long().clip(0, BINS - 1)
-        # What does not count adds nothing, to places far apart: additions to one place would wait for each other.
+        # Uncounted entries add 0 to scattered bins: atomic additions to one bin would serialise.
         if len(self.apart) != len(query):
             self.apart = torch.arange(len(query), device=query.device) % self.counts.numel()
         place = torch.where(counts, query * BINS + bins, self.apart)
@@ -54,7 +54,7 @@ class Counted:
         self._move()
 
     def edges(self) -> FloatArray:
-        """(Q,) as of everything given out so far; the host waits for it."""
+        """(Q,) after everything launched so far; synchronises."""
         return self._edges.cpu().numpy()
 
     def _move(self) -> None:
@@ -65,8 +65,8 @@ class Counted:
 
 @dataclass(frozen=True)
 class _Given:
-    """A product given out. scores: (Q, n) on the device. picked: query int16, column int32, score float32 of hits (s,)
-    there, as many as there is space for. found: () int64, how many there were; known to the host after the mark."""
+    """A launched product. scores: (Q, n) on the device. picked: query int16, column int32, score float32 of hits (s,)
+    there, up to the capacity. found: () int64, their number; known to the host after the mark."""
 
     part: Part
     counted: Counted
@@ -78,7 +78,7 @@ class _Given:
 
 
 class Ahead:
-    """Multiplies blocks with parts on a GPU, and hands what reaches their cuts to their candidates."""
+    """Multiplies blocks with parts on a GPU, and passes the hits to their candidates."""
 
     def __init__(self, parts: Sequence[Part], skipped: IntArray, device: str | torch.device) -> None:
         """skipped: pool rows, ascending, whose scores do not count."""
@@ -106,13 +106,13 @@ class Ahead:
                 self._take(before, 1 - self.turn)
 
     def finish(self) -> None:
-        """Takes in what was given out last."""
+        """Collects the hits of the last product."""
         if self.given is not None:
             self._take(self.given, self.turn)
         self.given = None
 
     def _picked(self, part: Part, counted: Counted, scores: Tensor, first_row: int, turn: int) -> _Given:
-        """Picks the scores (Q, n) at or above the cut, rounded as they are: rounding keeps order."""
+        """Selects the scores (Q, n) at or above the cut, rounded like them: rounding is monotonic."""
         reached = scores >= counted.cut.float().to(scores.dtype)[:, None]
         place = torch.nonzero_static(reached.view(-1), size=self.space).squeeze(1)
         hit = place >= 0
@@ -127,7 +127,7 @@ class Ahead:
         return _Given(part, counted, first_row, scores, picked, self.found[turn], mark)
 
     def _take(self, given: _Given, turn: int) -> None:
-        """Hands the hits of a product to its candidates; piece by piece if there were more than there is space for."""
+        """Passes the hits of a product to its candidates; in pieces if they exceed the capacity."""
         given.mark.wait()
         found = int(given.found)
         if found < self.space:
@@ -141,7 +141,7 @@ class Ahead:
             self._fetch(piece, int(piece.found))
 
     def _fetch(self, given: _Given, found: int) -> None:
-        """Fetches the hits of a product that is done, beside those that are not."""
+        """Fetches the hits of a finished product while others are running."""
         fetched = [each[:found] for each in self.fetched]
         with self.fetching:
             for here, there in zip(fetched, given.picked, strict=True):

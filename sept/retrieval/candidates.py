@@ -1,7 +1,7 @@
 """The rows that can still be among a query's best, found without a sort.
 
-Reads hits of a scan, gives exact ranked lists. Scores are counted in narrow bins: a bin edge that `depth` of them reach
-is a cut below which nothing has to be kept. What is kept is told apart in float64 at the end, so that the lists depend
+Turns hits of a scan into exact ranked lists. Scores are counted in narrow bins: a bin edge that `depth` of them reach
+is a threshold below which nothing has to be kept. Kept rows are ranked in float64 at the end, so that the lists depend
 neither on the block size nor on threads, device or arithmetic. Exact scores of chosen pairs are read from the feature
 store. Shapes: Q queries, D dim, h hits, m candidates or pairs, u distinct rows of a chunk.
 """
@@ -35,7 +35,7 @@ def exact_queries(queries: np.ndarray) -> npt.NDArray[np.float64]:
 
 
 def on_all_cores(work: Callable[[int], Any], which: Iterable[int]) -> list[Any]:
-    """What `work` gives for each, in order: as many at a time as torch has threads, each on one."""
+    """The results of `work`, in order: as many at a time as torch has threads, each on one."""
     threads = torch.get_num_threads()
     if threads == 1:
         return [work(each) for each in which]
@@ -65,7 +65,7 @@ class ExactScores:
             vectors = torch.from_numpy(self.features.take_half(rows[start:stop].numpy())).double()
             scores[pairs] = self._products(vectors, ends[start : stop + 1] - ends[start], columns[pairs])
 
-        with warnings.catch_warnings():  # here: of all threads
+        with warnings.catch_warnings():  # set here for all threads
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
             on_all_cores(chunk, range(0, len(rows), CHUNK_ROWS))
         return scores.numpy()
@@ -83,17 +83,17 @@ class ExactScores:
 
 
 BINS, LOWEST, HIGHEST = 4096, -1.02, 1.02  # of a score; a unit vector in float16 is at most 1.002 long
-STEPS = 64  # bins looked at together when an edge moves up
-SPARE_SHARE, SPARE_LEAST = 2, 512  # candidates kept in peace: twice the depth and 512 more; then near-ties are settled
+STEPS = 64  # bins checked together when an edge moves up
+SPARE_SHARE, SPARE_LEAST = 2, 512  # kept without exact scoring: twice the depth plus 512; then near-ties are resolved
 
 FloatArray = npt.NDArray[np.float64]
 
 
 class Edges(Protocol):
-    """What counts scores."""
+    """A counter of scores."""
 
     def edges(self) -> FloatArray:
-        """(Q,) that `depth` of the scores counted reach, each; minus infinity where there were fewer."""
+        """(Q,) values that `depth` of the counted scores reach; minus infinity if there were fewer."""
 
 
 class Bins:
@@ -146,12 +146,12 @@ class _Log:
 
 
 class Candidates:
-    """For some queries every row that can be among their `depth` best.
+    """For some queries, every row that can be among their `depth` best.
 
-    A sum (see `Arithmetic`) is off by at most `error`. So where `depth` scores reach an edge, `depth` rows are at least
-    as similar as the edge less the rounding less `error`, and a sum another `error` below that is of no such row.
-    Edges only rise: a cut from fewer scores, as of some blocks ago, lets more through and loses nothing. Nor does one
-    from scores whose rows are still to be taken in, as long as all are before `ranked`.
+    A sum (see `Arithmetic`) is off by at most `error`. So if `depth` scores reach an edge, `depth` rows are at least as
+    similar as the edge minus rounding minus `error`, and a row whose sum is another `error` below cannot be among the
+    best. Edges only rise: a cut from fewer scores, as of some blocks ago, lets more through and loses nothing. Nor does
+    one from scores whose rows are still to be added, as long as all are before `ranked`.
     """
 
     def __init__(
@@ -161,15 +161,15 @@ class Candidates:
         self.exact = ExactScores(features, queries)
         self.error = arithmetic.error(queries, residual)
         self.bins = Bins(len(queries), depth)
-        self.counted: Edges = self.bins  # or where else the scores that are kept were counted
-        self.floor = np.full(len(queries), -np.inf)  # sums below it are of no interest, for another reason
+        self.counted: Edges = self.bins  # or another counter of the kept scores
+        self.floor = np.full(len(queries), -np.inf)  # sums below it are irrelevant for another reason
         self.guess = np.full(len(queries), -np.inf)
         self.log: list[_Log] = []
         self.logged = 0
         self.peace = SPARE_SHARE * depth + SPARE_LEAST
 
     def expect(self, edges: FloatArray) -> None:
-        """Drops all below these edges, on the assumption, checked at the end, that `depth` scores reach them."""
+        """Drops everything below these edges, assuming that `depth` scores reach them; checked at the end."""
         self.guess = self._below(edges)
         self.floor = np.maximum(self.floor, self.guess)
 
@@ -180,12 +180,12 @@ class Candidates:
         return torch.from_numpy(cut.astype(np.float32))
 
     def add(self, hits: Hits, first_row: int) -> None:
-        """Takes in the hits of a block that starts at pool row `first_row`."""
+        """Adds the hits of a block that starts at pool row `first_row`."""
         self.bins.add(hits)
         self.keep(hits.query, hits.column + first_row, hits.score)
 
     def keep(self, query: npt.NDArray[np.uint16], row: IntArray, score: npt.NDArray[np.float32]) -> bool:
-        """Takes in hits (h,) that are counted elsewhere; whether the floor may have risen."""
+        """Adds hits (h,) that are counted elsewhere; returns whether the floor may have risen."""
         self.log.append(_Log(query, row, score))
         self.logged += len(query)
         if self.logged <= 2 * len(self.error) * self.peace:
@@ -196,8 +196,8 @@ class Candidates:
     def ranked(self) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
         """Rows (Q, depth) int64 and scores (Q, depth) float64, by (-score, row); and (Q,) whether these are certain.
 
-        Not certain are lists that what `expect` dropped could have been part of: they may also be too short, and are
-        filled with the row -1.
+        Uncertain lists are those that may lack rows dropped by `expect`: they may also be too short, and are padded
+        with the row -1.
         """
         found = self._gathered()
         rows = np.full((len(self.error), self.depth), -1)
@@ -235,7 +235,7 @@ class Candidates:
         return whole
 
     def _compact(self) -> None:
-        """Drops what fell below the cut; where near-ties, copies of one image for instance, still crowd, settles."""
+        """Drops what fell below the cut; if many near-ties remain, such as copies of one image, scores them exactly."""
         found = self._gathered()
         crowded = np.bincount(found.query, minlength=len(self.error)) > self.peace
         if self.logged <= len(self.error) * self.peace:
@@ -249,7 +249,7 @@ class Candidates:
         self.log, self.logged = parts, sum(len(part.query) for part in parts)
 
     def _exactly(self, found: _Log) -> FloatArray:
-        """(m,) float64 scores, checked against the ones they were found by."""
+        """(m,) float64 scores, checked against the scan's scores."""
         score = self.exact(found.query, found.row)
         off = np.abs(score - found.score) - self.arithmetic.rounding * np.abs(found.score)
         worst = off.max(initial=0.0)
@@ -263,7 +263,7 @@ def below(edges: Any, arithmetic: Arithmetic, error: Any) -> Any:
 
 
 def radix_argsort(values: IntArray) -> IntArray:
-    """The stable order of integers from 0 to 2**48, five times as fast as a comparing sort."""
+    """The stable order of integers from 0 to 2**48, five times as fast as a comparison sort."""
     order = np.argsort(values.astype(np.uint16), kind="stable")  # numpy's sort of 16 bits is a radix sort
     for shift in range(16, int(values.max(initial=0)).bit_length(), 16):
         order = order.take(np.argsort((values >> shift).astype(np.uint16).take(order), kind="stable"))
@@ -279,7 +279,7 @@ def _descending(scores: FloatArray) -> IntArray:
 
 @dataclass
 class Part:
-    """Queries (Q, D) on the device that are multiplied together, and what they found."""
+    """Queries (Q, D) on the device that are multiplied together, and their candidates."""
 
     queries: Tensor
     candidates: Candidates

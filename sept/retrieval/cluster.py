@@ -1,4 +1,4 @@
-"""Spherical k-means over unit vectors, and draws from its clusters in proportion to a mass.
+"""Spherical k-means over unit vectors, and draws from its clusters in proportion to given masses.
 
 Shapes: n vectors, D dim, C clusters, N pool rows.
 """
@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 def centroids(vectors: np.ndarray, count: int, seed: int, device: str) -> FloatArray:
     """(C, D) unit centres of `count` clusters of the unit vectors (n, D), by cosine (Dhillon and Modha 2001).
 
-    Begins with vectors drawn by the seed. A cluster that has run empty takes the vector worst served.
+    Initialised with vectors drawn by the seed. An empty cluster takes the vector with the lowest cosine to its centre.
     """
     start = np.sort(numpy_rng(seed, "centroids").choice(len(vectors), count, replace=False))
     centres = vectors[start].astype(np.float32)
@@ -40,7 +40,7 @@ def centroids(vectors: np.ndarray, count: int, seed: int, device: str) -> FloatA
 
 
 def nearest(vectors: np.ndarray, centres: FloatArray, device: str) -> tuple[IntArray, FloatArray]:
-    """(n,) the number of each vector's nearest centre, the lower of equals, and its cosine."""
+    """(n,) the index of each vector's nearest centre, the lower one for ties, and its cosine."""
     labels, cosines = np.empty(len(vectors), dtype=np.int64), np.empty(len(vectors), dtype=np.float32)
     columns = torch.from_numpy(centres).to(device).T
     for start in range(0, len(vectors), ROWS_AT_ONCE):
@@ -52,9 +52,9 @@ def nearest(vectors: np.ndarray, centres: FloatArray, device: str) -> tuple[IntA
 
 
 def quotas(mass: np.ndarray, sizes: np.ndarray, budget: int) -> IntArray:
-    """(C,) how many to draw from each cluster: in proportion to its mass by largest remainders, never more than its
-    size; what full ones leave over again in proportion. Clusters without mass get none. Sums to the budget, or to less
-    where the clusters with mass hold less."""
+    """(C,) how many to draw from each cluster: in proportion to its mass by largest remainders, at most its size; the
+    excess of full clusters is redistributed in proportion. Clusters without mass get none. Sums to the budget, or less
+    if the clusters with mass hold less."""
     given = np.zeros(len(mass), dtype=np.int64)
     while True:
         left = budget - int(given.sum())
@@ -71,8 +71,8 @@ def quotas(mass: np.ndarray, sizes: np.ndarray, budget: int) -> IntArray:
 def by_mass(label: np.ndarray, mass: np.ndarray, closeness: np.ndarray, budget: int, seed: int) -> IntArray:
     """(budget,) rows drawn from the clusters in proportion to their mass, interleaved so that every prefix is, too.
 
-    label: (N,) the cluster of each row, negative for rows that cannot be drawn. Where the clusters with mass hold too
-    little, the others follow one by one, by closeness (C,), largest first. Fewer where all hold less.
+    label: (N,) the cluster of each row, negative for rows that cannot be drawn. If the clusters with mass hold too few,
+    the others follow one by one, by closeness (C,), largest first. Fewer rows if all hold less.
     """
     sizes = np.bincount(label[label >= 0], minlength=len(mass))
     given = quotas(mass, sizes, budget)

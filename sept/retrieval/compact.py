@@ -1,6 +1,6 @@
-"""An int8 copy of a feature store: half the bytes to scan, and known how far off it can be.
+"""An int8 copy of a feature store: half the bytes to scan, with a known error bound.
 
-Whole numbers from -127 to 127, and a scale for every few of a row: an outlier then coarsens its neighbours alone.
+Integers from -127 to 127, and a scale for every few of a row, so that an outlier affects only its neighbours.
 Shards follow those of the store; each has a mark, written last, that names the store's shard by its hash.
 Shapes: N pool rows, D dim, n rows of a shard or block, G scales of a row.
 """
@@ -19,10 +19,10 @@ from sept.retrieval.features import Features
 from sept.retrieval.shards import ROWS_AT_ONCE, Shard, Sums, crc32_of, publish, publish_json, read_json, to_bfloat16
 
 LARGEST = 127
-SHARING = 32  # numbers of a row, at most, that share a scale
+SHARING = 32  # maximum number of components that share a scale
 WHOLE, SCALE = np.dtype("<i1"), np.dtype("<f2")
 AGAIN = "`python -m sept.store repair`, and the next run builds the copy again"
-MARKED = {"of", "residual", "whole", "scales"}  # what the mark of a shard says
+MARKED = {"of", "residual", "whole", "scales"}  # fields of a shard's mark
 
 Int8Array = npt.NDArray[np.int8]
 Float16Array = npt.NDArray[np.float16]
@@ -31,8 +31,8 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Compact:
-    """The copy of `features`. residual: the largest length of a row less what stands for it here. whole, scales: the
-    files of each shard."""
+    """The copy of `features`. residual: the largest length of the difference between a row and its int8 form. whole,
+    scales: the files of each shard."""
 
     features: Features
     residual: float
@@ -41,7 +41,7 @@ class Compact:
 
     @classmethod
     def open(cls, folder: Path, features: Features) -> "Compact":
-        """Reads the marks alone. Raises DataError where a shard is missing, cut, or a copy of other vectors."""
+        """Reads only the marks. Raises DataError if a shard is missing, truncated, or a copy of other vectors."""
         worst, files = 0.0, []
         for index, shard in enumerate(features.shards):
             mark = read_json(_mark(folder, index), MARKED)
@@ -60,7 +60,7 @@ class Compact:
 
 
 def build(folder: Path, features: Features, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Writes the copy of every shard that `folder` does not hold yet; gives {rows, residual}."""
+    """Writes the copies of the shards that `folder` lacks; returns {rows, residual}."""
     folder.mkdir(parents=True, exist_ok=True)
     worst = 0.0
     for index, shard in enumerate(features.shards):
@@ -73,7 +73,7 @@ def build(folder: Path, features: Features, progress: Callable[[int], None] | No
 
 
 def _is_there(folder: Path, index: int, shard: Shard) -> bool:
-    """Whether the copy of a shard was made by a build that was stopped, and is what that wrote."""
+    """Whether a stopped build has already written the copy of a shard, intact."""
     try:
         mark = read_json(_mark(folder, index), MARKED)
         for sums in _sums(folder, index, shard, mark):
@@ -113,7 +113,7 @@ def _copy(folder: Path, index: int, features: Features) -> dict[str, Any]:
 
 
 def _rounded(single: Float32Array) -> tuple[Int8Array, Float16Array, float]:
-    """(n, D) float32 as whole numbers (n, D), scales (n, G), and the largest residual, in float32 or in bfloat16."""
+    """(n, D) float32 as integers (n, D), scales (n, G), and the largest residual, in float32 or bfloat16."""
     n, dim = single.shape
     parts = single.reshape(n, scales_of(dim), -1)
     scales = (np.abs(parts).max(axis=2) / LARGEST).astype(SCALE)
@@ -125,7 +125,7 @@ def _rounded(single: Float32Array) -> tuple[Int8Array, Float16Array, float]:
 
 
 def scales_of(dim: int) -> int:
-    """How many scales a row of `dim` numbers has: as few as divide it evenly."""
+    """Number of scales per row of `dim` components: the fewest that divide it evenly."""
     return next(count for count in range(-(-dim // SHARING), dim + 1) if dim % count == 0)
 
 

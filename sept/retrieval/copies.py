@@ -1,4 +1,4 @@
-"""Which images are copies of a task's test images, and which of each other."""
+"""Finds copies of a task's test images, and copies within a set of images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sept.runtime.progress import progress
 from sept.runtime.threads import in_order
 
 TESTS = "tests.parquet"
-WITHIN_MOST = 200_000  # images that are compared with each other: the cost grows with their square
+WITHIN_MOST = 200_000  # images compared with each other at most: the cost is quadratic
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TestImages:
     thumbnails: Thumbnails
 
     def shown_by(self, candidates: Thumbnails, device: str | torch.device = "cpu") -> list[str | None]:
-        """For each candidate the id of the test image that it shows, None where of none."""
+        """For each candidate the id of the test image that it is a copy of, or None."""
         found = copies(candidates, self.thumbnails, device).nearest()
         shown: list[str | None] = [None] * len(candidates)
         for candidate, reference in zip(found.candidate.tolist(), found.reference.tolist(), strict=True):
@@ -51,14 +51,15 @@ def read_tests(folder: Path) -> TestImages:
 
 
 def first_alike(chosen: Thumbnails, device: str | torch.device = "cpu") -> IntArray | None:
-    """(K,) the place of the first image that each is a copy of, its own where of none; None for too many images."""
+    """(K,) the index of the first image that each is a copy of, its own if none; None for too many images."""
     if len(chosen) > WITHIN_MOST:
         return None
     return groups(copies_within(chosen, device), len(chosen))
 
 
 class LeakCheck:
-    """Which rows of a pool show a test image; called with (n,) rows, gives (n,) bool. Decodes what it is asked for."""
+    """Which rows of a pool are copies of a test image: called with (n,) rows, returns (n,) bool. Decodes their
+    images."""
 
     def __init__(self, pool: ConcatPool, tests: TestImages, runtime: Runtime) -> None:
         self.pool, self.tests, self.runtime = pool, tests, runtime

@@ -1,4 +1,4 @@
-"""What a selection is made of, as numbers and lists fit for a manifest; how far a domain is from another.
+"""The composition of a selection, as numbers and lists for a manifest; distances between domains.
 
 Reads a selection, vectors and names. The domain classifier is linear: task or not (SEPT Eq. 4, after Ganin et al.
 2016). Pure functions. Shapes: Q queries, K budget, D dim; n, m samples of two domains, F folds.
@@ -22,9 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def separate(left: np.ndarray, right: np.ndarray) -> tuple[FloatArray, float]:
-    """The hyperplane (D,), offset that tells left (n, D), above 0, from right (m, D): least squares on -1 and 1.
+    """The hyperplane (D,) and offset that separate left (n, D), above 0, from right (m, D): least squares on -1 and 1.
 
-    Both domains weigh the same, however many samples they have: an error is the mean of the two shares misplaced.
+    Both domains have equal weight whatever their sizes: the error is the mean of the two misclassification rates.
     Closed form in float64, O((n + m) D^2 + D^3): one fit for 10,000 samples of 768 dimensions takes half a second.
     """
     left, right = left.astype(np.float64), right.astype(np.float64)
@@ -40,8 +40,8 @@ def separate(left: np.ndarray, right: np.ndarray) -> tuple[FloatArray, float]:
 
 
 def proxy_a_distance(left: np.ndarray, right: np.ndarray, seed: int) -> float:
-    """2 (1 - 2 error) of a domain classifier on samples it has not seen: 0 for domains that cannot be told apart, a
-    little below by chance, 2 for those that always can (Ben-David et al. 2010; the right side of SEPT Eq. 4).
+    """2 (1 - 2 error) of a domain classifier on held-out samples: 0 for indistinguishable domains (by chance slightly
+    below), 2 for perfectly separable ones (Ben-David et al. 2010; the right side of SEPT Eq. 4).
 
     left (n, D), right (m, D): float vectors, of each domain at least two. Cross-validated over at most `FOLDS` folds.
     """
@@ -59,16 +59,16 @@ def proxy_a_distance(left: np.ndarray, right: np.ndarray, seed: int) -> float:
 
 
 def _folds(samples: int, folds: int, seed: int, name: str) -> npt.NDArray[np.int64]:
-    """(samples,) the fold of each, of equal sizes but for one."""
+    """(samples,) the fold of each; sizes differ by at most one."""
     return numpy_rng(seed, "proxy A-distance", name).permutation(samples) % folds
 
 
 def _misplaced(scores: np.ndarray) -> float:
-    """How many lie below 0; on 0 as good as a coin."""
+    """How many lie below 0; those at 0 count half."""
     return float((scores < 0).sum() + (scores == 0).sum() / 2)
 
 
-MOST_VECTORS = 10_000  # of a selection, drawn for the distance: they add at most 0.01 to its deviation
+MOST_VECTORS = 10_000  # sampled from a selection for the distance, which adds at most 0.01 to its standard deviation
 MOST_USED = 20
 
 
@@ -90,9 +90,9 @@ def sampled(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def coverage(selection: Selection, classes: Sequence[str]) -> dict[str, Any]:
-    """How many of the selection each query brought, (Q,), and each class: {per_query: [..], per_class: {name: n}}.
+    """How many selected images come from each query, (Q,), and each class: {per_query: [..], per_class: {name: n}}.
 
-    classes: (Q,) the class of each query. A query whose best matches others brought before has none.
+    classes: (Q,) the class of each query. A query whose best matches came from others before has none.
     """
     per_query = np.bincount(selection.query, minlength=len(classes)).tolist()
     per_class = dict.fromkeys(sorted(set(classes)), 0)
@@ -102,8 +102,8 @@ def coverage(selection: Selection, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def by_source(sources: Sequence[str], pool: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Of each source of the pool, in its order: images of it selected, their share of the selection, its share of the
-    pool. sources: (K,) that of each image; pool: how many images each source has."""
+    """For each source of the pool, in order: its selected images, their share of the selection, its share of the pool.
+    sources: (K,) that of each image; pool: how many images each source has."""
     counts, images = Counter(sources), sum(pool.values())
     assert counts.keys() <= pool.keys(), f"sources {counts.keys() - pool.keys()} are not the pool's"
     return {
@@ -117,10 +117,10 @@ def by_source(sources: Sequence[str], pool: Mapping[str, int]) -> dict[str, dict
 
 
 def most_used(ranked: IntArray, selection: Selection) -> dict[str, Any]:
-    """Which images many queries' lists name, down to the depth that the selection read: hubs of the feature space.
+    """Images that are in many queries' lists, down to the depth that the selection read: hubs of the feature space.
 
-    ranked: (Q, depth or deeper) rows. {lists_mean: lists that name a selected image, on average; shared: the share of
-    selected images that more than one names; most_used: the first `MOST_USED` as {row, queries}, ties by row}.
+    ranked: (Q, depth or deeper) rows. {lists_mean: mean number of lists that contain a selected image; shared: share of
+    selected images in more than one; most_used: the first `MOST_USED` as {row, queries}, ties by row}.
     """
     rows, lists = np.unique(ranked[:, : selection.depth], return_counts=True)
     of_selected = lists[np.searchsorted(rows, selection.rows)]

@@ -1,12 +1,11 @@
 """Near-duplicates: copies of one image among others, and those within one set.
 
-Reads the cards of images about to be chosen and of a task's test images, gives pairs. Pairs are looked for in two
-steps: one product of all whole prints against all, then windows of those that come near.
-Shapes: n candidates, m references, P pairs, W windows.
+Compares thumbnails of candidate images with those of a task's test images, and returns pairs, in two steps: one product
+of all whole-image fingerprints, then windows of the near pairs. Shapes: n candidates, m references, P pairs, W windows.
 
-Calibrated on images of one domain of the drawn world, 32 px, looked up among 800 test images of the same 16 classes
-(`python benchmarks/duplicates.py`, which prints the curves): the hardest case at hand, where every image has hundreds
-that show the same motif in the same colours.
+Calibrated on 32-px images of one domain of the embedded world, compared with 800 test images of the same 16 classes
+(`python benchmarks/duplicates.py` prints the curves): the hardest available case, where hundreds of other images show
+the same motif in the same colours.
 """
 
 from collections.abc import Iterator
@@ -21,17 +20,17 @@ from sept.retrieval.features import IntArray
 from sept.retrieval.fingerprints import Fingerprints, Thumbnails, global_hash, window_hashes
 
 WHOLE, WINDOW = 0.014, 0.0065  # 1 - correlation of a copy's print with the whole image's, with the nearest window's
-NEAR = 0.5  # the same for pairs whose windows are looked at
+NEAR = 0.5  # the same for pairs whose windows are compared
 LEVEL, COLOUR = 3.5, 15.0  # grey levels: between copy and window, and of the mean colours of the whole images
 CONTRAST = 0.25  # difference of the contrasts' logarithms: 16 px of 32, by a soft filter, lose a fifth
 CANDIDATES, REFERENCES = 1024, 8192  # of one product: 34 MB
-PAIRS = 4096  # whose windows are compared at once: 40 MB
+PAIRS = 4096  # pairs whose windows are compared at once: 40 MB
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """P pairs that show one image: the number of the candidate, that of the reference, and the distance, which is 1 -
-    the correlation of their prints. By candidate, nearest first."""
+    """P pairs of copies: indices of candidate and reference, and the distance, 1 - the correlation of their
+    fingerprints. Sorted by candidate, nearest first."""
 
     candidate: IntArray
     reference: IntArray
@@ -41,11 +40,11 @@ class Pairs:
         return len(self.candidate)
 
     def take(self, which: npt.NDArray[Any]) -> "Pairs":
-        """Those of a mask (P,), or of numbers in their order."""
+        """The pairs selected by a mask (P,) or by indices."""
         return Pairs(self.candidate[which], self.reference[which], self.distance[which])
 
     def nearest(self) -> "Pairs":
-        """One pair a candidate."""
+        """One pair per candidate."""
         return self.take(np.diff(self.candidate, prepend=-1) != 0)
 
 
@@ -53,7 +52,7 @@ def copies(candidates: Thumbnails, references: Thumbnails, device: str | torch.d
     """The candidates that are copies of a reference, mirrored or not: re-encoded, resized, or cropped by up to 6 % of a
     side. Changes of exposure or colour make another image.
 
-    Cost: n * m * 256 FLOPs, less the pairs that differ in light, and 40 microseconds a pair that comes near. 20,000
+    Cost: n * m * 256 FLOPs, less the pairs that differ in brightness, and 40 microseconds per near pair. 20,000
     smooth images against 36,500, of which 0.25 % of pairs came near, took 40 s of one core.
     """
     found = []
@@ -67,14 +66,14 @@ def copies(candidates: Thumbnails, references: Thumbnails, device: str | torch.d
 
 
 def copies_within(thumbnails: Thumbnails, device: str | torch.device = "cpu") -> Pairs:
-    """The pairs of copies in one set: candidate and reference are numbers of it, each pair once, candidate first."""
+    """The pairs of copies within one set: candidate and reference are its indices, each pair once, candidate first."""
     pairs = copies(thumbnails, thumbnails, device)
     low, high = np.minimum(pairs.candidate, pairs.reference), np.maximum(pairs.candidate, pairs.reference)
     return _merged([Pairs(low, high, pairs.distance).take(low < high)])
 
 
 def groups(pairs: Pairs, images: int) -> IntArray:
-    """(images,) for each the lowest number among its copies, copies of copies included: its own where it has none."""
+    """(images,) for each image the lowest index among its copies, including copies of copies; its own without any."""
     root = np.arange(images)
 
     def find(i: int) -> int:
@@ -92,7 +91,8 @@ def groups(pairs: Pairs, images: int) -> IntArray:
 def _near(
     prints: Fingerprints, colour: np.ndarray, references: Thumbnails, device: str | torch.device
 ) -> Iterator[tuple[IntArray, IntArray]]:
-    """Numbers of the pairs, (P,) each, whose whole images are near (NEAR, COLOUR). Multiplies only what is as light."""
+    """Indices of the pairs, (P,) each, whose whole images are near (NEAR, COLOUR). Multiplies only images of similar
+    brightness."""
     order, others = np.argsort(colour[:, 1], kind="stable"), np.argsort(references.colour[:, 1], kind="stable")
     greens = references.colour[others, 1]
     units = torch.from_numpy(global_hash(references).unit[others]).to(device)
@@ -111,7 +111,7 @@ def _near(
 def _distance(
     prints: Fingerprints, references: Thumbnails, candidate: IntArray, reference: IntArray
 ) -> npt.NDArray[np.float32]:
-    """(P,) distance of each pair at its best window; infinite where none is a copy."""
+    """(P,) distance of each pair at its best window; infinite if none matches."""
     result = np.full(len(candidate), np.inf, dtype=np.float32)
     for start in range(0, len(candidate), PAIRS):
         here = slice(start, start + PAIRS)

@@ -1,4 +1,4 @@
-"""The embedding of a pool, shard by shard: each is committed once, whoever makes it and whatever is killed.
+"""The embedding of a pool, shard by shard: each is committed once, whichever process makes it and whatever is killed.
 
 Writes what `sept.retrieval.features` reads.
 """
@@ -39,13 +39,13 @@ def embed(
     rows_per_shard: int = ROWS_PER_SHARD,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
-    """Embeds the rows of a pool that `folder` does not hold yet, and returns {rows, embedded, skipped, dim}.
+    """Embeds the rows of a pool that `folder` lacks, and returns {rows, embedded, skipped, dim}.
 
     encode(first, last) gives (last - first, D) float32 or float16 vectors of unit length, all zero where skipped, and
-    the skips with their pool rows. It is called once per missing shard: after a kill the same call goes on from there.
+    the skips with their pool rows. It is called once per missing shard: after a kill the same call resumes.
     progress is called with the number of rows done. Raises DataError when more than `max_unreadable` of all rows were
-    skipped, as soon as that is certain, and when the vectors are not what was asked for; NonFiniteError for NaN or
-    infinity; StorageError when the disk refuses.
+    skipped, as soon as that is certain, and for vectors of a wrong shape or length; NonFiniteError for NaN or infinity;
+    StorageError for disk errors.
     """
     for index in missing(folder, rows, rows_per_shard):
         embed_shard(folder, index, rows, encode, max_unreadable, rows_per_shard)
@@ -55,7 +55,7 @@ def embed(
 
 
 def missing(folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> list[int]:
-    """The shards that `folder` does not hold yet. Raises DataError for a pool without rows."""
+    """The shards that `folder` lacks. Raises DataError for a pool without rows."""
     if rows <= 0:
         raise DataError(f"nothing to embed for {folder}: the pool lists no images")
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def missing(folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> li
 
 
 def _whole(folder: Path, index: int, first: int, last: int) -> bool:
-    """Whether a shard is there, by its content: one that the disk damaged since it was committed is made again."""
+    """Whether a shard is intact, by its content: one damaged after it was committed is made again."""
     shard = _committed(folder, index, first, last)
     return shard is not None and sha256(data_path(folder, index)) == shard.sha256
 
@@ -72,9 +72,9 @@ def _whole(folder: Path, index: int, first: int, last: int) -> bool:
 def embed_shard(
     folder: Path, index: int, rows: int, encode: Encode, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD
 ) -> list[Skip]:
-    """Embeds and commits one shard; its skips. Several processes may do so, even the same shard, at a time.
+    """Embeds and commits one shard; returns its skips. Several processes may do so at once, even for the same shard.
 
-    Before the commit the skips of all shards that are there are counted: a rerun tries this shard again.
+    Before the commit the skips of all existing shards are counted: a rerun tries this shard again.
     """
     first = index * rows_per_shard
     last = min(first + rows_per_shard, rows)
@@ -87,7 +87,7 @@ def embed_shard(
 
 
 def _skips_of_others(folder: Path, index: int, rows: int, rows_per_shard: int) -> list[Skip]:
-    """Of the shards that are there, without that of `index`, which may be there damaged."""
+    """The skips of the existing shards other than `index`, which may exist damaged."""
     shards = (
         _committed(folder, other, first, min(first + rows_per_shard, rows))
         for other, first in enumerate(range(0, rows, rows_per_shard))
@@ -97,7 +97,7 @@ def _skips_of_others(folder: Path, index: int, rows: int, rows_per_shard: int) -
 
 
 def conclude(folder: Path, rows: int, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD) -> dict[str, int]:
-    """Makes a store of the shards, all of which are there; gives {rows, embedded, skipped, dim}."""
+    """Completes the feature store when all shards exist; returns {rows, embedded, skipped, dim}."""
     for left in folder.glob(".shard-*"):  # by a worker that was killed
         left.unlink(missing_ok=True)
     shards = [read_shard(folder, index) for index in range(len(range(0, rows, rows_per_shard)))]
@@ -114,7 +114,7 @@ def conclude(folder: Path, rows: int, max_unreadable: float, rows_per_shard: int
 def _check_vectors(vectors: np.ndarray, skips: list[Skip], first: int, last: int) -> None:
     """Conservation (listed = embedded + skipped), finiteness, unit length; skipped rows are zero."""
     if vectors.ndim != 2 or len(vectors) != last - first:
-        raise DataError(f"rows {first}..{last - 1} were asked for, encode gave an array of shape {vectors.shape}")
+        raise DataError(f"rows {first}..{last - 1} were requested, encode returned an array of shape {vectors.shape}")
     rows = np.array([skip.row for skip in skips], dtype=np.int64) - first
     if len(np.unique(rows)) != len(rows) or ((rows < 0) | (rows >= last - first)).any():
         raise DataError(f"skips of rows {first}..{last - 1} name a row twice or one outside: {sorted(rows + first)}")
@@ -151,7 +151,7 @@ def _commit(folder: Path, index: int, first: int, vectors: np.ndarray, skips: li
 
 
 def _committed(folder: Path, index: int, first: int, last: int) -> Shard | None:
-    """The shard if it is complete and holds just these rows; else it is to be made again."""
+    """The shard if it is complete and holds exactly these rows; else None, and it is made again."""
     try:
         shard = read_shard(folder, index)
     except DataError:

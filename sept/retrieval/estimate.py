@@ -1,6 +1,6 @@
-"""How long a search takes, from what the machine was seen to do.
+"""Estimates how long a search takes, from rates measured on this machine.
 
-Reads a feature store for a moment, gives rates; from rates and sizes it gives seconds, for any pool.
+Measures rates on a few blocks of a feature store; computes seconds from rates and sizes, for any pool.
 Shapes: Q queries, N pool rows, D dim.
 """
 
@@ -17,22 +17,20 @@ from sept.retrieval.features import Features
 from sept.retrieval.index import SAMPLE_ROWS, SAMPLED_POOL, queries_per_product
 from sept.retrieval.scan import BLOCK_ROWS, Arithmetic, Blocks, Products, arithmetic, rows_of_block
 
-STORED_BYTES = 2  # a component, as float16
+STORED_BYTES = 2  # per component, as float16
 TRIED_BLOCKS, TRIED_PAIRS, TRIED_ROWS = 5, 50_000, 4_000
-APART = 5  # rows, of which one is tried: what is gathered lies scattered
+APART = 5  # every fifth row is timed: gathered rows are scattered
 CUT_SHARE = 0.01  # of the scores, kept in the trial
-HIT_SHARE = (
-    2e-4  # of the scores, taken in from a GPU in the trial: what a guess at the cut of a large pool lets through
-)
+HIT_SHARE = 2e-4  # of the scores, collected from a GPU in the trial: what a guessed cut of a large pool lets through
 TRIED_READS, TRIED_PRODUCTS = 16, 8  # on a GPU: blocks, so that the readers run in step; products
-KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates for each row of a list, seen on random vectors
+KEPT_SHARE = {torch.float32: 1.1, torch.bfloat16: 2.1}  # candidates per row of a list, measured on random vectors
 
 
 @dataclass(frozen=True)
 class Rates:
-    """A second. bandwidth: stored bytes made ready for the product. flops: of the product, its scores filtered.
-    gathered: scattered rows read again, as float64. pairs: scored exactly and put in order. kept: pairs for each row of
-    a list. taken: scores, of which the host takes in the hits that a GPU found; on a CPU that is in `flops`."""
+    """Per second, except `kept`. bandwidth: stored bytes read and converted for the product. flops: of the product,
+    including filtering. gathered: scattered rows reread as float64. pairs: exactly scored and sorted. kept: pairs per
+    row of a list. taken: scores whose GPU hits the host collects; on a CPU that is part of `flops`."""
 
     bandwidth: float
     flops: float
@@ -45,8 +43,8 @@ class Rates:
 def estimate(rows: int, dim: int, queries: int, depth: int, rates: Rates, overlapped: bool = False) -> float:
     """Seconds of one scan of `rows` x `dim` for `queries`, and of ranking them to `depth`.
 
-    overlapped: reading and copying, multiplying, and what the host does with the hits go on beside each other, as with
-    a GPU fed from a disk; else the times add up. Ranking comes after the scan.
+    overlapped: reading and copying, multiplying, and collecting hits overlap, as with a GPU fed from a disk; else the
+    times add up. Ranking comes after the scan.
     """
     sample = SAMPLE_ROWS if rows >= SAMPLED_POOL * SAMPLE_ROWS else 0
     reading = rows * dim * STORED_BYTES / rates.bandwidth
@@ -59,7 +57,8 @@ def estimate(rows: int, dim: int, queries: int, depth: int, rates: Rates, overla
 
 
 def measure(features: Features, queries: np.ndarray, device: str | torch.device = "cpu") -> Rates:
-    """The rates of this machine, from some blocks of this pool and these queries (Q, D); takes about a second."""
+    """The rates of this machine, measured on some blocks of this pool and these queries (Q, D); takes about a
+    second."""
     numbers, exact = arithmetic(device), exact_queries(queries)
     scanning = _on_cpu if lanes.on_host(device) else _on_gpu
     reading, multiplying, taking, rows = scanning(features, exact, device, numbers)
@@ -74,7 +73,7 @@ def measure(features: Features, queries: np.ndarray, device: str | torch.device 
     )
 
 
-Seconds = tuple[float, float, float, int]  # of a row: to read it, to multiply it, to take in its hits; rows of a block
+Seconds = tuple[float, float, float, int]  # per row: to read, to multiply, to collect hits; rows per block
 
 
 def _on_cpu(features: Features, exact: np.ndarray, device: str | torch.device, numbers: Arithmetic) -> Seconds:
@@ -91,7 +90,7 @@ def _on_cpu(features: Features, exact: np.ndarray, device: str | torch.device, n
 
 
 def _on_gpu(features: Features, exact: np.ndarray, device: str | torch.device, numbers: Arithmetic) -> Seconds:
-    """Reading is timed over blocks in a row, or what was read ahead of the first would count as nothing."""
+    """Reading is timed over consecutive blocks, as what was prefetched before the first would count as nothing."""
     most = rows_of_block(features, device, numbers, min(len(exact), queries_per_product(device)))
     done, start = 0, time.perf_counter()
     for tried, (_, block) in enumerate(Blocks(features, device, numbers, most)):

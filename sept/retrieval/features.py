@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sept.errors import ConfigError, DataError
 from sept.retrieval.shards import REPAIR, Shard, Sums, damage, data_path, mark_path, npy_bytes, read_json, read_shard
 
-READ_WHOLE = 3  # a stretch of rows is read as a whole, if that is at most so many times what is asked of it
+READ_WHOLE = 3  # a range of rows is read as a whole if it is at most this many times the requested rows
 
 IntArray = npt.NDArray[np.int64]
 
@@ -32,7 +32,7 @@ class Features:
 
     @classmethod
     def open(cls, folder: Path) -> "Features":
-        """Reads the commit marks alone, and raises DataError naming the file unless every row is held exactly once."""
+        """Reads only the commit marks; raises DataError naming the file unless every row is held exactly once."""
         facts = read_json(folder / "features.json", {"rows", "dim", "shards", "skipped"})
         shards = tuple(read_shard(folder, index) for index in range(facts["shards"]))
         expected = 0
@@ -54,7 +54,7 @@ class Features:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Features"]) -> "Features":
-        """The vectors of several pools as those of their union. Raises ConfigError where their dimensions differ."""
+        """The vectors of several pools as those of their union. Raises ConfigError if their dimensions differ."""
         if len({part.dim for part in parts}) > 1:
             raise ConfigError(f"vectors of {sorted({part.dim for part in parts})} dimensions cannot be one pool")
         starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
@@ -72,7 +72,7 @@ class Features:
         return cls(files, starts[-1], parts[0].dim, skipped, tuple(moved))
 
     def every(self, nth: int) -> "Features":
-        """The vectors of the first of every `nth` shards, as a pool of their own: a sample spread over all sources."""
+        """The vectors of the first of every `nth` shards, as a separate pool: a sample spread over all sources."""
         kept = range(0, len(self.shards), nth)
         starts = np.cumsum([0, *(self.shards[i].rows for i in kept)]).tolist()
         moved, skipped = [], []
@@ -88,12 +88,12 @@ class Features:
         return Features(files, starts[-1], self.dim, np.concatenate(skipped), tuple(moved))
 
     def part(self, index: int, parts: int) -> tuple[int, "Features"]:
-        """One of `parts` equal shares of the shards, and its first row here: what one of several machines searches.
+        """One of `parts` equal shares of the shards, and its first row: for search on several machines.
 
         Raises ConfigError when there are fewer shards than parts.
         """
         if parts > len(self.shards):
-            raise ConfigError(f"{len(self.shards)} shards cannot be shared by {parts} machines: take fewer")
+            raise ConfigError(f"{len(self.shards)} shards cannot be split over {parts} machines: use fewer")
         begin, end = (len(self.shards) * i // parts for i in (index, index + 1))
         first, last = self.shards[begin].first_row, self.shards[end - 1].last_row
         moved = [
@@ -109,7 +109,7 @@ class Features:
 
     @property
     def residual(self) -> float:
-        """The largest length of a row less the same in bfloat16."""
+        """The largest length of the difference between a row and its bfloat16 form."""
         return max(shard.residual for shard in self.shards)
 
     @property
@@ -141,7 +141,7 @@ class Features:
         self._sums[index].read(first - shard.first_row, block)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """(n, D) float32, the vectors of n rows in the order asked for; zeros where skipped. Raises IndexError."""
+        """(n, D) float32, the vectors of n rows in the requested order; zeros for skipped ones. Raises IndexError."""
         return self.take_half(rows).astype(np.float32)
 
     def take_half(self, rows: npt.ArrayLike) -> npt.NDArray[np.float16]:
@@ -149,7 +149,7 @@ class Features:
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.rows:
             raise IndexError(
-                f"rows {wanted.min()}..{wanted.max()} asked for, {self.files[0].parent} holds 0..{self.rows - 1}"
+                f"rows {wanted.min()}..{wanted.max()} requested, {self.files[0].parent} holds 0..{self.rows - 1}"
             )
         taken = np.empty((len(wanted), self.dim), dtype=np.float16)
         order = np.argsort(wanted, kind="stable")  # the disk is read forwards
@@ -161,7 +161,7 @@ class Features:
         return taken
 
     def _gather(self, index: int, rows: IntArray) -> npt.NDArray[np.float16]:
-        """(n, D), ascending rows of one shard; where they are most of a stretch, that is read as a whole."""
+        """(n, D), ascending rows of one shard; dense ranges are read as a whole."""
         first, last = int(rows[0]), int(rows[-1]) + 1
         if last - first > READ_WHOLE * len(rows):
             inside = rows - self.shards[index].first_row
@@ -194,7 +194,8 @@ class Features:
         ]
 
     def _vectors(self, index: int) -> np.ndarray:
-        """A shard's vectors, mapped for as long as they are held: what was read of a kept map is the process's."""
+        """A shard's vectors, mapped only while in use: pages read through a kept map would count as the process's
+        memory."""
         path, shard = self.files[index], self.shards[index]
         try:
             vectors = np.load(path, mmap_mode="r", allow_pickle=False)

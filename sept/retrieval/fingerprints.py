@@ -1,10 +1,10 @@
-"""Perceptual prints, by which a copy of an image is known after re-encoding, resizing, mirroring or a slight crop.
+"""Perceptual fingerprints ("prints"), which identify copies after re-encoding, resizing, mirroring or a slight crop.
 
-Reads decoded pixels, gives what `duplicates` compares. The print is the usual perceptual hash before its bits are taken
-(8 x 8 grey area means, compared by correlation): images of one class of the drawn world are so alike that its bits
-cannot tell. At 0.05 % of clean images flagged, 63 bits of the DCT (pHash) and 128 differences (dHash) find at most 36 %
-of the copies re-encoded at JPEG 30 to 95; the correlation finds all of them (benchmarks/duplicates.py).
-Shapes: n images, W windows.
+From decoded pixels, computes what `duplicates` compares. A print is the usual perceptual hash before binarisation (8 x
+8 grey area means, compared by correlation): images of one class of the embedded world are so similar that bits do not
+suffice. At 0.05 % of clean images flagged, 63 bits of the DCT (pHash) and 128 differences (dHash) find at most 36 % of
+the copies re-encoded at JPEG 30 to 95; the correlation finds all of them (benchmarks/duplicates.py). Shapes: n images,
+W windows.
 """
 
 from collections.abc import Iterable
@@ -21,21 +21,21 @@ from sept.errors import DataError
 THUMBNAIL = 32  # px, the side at which an image is kept: 1 KB
 FINGERPRINT = 8  # px, the side of a print
 KEPT = (0.985, 0.97, 0.955, 0.94)  # sides of the windows, as shares of the whole image's
-PLACES = (0.0, 0.5, 1.0)  # of a window, across what it leaves over
-FLAT = 2.0  # grey levels of deviation, below which a print would show noise: such an image is no copy of any
+PLACES = (0.0, 0.5, 1.0)  # positions of a window, as shares of the remaining margin
+FLAT = 2.0  # grey levels of deviation: below it a print would be noise, and an image is no copy of any
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 RECORD = np.dtype([("grey", np.uint8, (THUMBNAIL, THUMBNAIL)), ("colour", "<f4", (3,))])
-"""What is kept of one image: grey levels, squeezed to a square, and the mean colour, 0..255."""
+"""The thumbnail of one image: grey levels, squashed to a square, and the mean colour, 0..255."""
 FILE = "thumbnails.bin"
-SIZES = 256  # of images, whose weights are kept: up to half a megabyte each
+SIZES = 256  # image sizes whose weights are cached: up to half a megabyte each
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """What is kept of n images: grey (n, THUMBNAIL, THUMBNAIL) uint8, and mean colour (n, 3), 0..255."""
+    """Thumbnails of n images: grey (n, THUMBNAIL, THUMBNAIL) uint8, and mean colour (n, 3), 0..255."""
 
     grey: npt.NDArray[np.uint8]
     colour: FloatArray
@@ -48,7 +48,7 @@ class Thumbnails:
 
     @classmethod
     def open(cls, folder: Path) -> "Thumbnails":
-        """Those that `write_thumbnails` left in `folder`. Raises DataError where there are none."""
+        """Those that `write_thumbnails` wrote in `folder`. Raises DataError if there are none."""
         try:
             return cls.of(np.fromfile(folder / FILE, RECORD))
         except OSError as error:
@@ -69,8 +69,8 @@ class Thumbnails:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """unit (..., PRINT * PRINT) float32 of mean 0 and length 1, or 0 where flat; and what that takes away: the mean
-    grey level (...,) and the contrast (...,), the deviation from it in grey levels."""
+    """unit (..., PRINT * PRINT) float32 of mean 0 and length 1, or 0 where flat; and what normalisation removed: the
+    mean grey level (...,) and the contrast (...,), the standard deviation in grey levels."""
 
     unit: FloatArray
     level: FloatArray
@@ -82,7 +82,7 @@ def thumbnail(pixels: Pixels) -> np.ndarray:
     height, width = pixels.shape[:2]
     light, sums = np.empty((height, width), np.float32), np.zeros(width * 3)
     step = max(1, STRIP_PIXELS // width)
-    for top in range(0, height, step):  # for the sake of memory
+    for top in range(0, height, step):  # in strips, to save memory
         strip = pixels[top : top + step].astype(np.float32)
         light[top : top + step] = strip @ LUMA
         # Whole numbers below 2 ** 24, so exact in any order; a mean over both axes at once takes ten times as long.
@@ -100,14 +100,14 @@ def thumbnails(images: Iterable[Pixels]) -> Thumbnails:
 
 
 def write_thumbnails(folder: Path, records: Iterable[np.ndarray]) -> None:
-    """Writes records as they come: 1 KB an image."""
+    """Writes records one by one: 1 KB per image."""
     with open(folder / FILE, "wb") as file:
         for record in records:
             file.write(record.tobytes())
 
 
 def global_hash(of: Thumbnails) -> Fingerprints:
-    """One print an image, of all of it."""
+    """One print per image, of the whole image."""
     return _fingerprints(of, ((0.0, 0.0, 1.0),))
 
 

@@ -1,6 +1,6 @@
-"""A look at a selection: queries beside their best matches (SEPT Fig. 5), as one PNG and as one HTML page.
+"""Galleries of a selection: queries next to their best matches (SEPT Fig. 5), as one PNG and one HTML page.
 
-Reads images and similarities, gives files that need nothing else: the page has its pictures inside and loads nothing.
+Writes self-contained files from images and similarities: the page embeds its pictures and loads nothing.
 """
 
 import base64
@@ -23,9 +23,9 @@ GAP, CAPTION, FONT = 10, 20, 12  # pixels: between tiles, height of a caption, s
 INK, PAPER, MARK = (32, 33, 36), (255, 255, 255), (26, 115, 232)  # text, ground, frame of the queries
 JPEG_QUALITY = 90
 CHART = (560, 200)  # pixels, the drawing area of the similarity chart
-CHART_POINTS = 280  # more cannot be told apart
+CHART_POINTS = 280  # more are indistinguishable
 CHART_TICKS = 5
-SHOWN = 8  # of a list or mapping among the statistics
+SHOWN = 8  # entries of a list or mapping in the statistics
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -47,7 +47,7 @@ svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 
 @dataclass(frozen=True)
 class Match:
-    """A pool image found for a query; similarity None where it was not looked up."""
+    """A pool image found for a query; similarity None if it was not searched for."""
 
     caption: str
     image: Picture
@@ -73,7 +73,7 @@ def write_png(path: Path, rows: Sequence[Row]) -> None:
 
 
 def gallery(rows: Sequence[Row]) -> Image.Image:
-    """One line a query, framed, then its matches with their similarity; names too long for a tile are cut."""
+    """One line per query, framed, followed by its matches with their similarity; names too long for a tile are cut."""
     columns = 1 + max((len(row.matches) for row in rows), default=0)
     step = TILE + GAP
     sheet = Image.new("RGB", (columns * step + 2 * GAP, len(rows) * (step + CAPTION) + GAP), PAPER)
@@ -115,7 +115,7 @@ def write_html(
 
 
 def written(text: str) -> Picture:
-    """The words of a query as a picture, in the place of a query's image."""
+    """The words of a query as a picture, in place of a query image."""
     sheet, font = Image.new("RGB", (TILE, TILE), PAPER), ImageFont.load_default(FONT)
     lines = textwrap.wrap(text, width=TILE * 2 // FONT) or [""]
     ImageDraw.Draw(sheet).multiline_text((TILE / 2, TILE / 2), "\n".join(lines), fill=INK, font=font, anchor="mm")
@@ -123,7 +123,7 @@ def written(text: str) -> Picture:
 
 
 def _tile(image: Picture) -> Image.Image:
-    """The image, whole, in the middle of a square tile."""
+    """The whole image, centred in a square tile."""
     picture = Image.fromarray(image)
     scale = TILE / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -143,7 +143,7 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Counts in full, measures to four digits, the first of many, all else as it is."""
+    """Counts in full, measures with four digits, the first entries of long lists, everything else unchanged."""
     if isinstance(value, Mapping):
         parts = [
             f"{name} ({format_value(each)})" if _nested(each) else f"{name} {format_value(each)}"

@@ -1,8 +1,8 @@
 """Exact search: every pool vector is read once, for all queries together.
 
-Reads a feature store, gives ranked lists. One product a block finds the candidates (`scan`, `candidates`); they are
-told apart in exact arithmetic at the end (`exact`), so that the lists depend neither on the block size nor on threads,
-device or the arithmetic of the product. Shapes: Q queries, N pool rows, D dim.
+From a feature store, returns ranked lists. One product per block finds the candidates (`scan`, `candidates`); they are
+ranked in exact arithmetic at the end, so that the lists depend neither on the block size nor on threads, device or the
+arithmetic of the product. Shapes: Q queries, N pool rows, D dim.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,13 @@ from sept.retrieval.lists import Ranked
 from sept.retrieval.scan import Arithmetic, Blocks, CompactBlocks, Products, arithmetic, full_float32, rows_of_block
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
-QUERIES_ON_GPU = 4096  # the same there, where the host's work for a product does not depend on its size
+QUERIES_ON_GPU = 4096  # the same on a GPU, where the host's work per product does not depend on its size
 MEMORY = 2**30  # bytes for the candidates of the queries that share a scan
-BYTES_PER_RANK = 140  # of the depth: candidates twice over, the copies that thin them out, and the list itself
-BYTES_PER_QUERY = 4 * (BINS + STEPS) + 64 * SPARE_LEAST  # whatever the depth
-SAMPLE_ROWS = 20_000  # that the first guess at a cut is made from
-SAMPLED_POOL = 10  # times the sample: a smaller pool is searched without a guess
-GUESS_SIGMAS = 3.0  # how far above its expected rank in the sample the guess stays
+BYTES_PER_RANK = 140  # of depth: twice the candidates, temporary copies, and the list itself
+BYTES_PER_QUERY = 4 * (BINS + STEPS) + 64 * SPARE_LEAST  # independent of the depth
+SAMPLE_ROWS = 20_000  # for the first guess of a cut
+SAMPLED_POOL = 10  # times the sample: smaller pools are searched without a guess
+GUESS_SIGMAS = 3.0  # safety margin of the guess above its expected rank in the sample
 
 Progress = Callable[[int], None]
 
@@ -46,9 +46,9 @@ def search(
     """The `depth` most similar pool rows of every query (SEPT Alg. 1, lines 2-5); all of them if the pool holds fewer.
 
     queries: (Q, D) float32, of unit length. Scores are dot products with the stored float16 vectors, exact for queries
-    rounded to 28 binary places. Skipped rows are never returned. block_rows: at most of a block; None: what suits the
-    device. memory: bytes for candidates, beside the result and a few blocks; queries that need more take turns, each
-    time in a scan of the whole pool. compact: an int8 copy to scan instead, with the same result. progress is called
+    rounded to 28 binary places. Skipped rows are never returned. block_rows: maximum rows of a block; None: chosen for
+    the device. memory: bytes for candidates, besides the result and a few blocks; queries that need more are split over
+    several scans of the whole pool. compact: an int8 copy to scan instead, with the same result. progress is called
     with the number of rows done, of N. Raises DataError for a query that is not a unit vector, ConfigError if the store
     was made with another dim.
     """
@@ -83,7 +83,7 @@ def search_many(
 def merge(parts: Sequence[tuple[int, Ranked]], depth: int) -> Ranked:
     """The lists of a pool from those of its parts, each with the pool row that it starts at (see `Features.part`).
 
-    Equal to a search of the whole pool to `depth`, where every part was searched to `depth`.
+    Equal to a search of the whole pool to `depth` if every part was searched to `depth`.
     """
     rows = np.concatenate([ranked.rows + first for first, ranked in parts], axis=1)
     scores = np.concatenate([ranked.scores for _, ranked in parts], axis=1)
@@ -93,7 +93,7 @@ def merge(parts: Sequence[tuple[int, Ranked]], depth: int) -> Ranked:
 
 @dataclass
 class _Found:
-    """A task on its way: exact queries (Q, D), and what was found so far (Q, depth)."""
+    """A task in progress: exact queries (Q, D), and the lists found so far (Q, depth)."""
 
     queries: npt.NDArray[np.float64]
     depth: int
@@ -124,7 +124,7 @@ class _Scan:
     block_rows: int | None
 
     def __call__(self, tiles: Sequence[_Tile], guess: bool, progress: Progress | None) -> None:
-        """Fills in what the tiles' queries find; those that a guess failed are searched again without."""
+        """Fills in the lists of the tiles' queries; those for which the guess failed are searched again without it."""
         blocks, products = self._blocks(max(len(tile.queries) for tile in tiles)), Products()
         parts = [self._part(tile, blocks.residual) for tile in tiles]
         if guess and self.features.embedded >= SAMPLED_POOL * SAMPLE_ROWS:
@@ -174,7 +174,8 @@ class _Scan:
         return Part(queries, Candidates(self.features, exact, tile.found.depth, self.arithmetic, residual))
 
     def _expect(self, parts: Sequence[Part], products: Products) -> None:
-        """Tells the candidates from a sample of the pool what will not be among them, or they would all be at first."""
+        """Sets the candidates' first cut from a sample of the pool; otherwise every row would be a candidate at
+        first."""
         rows = np.arange(SAMPLE_ROWS) * self.features.rows // SAMPLE_ROWS
         rows = np.setdiff1d(rows, self.features.skipped)
         sample = torch.from_numpy(self.features.take_half(rows)).to(self.device).to(self.arithmetic.dtype)
@@ -190,7 +191,7 @@ class _Scan:
 
 
 def guess_rank(expected: float) -> int:
-    """Among the sample's scores, of the one that cuts, where `expected` of the best are expected in the sample."""
+    """The rank in the sample of the cutting score, if `expected` of the best are expected in the sample."""
     return max(1, int(np.ceil(expected + GUESS_SIGMAS * (np.sqrt(expected) + 1))))
 
 
@@ -219,7 +220,7 @@ def _turns(found: Sequence[_Found], dim: int, memory: int, most: int) -> Iterato
 
 
 def _part(progress: Progress | None, turn: int, turns: int, pool: int) -> Progress | None:
-    """Rows done of one of several scans as rows done of the pool."""
+    """Progress of one of several scans as progress over the pool."""
     if progress is None:
         return None
     return lambda rows: progress((turn * pool + rows) // turns)

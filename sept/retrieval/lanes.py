@@ -1,7 +1,7 @@
-"""Work that a GPU does one after the other in a lane, and beside other lanes.
+"""CUDA streams and events, with no-op stand-ins on a CPU.
 
-A lane is a stream of CUDA, a mark an event in it. On a CPU all work is done when it is given out: lanes and marks are
-then there and do nothing, so that one path of code serves both.
+A lane is a CUDA stream, a mark an event in it. On a CPU all work is done when it is launched: lanes and marks then do
+nothing, so that the same code serves both.
 """
 
 from types import TracebackType
@@ -11,29 +11,29 @@ import torch
 
 
 def on_host(device: str | torch.device) -> bool:
-    """Whether a device is the processor that this runs on."""
+    """Whether a device is the host's CPU."""
     return torch.device(device).type == "cpu"
 
 
 def has_lanes(device: str | torch.device) -> bool:
-    """Whether work for this device is done later than it is given out."""
+    """Whether work on this device is asynchronous."""
     return torch.device(device).type == "cuda" and torch.cuda.is_available()
 
 
 class Mark:
-    """A place in a lane: everything given to the lane before it."""
+    """A point in a lane: everything launched in the lane before it."""
 
     def __init__(self, event: Any = None) -> None:
         self.event = event
 
     def wait(self) -> None:
-        """Hold the calling thread until the work before the mark is done."""
+        """Blocks the calling thread until the work before the mark is done."""
         if self.event is not None:
             self.event.synchronize()
 
 
 class Lane:
-    """In a `with`, work goes into this lane. The caller's own lane is the one that its other work goes into."""
+    """A context manager: work inside is launched in this lane. The caller's lane is the current one outside."""
 
     def __init__(self, device: str | torch.device, own: bool = False) -> None:
         """own: a new lane; else the caller's."""
@@ -43,15 +43,15 @@ class Lane:
         self._inside: Any = None
 
     def mark(self) -> Mark:
-        """What was given to this lane so far."""
+        """A mark after everything launched in this lane so far."""
         if self.stream is None:
             return Mark()
-        event = torch.cuda.Event(blocking=True)  # a host that waits leaves its core to the readers
+        event = torch.cuda.Event(blocking=True)  # a waiting host yields its core to the readers
         event.record(self.stream)
         return Mark(event)
 
     def after(self, mark: Mark) -> None:
-        """What is given to this lane from now on waits for the mark; the host does not."""
+        """Later work in this lane waits for the mark; the host does not."""
         if self.stream is not None and mark.event is not None:
             self.stream.wait_event(mark.event)
 

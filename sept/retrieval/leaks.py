@@ -1,4 +1,4 @@
-"""A selection without leaks; only rows about to be chosen are checked."""
+"""A selection without leaks, checking only rows about to be chosen."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ from sept.retrieval.features import IntArray
 def find_leaks(
     choose: Callable[[IntArray], IntArray], is_leak: Callable[[IntArray], npt.NDArray[np.bool_]]
 ) -> tuple[IntArray, IntArray]:
-    """The rows that `choose` gives when no leak is in the pool, and the leaks it met, ascending.
+    """The rows that `choose` returns for a pool without leaks, and the leaks found, ascending.
 
-    choose(removed) gives the K rows chosen from a pool without the removed ones; is_leak(rows) (n,) -> (n,) is asked
-    once for every row about to be chosen. For a choice that depends on no row left unchosen, as Algorithm 1 and every
-    ranking, the result is that of a pool cleaned as a whole. Raises ConfigError, as `choose` does, when the rows that
-    are left do not meet the budget.
+    choose(removed) returns the K rows chosen from a pool without the removed ones; is_leak(rows) (n,) -> (n,) is called
+    once for every row about to be chosen. If the choice does not depend on unchosen rows, as in Algorithm 1 and every
+    ranking, the result is that of a fully cleaned pool. Raises ConfigError, as `choose` does, when the remaining rows
+    do not meet the budget.
     """
     removed, clean = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     while True:

@@ -18,22 +18,22 @@ class Ranked:
 
 
 class FilteredLists:
-    """Ranked lists without `removed` rows, which have a vector: what comes after moves up. Asks for the deepest lists
-    once and keeps them.
+    """Ranked lists without `removed` rows, which have a vector: later rows move up. Requests the deepest lists once and
+    keeps them.
 
-    search(depth) gives the whole lists to that depth, complete ones where depth is `embedded`, all rows with a vector.
-    A call gives lists that may be narrower than asked for, as long as deeper ones exist and more were not needed yet.
+    search(depth) returns the unfiltered lists to that depth, complete ones for depth `embedded`, all rows with a
+    vector. A call may return shorter lists than requested, as long as deeper ones exist and were not needed yet.
     """
 
     def __init__(self, search: Callable[[int], Ranked], embedded: int) -> None:
         self._search, self._embedded = search, embedded
         self._lists: Ranked | None = None
-        self.last: Ranked | None = None  # what the last call gave
+        self.last: Ranked | None = None  # result of the last call
         self.removed: IntArray = np.empty(0, dtype=np.int64)
 
     @property
     def available(self) -> int:
-        """How many rows a list can reach."""
+        """The maximum length of a list."""
         return self._embedded - len(self.removed)
 
     def __call__(self, depth: int) -> Ranked:

@@ -1,10 +1,10 @@
-"""The pool's rows brought to the device block by block, their products with the queries, the few scores worth keeping.
+"""Streams the pool's rows to the device in blocks, multiplies them with the queries, and keeps the few high scores.
 
-Reads a feature store or its int8 copy, gives hits. Threads read the next blocks into staging buffers while earlier ones
-are multiplied; a lane of its own copies them to a GPU (`lanes`); there, or on a CPU straight from the staging buffer,
-they become numbers to multiply. The product may be computed in bfloat16 where the processor is faster at it: how far
-off its scores can be is known (`Arithmetic.error`), and whoever uses the hits allows for it.
-Shapes: Q queries of one product, D dim, n rows of one block, G scales of a row, h hits.
+Turns a feature store or its int8 copy into hits. Threads read the next blocks into staging buffers while earlier ones
+are multiplied; a separate lane copies them to a GPU (`lanes`); there, or on a CPU directly from the staging buffer,
+they are converted for the product. It may be computed in bfloat16 if that is faster: the error of its scores is bounded
+(`Arithmetic.error`), and users of the hits allow for it. Shapes: Q queries of one product, D dim, n rows of one block,
+G scales of a row, h hits.
 """
 
 import time
@@ -27,7 +27,7 @@ from sept.retrieval.compact import Compact, scales_of
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.lanes import Lane, Mark
 
-BLOCK_ROWS = 8192  # of a block on a CPU: 13 MB as float16 at 768 dimensions
+BLOCK_ROWS = 8192  # per block on a CPU: 13 MB as float16 at 768 dimensions
 FLOAT32_UNIT = 2.0**-24  # half the gap between 1 and the next float32
 BFLOAT16_UNIT = 2.0**-8  # half the gap between 1 and the next bfloat16
 HIDDEN = -3.0  # below every cosine: the score of a row without a vector
@@ -37,7 +37,7 @@ WORTH_IT = 0.8  # bfloat16 brings more candidates: it has to be this much faster
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What products are computed in: float32, or bfloat16 with sums in float32 and scores rounded to bfloat16."""
+    """Arithmetic of products: float32, or bfloat16 with sums in float32 and scores rounded to bfloat16."""
 
     dtype: torch.dtype = torch.float32
 
@@ -47,7 +47,7 @@ class Arithmetic:
         return 1.01 * BFLOAT16_UNIT if self.dtype == torch.bfloat16 else 0.0
 
     def error(self, queries: npt.NDArray[np.float64], residual: float) -> npt.NDArray[np.float64]:
-        """(Q,) by how much a sum, before it is rounded to a score, can be off for any stored vector.
+        """(Q,) a bound on the error of a sum, before it is rounded to a score, for any stored vector.
 
         residual: the largest length of a stored vector less what is multiplied in its place. A float32 sum of D
         products of two unit vectors is off by at most D units, in any order (Higham, Accuracy and Stability of
@@ -62,7 +62,7 @@ class Arithmetic:
 
 
 def arithmetic(device: str | torch.device) -> Arithmetic:
-    """The faster one there: bfloat16 on processors that multiply it natively, else float32."""
+    """The faster one on the device: bfloat16 on processors that multiply it natively, else float32."""
     if torch.device(device).type != "cpu":
         return Arithmetic(torch.bfloat16) if torch.cuda.is_bf16_supported(including_emulation=False) else Arithmetic()
     return Arithmetic(torch.bfloat16) if _bfloat16_pays(torch.get_num_threads()) else Arithmetic()
@@ -106,7 +106,7 @@ class Hits:
 
 
 class Products:
-    """Scores of a block for some queries, and which of them reach a cut. On a GPU, `ahead` picks them there."""
+    """Scores of a block for some queries, and which of them reach a cut. On a GPU, `ahead` selects them there."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
@@ -150,7 +150,8 @@ class Products:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Sums with all 24 bits, whatever training has set: TF32 and bfloat16 sums would break the bound on the error."""
+    """Context manager for full float32 sums, whatever training has set: TF32 and bfloat16 sums would break the error
+    bound."""
     before, matmul = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul
     reduced = matmul.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
@@ -165,7 +166,7 @@ def full_float32() -> Iterator[None]:
 DEVICE_ROWS = 131_072  # at most of a block on a GPU: 200 MB as float16 at 768 dimensions, or one shard
 DEVICE_SHARE = 0.25  # of a GPU's free memory, for blocks and their scores
 ARRIVING = 2  # blocks on a GPU as they were stored: one is copied while the other is converted
-SCORED = 2  # blocks of scores on a GPU: of one the hits are taken in while the other is computed
+SCORED = 2  # blocks of scores on a GPU: hits of one are collected while the other is computed
 READERS, READERS_ON_CPU = 4, 1  # threads; on a CPU products need the cores
 WAITING, WAITING_ON_CPU = 2, 1  # staging buffers more than readers: being copied and ready, or being converted
 CONVERTED_ROWS = 512  # from float16 to bfloat16 through float32, which stays in the cache: twice as fast as directly
@@ -188,7 +189,7 @@ def rows_of_block(features: Features, device: str | torch.device, arithmetic: Ar
 
 
 class Blocks:
-    """The pool's rows on the device in order, each block in the same buffer."""
+    """The pool's rows on the device in order, reusing one buffer."""
 
     def __init__(
         self,
@@ -226,10 +227,10 @@ class Blocks:
             finally:
                 for each in reading:
                     each.cancel()
-                self.copying.mark().wait()  # or the buffers would be freed and used again under a copy
+                self.copying.mark().wait()  # or the buffers would be freed and reused during a copy
 
     def _filled(self, number: int, place: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Reads a block into its staging buffer, once that has been copied out of."""
+        """Reads a block into its staging buffer, once its previous content has been copied."""
         slot = number % len(self.staged)
         self.copied[slot].wait()
         first, rows = place

@@ -1,6 +1,6 @@
 """Algorithm 1: from ranked lists to a selection.
 
-Reads ranked lists (or nothing, for a random subset), gives the pool rows to pre-train on in the order chosen.
+From ranked lists (or nothing, for a random subset), returns the pool rows to pre-train on in the order chosen.
 Shapes: Q queries, K budget.
 """
 
@@ -14,16 +14,16 @@ from sept.retrieval.features import IntArray
 from sept.retrieval.lists import Ranked
 from sept.retrieval.selections import Selection
 
-DEPTH_MARGIN = 1.5  # first depth, in units of budget / queries: what overlap between the lists costs
+DEPTH_MARGIN = 1.5  # first depth, in units of budget / queries: allows for overlap between the lists
 SAMPLE_MARGIN = 1.15  # a sample of 1/16 predicts the depth within about 6 %, small ones within more
 
 
 def round_robin(ranked: IntArray, budget: int) -> IntArray:
     """Union of ranked lists, best ranks first, one query at a time (SEPT Alg. 1, lines 6-17).
 
-    ranked: (Q, depth) pool rows, most similar first. Returns the places of the chosen, rank * Q + query, in the order
-    chosen, so that the result for a smaller budget is a prefix of this one. At most `budget`, fewer if the lists hold
-    fewer distinct rows. Only as many ranks are looked at as it takes, and half as many again.
+    ranked: (Q, depth) pool rows, most similar first. Returns the positions of the chosen rows, rank * Q + query, in the
+    order chosen, so that the result for a smaller budget is a prefix of this one. At most `budget`, fewer if the lists
+    hold fewer distinct rows. Reads at most half as many ranks again as needed.
     """
     depth, ranks = ranked.shape[1], int(np.ceil(DEPTH_MARGIN * budget / len(ranked)))
     while len(places := _first_places(ranked[:, :ranks])) < budget and ranks < depth:
@@ -32,7 +32,7 @@ def round_robin(ranked: IntArray, budget: int) -> IntArray:
 
 
 def _first_places(ranked: IntArray) -> IntArray:
-    """The places at which each row of the lists comes first, ascending. One sort."""
+    """The positions at which each row first occurs in the lists, ascending. One sort."""
     packed = ranked.T.astype(np.int64, order="C").ravel()  # rank by rank, a copy
     bits = packed.size.bit_length()
     assert int(packed.max(initial=0)).bit_length() + bits < 64, "row and place do not fit into 64 bits"
@@ -51,10 +51,9 @@ def select(
 ) -> Selection:
     """The `budget` pool rows that Algorithm 1 picks from complete ranked lists, of which only the top is computed.
 
-    search(depth) gives the ranked lists of all queries to that depth; it is asked for more until they hold enough, and
-    the result does not depend on where it started (`first_depth`, from `predicted_depth` maybe). available: how many
-    pool rows a list can reach, the readable ones.
-    Raises ConfigError when that is less than the budget.
+    search(depth) returns the ranked lists of all queries to that depth; it is called with increasing depth until they
+    suffice, and the result does not depend on the first one (`first_depth`, for instance from `predicted_depth`).
+    available: number of readable pool rows. Raises ConfigError when that is less than the budget.
     """
     if not 0 < budget <= available:
         raise ConfigError(f"budget.images={budget:,} but the pool holds only {available:,} readable images")
@@ -71,10 +70,10 @@ def select(
 
 
 def predicted_depth(search: Callable[[int], Ranked], queries: int, budget: int, sampled: int, available: int) -> int:
-    """How deep lists of the whole pool (of `available` rows) will have to be, from a sample of `sampled` of them.
+    """Estimates how deep lists of the whole pool (of `available` rows) must be, from a sample of `sampled` of them.
 
-    search: the lists of the sample. What is chosen of a sample by its share of the budget is chosen to a depth that is
-    smaller by that share; `SAMPLE_MARGIN` covers its error. Wrong either way, the selection is the same.
+    search: the lists of the sample. With a proportional share of the budget, the depth needed in the sample is smaller
+    by that share; `SAMPLE_MARGIN` covers the error. A wrong estimate does not change the selection.
     """
     share = sampled / available
     some = select(search, queries, max(1, round(budget * share)), sampled)
@@ -84,8 +83,8 @@ def predicted_depth(search: Callable[[int], Ranked], queries: int, budget: int, 
 def random_subset(rows: int, budget: int, seed: int) -> IntArray:
     """(budget,) distinct rows of a pool in random order; the result for a smaller budget is a prefix of this one.
 
-    Each row draws 64 bits and the smallest win: a function of (seed, rows) that no numpy release changes, which
-    is not promised of its permutations. Raises ConfigError when the pool holds fewer rows.
+    Each row draws 64 bits and the smallest win: a function of (seed, rows) independent of the numpy release, unlike its
+    permutations. Raises ConfigError when the pool holds fewer rows.
     """
     if not 0 < budget <= rows:
         raise ConfigError(f"budget.images={budget:,} but the pool holds only {rows:,} images")

@@ -37,8 +37,8 @@ COPIES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Selection:
-    """K distinct pool rows in the order chosen, and for each the list that brought it: which query's, at which rank
-    (from 0), at which similarity. `depth` is how deep the lists were read to the last one chosen."""
+    """K distinct pool rows in the order chosen, each with the query of the list it came from, the rank in it (from 0)
+    and the similarity. `depth` is how deep the lists were read to the last one chosen."""
 
     rows: IntArray
     query: IntArray
@@ -73,8 +73,8 @@ def save_copies(
 ) -> None:
     """Writes what the chosen rows (K,) are copies of, with the columns of COPIES_SCHEMA.
 
-    tests: (K,) the test image that each shows, if one. first: (K,) the place of the first image that each is a copy of,
-    its own where of none: `copy_of` is the row of another, or null; None where none was compared.
+    tests: (K,) the test image that each is a copy of, if any. first: (K,) the index of the first image that each is a
+    copy of, its own if none: `copy_of` is the row of another, or null; None if not compared.
     """
     copy_of = pa.nulls(len(rows))
     if first is not None:
@@ -101,8 +101,8 @@ def load_selection(path: Path) -> pa.Table:
 
 
 def statistics(selection: Selection, queries: int) -> dict[str, float]:
-    """What a selection is made of: images, queries, the depth reached, quantiles of the similarity, and how many images
-    each query brought (a query whose best matches were all taken before brings none)."""
+    """Statistics of a selection: images, queries, the depth reached, quantiles of the similarity, and how many images
+    each query contributed (none if its best matches were all taken before)."""
     brought = np.bincount(selection.query, minlength=queries)
     similarity = {f"similarity_{name}": float(np.quantile(selection.similarity, q)) for name, q in QUANTILES.items()}
     return {

@@ -15,10 +15,8 @@ class Index:
     same result; ivf_sq8 and milvus: approximate."""
 
     name: str = ranges.choice("exact", (*EXACT, "ivf_sq8", "milvus"))
-    nlist: int | None = ranges.whole(
-        None, least=1
-    )  # approximate: cells of the paper's index, fewer where the pool is small
-    nprobe: int | None = ranges.whole(None, least=1)  # approximate: cells out of nlist that a query looks into
+    nlist: int | None = ranges.whole(None, least=1)  # approximate: cells of the paper's index, fewer for a small pool
+    nprobe: int | None = ranges.whole(None, least=1)  # approximate: cells searched per query, out of nlist
     uri: str | None = ranges.text(None)  # milvus: of a cluster; null: Milvus Lite, in a file
     sample: int | None = ranges.whole(
         None
@@ -35,7 +33,7 @@ class Index:
     def check_unused(self) -> None:
         if self.name in EXACT:
             require_unset(
-                self, "index", ("nlist", "nprobe", "uri", "sample"), f"index={self.name} looks at every image"
+                self, "index", ("nlist", "nprobe", "uri", "sample"), f"index={self.name} compares every image"
             )
         elif self.name != "milvus":
-            require_unset(self, "index", ("uri",), f"index={self.name} lies in a file of the store")
+            require_unset(self, "index", ("uri",), f"index={self.name} is a file in the store")

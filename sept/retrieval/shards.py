@@ -1,7 +1,7 @@
 """Files of a feature store: shards of float16 vectors, each with a commit mark; how they are named, written, checked.
 
 A shard is `shard-NNNNNN.npy` plus a `.json` of the same name that is written last and commits it: its rows, its hash
-and the images it had to skip travel together. Check sums of rows: what is read is what was written, or a DataError.
+and its skipped images. With checksums of rows, so that reading other than what was written raises DataError.
 """
 
 import io
@@ -22,7 +22,7 @@ from sept.runtime.signals import look
 from sept.store.disk import sha256
 from sept.store.step import checksum
 
-CHECKED_ROWS = 512  # that share a check sum: to take one row of a file, so many are read
+CHECKED_ROWS = 512  # rows per checksum: to read one row, this many are read
 
 
 def crc32_of(rows: np.ndarray) -> list[int]:
@@ -34,8 +34,8 @@ def crc32_of(rows: np.ndarray) -> list[int]:
 
 @dataclass(frozen=True)
 class Sums:
-    """Of the file at `path`, which holds `rows` rows of `row_bytes` from the byte `offset` on. right: which blocks were
-    found right: each is looked at once. otherwise: the end of what is said of damage."""
+    """Checksums of the file at `path`, which holds `rows` rows of `row_bytes` from the byte `offset` on. right: which
+    blocks were verified: each is checked once. otherwise: the remedy, at the end of error messages."""
 
     path: Path
     offset: int
@@ -46,14 +46,14 @@ class Sums:
     right: npt.NDArray[np.bool_] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Raises DataError where there is not one sum for each block."""
+        """Raises DataError unless there is one sum per block."""
         expected = -(-self.rows // CHECKED_ROWS)
         if len(self.crc32) != expected:
-            raise DataError(f"{self.path}: {len(self.crc32)} check sums, expected {expected}; {self.otherwise}")
+            raise DataError(f"{self.path}: {len(self.crc32)} checksums, expected {expected};  {self.otherwise}")
         object.__setattr__(self, "right", np.zeros(expected, dtype=bool))
 
     def read(self, first: int, into: np.ndarray) -> None:
-        """Fills C-contiguous (n, ..) with n rows from row `first`. DataError where they are not those written."""
+        """Fills C-contiguous (n, ..) with n rows from row `first`. DataError if they differ from what was written."""
         fill(self.path, self.offset + first * self.row_bytes, into, self.otherwise)
         for block in range(first // CHECKED_ROWS, -(-(first + len(into)) // CHECKED_ROWS)):
             start, end = block * CHECKED_ROWS, min((block + 1) * CHECKED_ROWS, self.rows)
@@ -61,12 +61,12 @@ class Sums:
             self._check(block, into[start - first : end - first] if whole else None)
 
     def check(self, rows: npt.NDArray[np.int64]) -> None:
-        """Reads the blocks that these rows are in, as far as they were not. Raises DataError as `read`."""
+        """Reads and verifies the blocks of these rows that were not verified yet. Raises DataError as `read` does."""
         for block in np.unique(rows // CHECKED_ROWS).tolist():
             self._check(block, None)
 
     def _check(self, block: int, held: np.ndarray | None) -> None:
-        """held: the block's rows, where they were read."""
+        """held: the block's rows, if already read."""
         if self.right[block]:
             return
         start, end = block * CHECKED_ROWS, min((block + 1) * CHECKED_ROWS, self.rows)
@@ -83,7 +83,8 @@ class Sums:
 def fill(path: Path, offset: int, array: np.ndarray, otherwise: str) -> None:
     """Fills a C-contiguous array with the bytes of a file from `offset` on; DataError that ends in `otherwise`.
 
-    It reads into memory that is there: pages of a map would each be faulted in, and count as this process's own.
+    It reads into existing memory: pages of a memory map would be faulted in one by one, and count as this process's
+    memory.
     """
     left = array.data.cast("B")
     try:
@@ -112,14 +113,14 @@ class Skip:
 
 @dataclass(frozen=True)
 class Shard:
-    """What the commit mark of a shard says: rows [first_row, first_row + rows) of the pool are in it."""
+    """The content of a shard's commit mark: it holds rows [first_row, first_row + rows) of the pool."""
 
     first_row: int
     rows: int
     dim: int
     sha256: str
     crc32: list[int]  # of the bytes of each CHECKED_ROWS rows (`crc32_of`)
-    residual: float  # the largest length of a row less the same in bfloat16
+    residual: float  # the largest length of the difference between a row and its bfloat16 form
     skipped: list[Skip]
 
     @property
@@ -157,7 +158,8 @@ def mark_path(folder: Path, index: int) -> Path:
 
 
 def residual(half: npt.NDArray[np.float16]) -> float:
-    """The largest length of a row (n, D) less the same in bfloat16: what a product in bfloat16 can be off by."""
+    """The largest length of the difference between a row of (n, D) and its bfloat16 form: bounds the error of bfloat16
+    products."""
     worst = 0.0
     for start in range(0, len(half), ROWS_AT_ONCE):
         single = half[start : start + ROWS_AT_ONCE].astype(np.float32)
@@ -189,8 +191,8 @@ def damage(path: Path, shard: Shard) -> str | None:
 
 
 def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
-    """What `publish_json` wrote. Raises DataError where it is not that: no other file tells of a mark before the
-    manifest is written, and a stopped build goes on by its marks."""
+    """The content that `publish_json` wrote. Raises DataError if it was altered: before the manifest is written nothing
+    else protects a mark, and a stopped build resumes by its marks."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -203,16 +205,16 @@ def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
 
 
 def publish_json(path: Path, content: dict[str, Any]) -> None:
-    """Publishes the content and a checksum over it, which `read_json` looks at."""
+    """Publishes the content and a checksum over it, which `read_json` verifies."""
     content = json.loads(json.dumps(content))  # as it will be read
     text = json.dumps(content | {"checksum": checksum(content)}, indent=1)
     publish(path, lambda file: file.write(text.encode()))
 
 
 def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Makes `path` hold what `write` writes, or leaves it as it was: a kill or a full disk never tears it.
+    """Atomically replaces `path` by what `write` writes: a kill or a full disk never leaves it in part.
 
-    What is published stays, so it is a boundary of work: a signal that came is raised.
+    Since published content stays, a signal that has arrived is raised first.
     """
     look()
     aside = path.with_name(f".{path.name}.{uuid4().hex}")  # several processes may publish the same

@@ -1,6 +1,6 @@
-"""How every command begins and ends: its output, and one line and an exit code for what went wrong.
+"""How every command starts and ends: its output, and one line and an exit code for an error.
 
-`python -m` modules, `train.py` and `search.py` hand their `main` to `run`.
+`python -m` modules, `train.py` and `search.py` pass their `main` to `run`.
 """
 
 import io
@@ -16,12 +16,12 @@ from typing import NoReturn, TextIO
 from sept.errors import Interrupted, SeptError, StorageError
 from sept.runtime.failures import refusal
 
-READER_GONE = 141  # what a shell says of a program that a closed pipe ended: 128 and SIGPIPE
-STOPPED = 130  # and of one that Ctrl-C ended: 128 and SIGINT
+READER_GONE = 141  # a shell's exit code for a program ended by a closed pipe: 128 + SIGPIPE
+STOPPED = 130  # and for one ended by Ctrl-C: 128 + SIGINT
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Calls `main` and ends the program: with what it returns, or with one line and the code of what it raises."""
+    """Calls `main` and exits: with the code that it returns, or with one line and the code of its exception."""
     begin()
     try:
         code = main() or 0
@@ -38,8 +38,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def begin() -> None:
-    """A sign that the output's encoding lacks becomes a question mark, and a log line that cannot be written is lost
-    without a traceback: neither ends the program. What else is printed there tells."""
+    """Characters that the output cannot encode become question marks, and a log line that cannot be written is dropped
+    without a traceback; neither ends the program."""
     logging.raiseExceptions = False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else there is none, or a test's own
@@ -47,7 +47,7 @@ def begin() -> None:
 
 
 def report_error(error: BaseException) -> int:
-    """Says what went wrong, in one line where somebody can act on it; the exit code."""
+    """Prints the error, in one line if the user can act on it; returns the exit code."""
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return READER_GONE
     known = error if isinstance(error, (SeptError, Interrupted)) else refusal(error) or _unusable(error)
@@ -61,10 +61,10 @@ def report_error(error: BaseException) -> int:
 
 
 def _unusable(error: BaseException) -> StorageError | None:
-    """Of a file or folder that is not there, not allowed or not what was expected, where nobody has said more of it."""
+    """The error for a missing, inaccessible or unexpected file or folder that no other code has reported."""
     if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
         return None
-    return StorageError(f"{os.fsdecode(error.filename)}: {error.strerror}; see that it is there, and may be written")
+    return StorageError(f"{os.fsdecode(error.filename)}: {error.strerror}; check that it exists and is writable")
 
 
 def _print_line(line: str) -> None:
@@ -73,7 +73,7 @@ def _print_line(line: str) -> None:
 
 
 def _flushed(code: int) -> int:
-    """The exit code, once what was printed has left this process, which Python else does after all handlers."""
+    """The exit code, after flushing the output, which Python otherwise does after all handlers."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
@@ -84,13 +84,13 @@ def _flushed(code: int) -> int:
             if isinstance(error, BrokenPipeError):
                 code = code or READER_GONE
             elif isinstance(error, OSError):
-                _print_line(f"error: cannot write the output: {error.strerror}; make room where it goes")
+                _print_line(f"error: cannot write the output: {error.strerror}; free space where it goes")
                 code = code or StorageError.exit_code
     return code
 
 
 def _silence(stream: TextIO) -> None:
-    """What is still to be written goes nowhere: Python tries again at its end."""
+    """Discards pending output, which Python would otherwise write again on exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -98,7 +98,7 @@ def _silence(stream: TextIO) -> None:
 
 
 def _reader_gone() -> bool:
-    """Whether what reads the output or the messages has closed its end."""
+    """Whether the reader of stdout or stderr has closed its end."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             looking = select.poll()

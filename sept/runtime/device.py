@@ -1,4 +1,5 @@
-"""Which of the processes of a training this is; to its device and back without waiting: copies, as few as possible."""
+"""This process's rank in a training; transfers to and from its device, asynchronous and in as few copies as
+possible."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -12,14 +13,14 @@ _ALIGNED = 16  # bytes; every dtype may start there
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Rank of this process, and how many share the training; (0, 1) outside one that is shared."""
+    """Rank of this process and number of processes of the training; (0, 1) for a single one."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in its dicts, lists and tuples on the device; all else as it is.
+    """The batch with every tensor in its dicts, lists and tuples on the device; everything else unchanged.
 
-    The copies go on behind the caller's back where the tensors are pinned.
+    Copies of pinned tensors are asynchronous.
     """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
@@ -39,9 +40,9 @@ def tensors_in(batch: Any) -> list[Tensor]:
 
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Contiguous CPU tensors of any dtypes and shapes on the device, in one copy that nothing waits for.
+    """Contiguous CPU tensors of any dtypes and shapes on the device, in one asynchronous copy.
 
-    Meant for many small ones: they are joined in pinned memory first.
+    For many small tensors: they are first joined in pinned memory.
     """
     if device.type == "cpu":
         return list(tensors)
@@ -50,7 +51,7 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def packed(tensors: Sequence[Tensor], pinned: bool = False) -> Tensor:
-    """The bytes of all in one uint8 tensor on the CPU, each at a place where its dtype may start."""
+    """The bytes of all in one uint8 tensor on the CPU, each aligned for its dtype."""
     host = torch.empty(sum(map(_room, tensors)), dtype=torch.uint8, pin_memory=pinned)
     for tensor, part in zip(tensors, unpacked(host, tensors), strict=True):
         part.copy_(tensor)
@@ -58,7 +59,7 @@ def packed(tensors: Sequence[Tensor], pinned: bool = False) -> Tensor:
 
 
 def unpacked(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Views of what `packed` made of tensors of these dtypes and shapes."""
+    """Views into the result of `packed` for tensors of these dtypes and shapes."""
     starts = accumulate(map(_room, like), initial=0)
     return [
         buffer[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
@@ -71,7 +72,8 @@ def _room(tensor: Tensor) -> int:
 
 
 def fetch(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a tensor to the CPU, after the work queued so far; what is returned waits for it and gives it."""
+    """Starts copying a tensor to the CPU, after the work queued so far; the returned function waits for it and returns
+    it."""
     if tensor.device.type != "cuda" or not torch.cuda.is_available():
         return lambda: tensor.cpu()
     copy = tensor.to("cpu", non_blocking=True)  # into pinned memory

@@ -1,5 +1,5 @@
-"""What NVIDIA's driver says of the GPUs, and for which CUDA torch was built: asked without torch, and without a context
-on any card."""
+"""What NVIDIA's driver reports about the GPUs, and for which CUDA torch was built; queried without importing torch and
+without a context on any card."""
 
 import ctypes
 import os
@@ -27,19 +27,19 @@ class Card:
 
     @property
     def has_bf16(self) -> bool:
-        """Whether it computes in bfloat16 itself; older cards emulate it, slower than float32."""
+        """Whether it supports bfloat16 natively; older cards emulate it, slower than float32."""
         return self.capability >= BF16_SINCE
 
 
 class Driver:
-    """The driver's library, initialised. status: what cuInit gave, 0 when all is well."""
+    """The driver's library, initialised. status: the result of cuInit, 0 for success."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self.status = int(library.cuInit(0))
 
     def devices(self) -> int:
-        """How many cards it lets this process see."""
+        """The number of cards visible to this process."""
         return 0 if self.status else self._number("cuDeviceGetCount")
 
     def version(self) -> tuple[int, int]:
@@ -48,7 +48,7 @@ class Driver:
         return number // 1000, number % 1000 // 10
 
     def card(self, place: int) -> Card:
-        """The card at a place among those that this process sees."""
+        """The card with this index among those visible to this process."""
         card = self._number("cuDeviceGet", place)
         major, minor = (self._number("cuDeviceGetAttribute", which, card) for which in (MAJOR, MINOR))
         memory, name = ctypes.c_size_t(0), ctypes.create_string_buffer(NAME_CHARS)
@@ -57,7 +57,7 @@ class Driver:
         return Card(name.value.decode(errors="replace"), (major, minor), memory.value)
 
     def _number(self, call: str, *arguments: int) -> int:
-        """What a call writes into the int that is its first argument; 0 when it fails."""
+        """The value that a call writes into its first argument, an int; 0 when it fails."""
         value = ctypes.c_int(0)
         return value.value if getattr(self._library, call)(ctypes.byref(value), *arguments) == 0 else 0
 
@@ -71,34 +71,34 @@ def open_driver() -> Driver | None:
 
 
 def cards(count: int) -> list[Card]:
-    """The first `count` cards, those that are used; none where the driver cannot be asked."""
+    """The first `count` cards, those that are used; none if the driver cannot be queried."""
     driver = open_driver()
     return [] if driver is None else [driver.card(place) for place in range(min(count, driver.devices()))]
 
 
 def why_none() -> str | None:
-    """Why a driver that is there shows no card, in words; None where there is no driver."""
+    """Why an installed driver reports no card, in words; None without a driver."""
     driver = open_driver()
     if driver is None or driver.devices():
         return None
     if driver.status not in (0, NO_DEVICE):
-        return f"the NVIDIA driver is there but does not start (cuInit: error {driver.status}); see `nvidia-smi`"
+        return f"the NVIDIA driver is installed but does not start (cuInit: error {driver.status}); see `nvidia-smi`"
     hidden = os.environ.get(VISIBLE)
     if hidden is not None:
-        return f"the environment's {VISIBLE}={hidden!r} hides every CUDA device; unset it or name cards that there are"
+        return f"the environment's {VISIBLE}={hidden!r} hides every CUDA device; unset it or name existing cards"
     return None
 
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """torch's version, and the CUDA (major, minor) it was built for; None: it has no CUDA."""
+    """torch's version, and the CUDA (major, minor) it was built for; None: built without CUDA."""
 
     version: str
     cuda: tuple[int, int] | None
 
 
 def torch_build() -> TorchBuild | None:
-    """The installed torch, from its version file; None where that is not as it always was."""
+    """The installed torch, from its version file; None if that has an unexpected form."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -114,7 +114,7 @@ def torch_build() -> TorchBuild | None:
 
 
 def why_unusable() -> str | None:
-    """Why this torch cannot use the cards that the driver reports, in words; None where it can, or nobody can tell.
+    """Why this torch cannot use the cards that the driver reports, in words; None if it can, or if that is unknown.
 
     A torch runs on any driver of its CUDA's major version ("minor version compatibility") and on newer ones.
     """

@@ -1,7 +1,7 @@
-"""What a scheduler or another program left in the environment, and libraries obey: who is the how-manieth of how many.
+"""Environment variables of schedulers and other programs (rank, world size) that libraries obey.
 
-A training here knows its processes. Lightning, torch.distributed and timm believe these variables instead: with RANK=1
-from `srun` a process that works alone would write no curves, and PL_TRAINER_LIMIT_TRAIN_BATCHES would train less.
+Our training knows its own processes, but Lightning, torch.distributed and timm believe these variables: with RANK=1
+from `srun` a single process would write no curves, and PL_TRAINER_LIMIT_TRAIN_BATCHES would shorten training.
 """
 
 import os
@@ -22,19 +22,19 @@ BEGINNINGS = (
 
 
 def misleading() -> dict[str, str]:
-    """Those of the environment's variables that say it."""
+    """The names of those variables that are set."""
     return {name: value for name, value in os.environ.items() if name in NAMES or name.startswith(BEGINNINGS)}
 
 
 def forget() -> None:
-    """For a process of ours, which is told its place anew."""
+    """Removes them, in one of our processes, which then gets its own rank."""
     for name in misleading():
         del os.environ[name]
 
 
 @contextmanager
 def forgotten() -> Iterator[None]:
-    """Inside, they are not there; after, they are as before, for what a scheduler's own code asks of them."""
+    """Context manager without these variables; restored afterwards, for a scheduler's own code."""
     before = misleading()
     forget()
     try:

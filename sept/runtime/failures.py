@@ -1,4 +1,4 @@
-"""A disk that is full and a GPU's memory that ran out, of which each library tells in its own words: one line."""
+"""Full disks and exhausted GPU memory, which each library reports in its own way, as one-line errors."""
 
 import errno
 import os
@@ -23,14 +23,14 @@ REFUSED = {
     errno.EROFS: "Read-only file system",
     errno.EFBIG: "File too large",
 }
-CLOSED = (errno.EACCES, errno.EPERM, errno.EIO)  # of reading, too: only where it is known what was written
-CUT_SHORT = re.compile(  # of libraries that lose the system's reason: numpy; torch, in Python and in C++
+CLOSED = (errno.EACCES, errno.EPERM, errno.EIO)  # also from reading: only where it was writing
+CUT_SHORT = re.compile(  # messages of libraries that drop the system's reason: numpy; torch, in Python and in C++
     r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos \d+ vs|iostream error"
 )
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """What torch says in many words, with its numbers; None for another failure."""
+    """A short form of torch's message, with its numbers; None for another failure."""
     torch = sys.modules.get("torch")
     kind = getattr(torch, "OutOfMemoryError", ())
     text = str(error)
@@ -38,16 +38,17 @@ def out_of_memory(error: BaseException) -> OutOfMemory | None:
         return None
     asked, total, free = (found and found[1] for found in (pattern.search(text) for pattern in (ASKED, TOTAL, FREE)))
     if asked is None:
-        return OutOfMemory(f"a GPU's memory ran out ({text.partition(chr(10))[0].strip()})")
-    card = f", {free or 'less'} was free of the card's {total}" if total else ""
-    return OutOfMemory(f"a GPU's memory ran out: {asked} more was asked for{card}")
+        return OutOfMemory(f"GPU out of memory ({text.partition(chr(10))[0].strip()})")
+    card = f", {free or 'less'} of the card's {total} was free" if total else ""
+    return OutOfMemory(f"GPU out of memory: tried to allocate {asked}{card}")
 
 
 @contextmanager
 def translated(stage: str = "", remedy: str = "") -> Iterator[None]:
-    """Inside, a GPU's memory that runs out raises OutOfMemory, here or in a process of the work; with what to set.
+    """Context manager: exhausted GPU memory, here or in a worker process, raises OutOfMemory with the settings to
+    change.
 
-    What the failed work holds is let go: the next cell of a sweep has the card to itself.
+    Memory held by the failed work is freed for the next cell of a sweep.
     """
     try:
         yield
@@ -61,17 +62,17 @@ def translated(stage: str = "", remedy: str = "") -> Iterator[None]:
 
 
 def refusal(error: BaseException, folder: Path | None = None) -> StorageError | None:
-    """The StorageError for what a library says of a disk that is full, read-only or over a quota; None for the rest.
+    """The StorageError for a library's error about a disk that is full, read-only or over quota; None for other errors.
 
-    Libraries raise their own kinds (safetensors, pyarrow, torch), some with the reason in their text only, some as
-    what another failure came from. folder: where it was writing; there a refused permission counts, too.
+    Libraries raise their own types (safetensors, pyarrow, torch), some with the reason only in the message, some as the
+    cause of another exception. folder: where it was writing; then permission errors count, too.
     """
     met: BaseException | None = error
     while met is not None:
         reason = _reason(met, folder)
         if reason:
             where = getattr(met, "filename", None) or folder or "the output or a file"
-            return StorageError(f"cannot write {where}: {reason}; make room or choose another place")
+            return StorageError(f"cannot write {where}: {reason}; free space or choose another place")
         met = met.__cause__ or met.__context__
     return None
 

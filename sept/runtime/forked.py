@@ -1,6 +1,6 @@
-"""Imported by the process that data workers are forked from, before all else, and by no other: it ends with its parent.
+"""Imported first by the process that data workers are forked from, and by no other, so that it ends with its parent.
 
-It closes by itself only when its pipe from the program does, and each worker that is forked from it inherits that pipe.
+By itself it ends only when its pipe from the program is closed, and each worker forked from it inherits that pipe.
 """
 
 from sept.runtime.lifeline import die_with_parent

@@ -1,4 +1,4 @@
-"""What the work runs on, resolved from `hardware`; nothing here but the precision changes a result."""
+"""What the work runs on, resolved from `hardware`; only the precision changes a result."""
 
 import gc
 import logging
@@ -14,22 +14,21 @@ from sept.errors import ConfigError
 from sept.runtime import driver
 from sept.runtime.settings import Hardware
 
-MOST_WORKERS = 16  # of a device by `auto`: more read no faster than a GPU takes, and each holds memory
+MOST_WORKERS = 16  # per device with `auto`: more are no faster than the GPU, and each takes memory
 Loggers = Callable[[str, Mapping[str, Any]], list]  # makes Lightning loggers for a stage's name and spec
 log = logging.getLogger(__name__)
 
 
 def no_loggers(name: str, spec: Mapping[str, Any]) -> list:
-    """None beside the CSV file."""
+    """No loggers besides the CSV file."""
     return []
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """accelerator: cpu, cuda, or cuda:N in a process that has one of several. devices: processes that share a
-    self-supervised training, of which this is the one of `rank`. workers: of each device. chunk: images encoded at a
-    time; None: the whole batch; auto: what fits. search_bytes: memory for what a search finds. precision: Lightning's
-    name."""
+    """accelerator: cpu, cuda, or cuda:N in a process that has one of several. devices: number of processes that share a
+    self-supervised training; `rank` is this one's. workers: per device. chunk: images encoded at a time; None: the
+    whole batch; auto: what fits. search_bytes: memory for the results of a search. precision: Lightning's name."""
 
     accelerator: str = "cpu"
     devices: int = 1
@@ -43,13 +42,13 @@ class Runtime:
     checkpoint_every_s: float = 60.0
 
     def configure_torch(self) -> None:
-        """Have torch compute in this process on these cores and on its device, and with all 24 bits in what is said to
-        be float32: by itself it has convolutions on a GPU, but not products of matrices, in TF32."""
+        """Configures torch in this process: threads, device, and full float32 precision (by default convolutions on a
+        GPU, but not matrix products, use TF32)."""
         import torch
 
         torch.set_num_threads(self.threads)
         deterministic: Any = torch.utils.deterministic  # its types do not name this
-        deterministic.fill_uninitialized_memory = False  # nothing reads what it would fill: 4 % of a step
+        deterministic.fill_uninitialized_memory = False  # never read; filling takes 4 % of a step
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated in some versions; torch.compile reads it, and it must agree
             torch.backends.cudnn.allow_tf32 = False
@@ -59,8 +58,8 @@ class Runtime:
         self.select_device()
 
     def select_device(self) -> None:
-        """Make its GPU the current one of this process, so that nothing (pinned memory, a stream) opens a context on
-        another. On the CPU torch is not even imported."""
+        """Makes its GPU the current one of this process, so that nothing (pinned memory, a stream) opens a context on
+        another. On the CPU torch is not imported."""
         kind, _, index = self.accelerator.partition(":")
         if kind != "cuda":
             return
@@ -70,7 +69,7 @@ class Runtime:
             torch.cuda.set_device(int(index) if index else self.rank)
 
     def release(self) -> None:
-        """Give back what a stage held on a GPU, which the next one may need: trainer and learner hold each other."""
+        """Frees a stage's GPU memory, which the next one may need: trainer and learner are in a reference cycle."""
         torch = sys.modules.get("torch")
         if self.accelerator != "cpu" and torch is not None:
             gc.collect()
@@ -79,9 +78,9 @@ class Runtime:
 
 
 def resolve(hardware: Hardware) -> Runtime:
-    """Choose what `auto` leaves open, without importing torch.
+    """Resolves `auto`, without importing torch.
 
-    Raises ConfigError for a GPU that is not there, that torch cannot use or that lacks the precision asked for.
+    Raises ConfigError for a GPU that is missing, that torch cannot use or that lacks the requested precision.
     """
     accelerator = _accelerator(hardware)
     return Runtime(
@@ -98,7 +97,7 @@ def resolve(hardware: Hardware) -> Runtime:
 
 
 def _accelerator(hardware: Hardware) -> str:
-    """GPUs that are there are used or refused: days on the CPU instead would be a surprise."""
+    """Existing GPUs are used or an error is raised: silently running for days on the CPU would be a surprise."""
     if hardware.accelerator == "cpu":
         return "cpu"
     gpus = cuda_devices()
@@ -108,7 +107,7 @@ def _accelerator(hardware: Hardware) -> str:
             why = why or "the driver reports no CUDA device"
             raise ConfigError(f"hardware.accelerator=cuda: {why}; or use hardware.accelerator=cpu")
         if why:
-            _tell(f"hardware.accelerator=auto goes on on the CPU: {why}")
+            _tell(f"hardware.accelerator=auto uses the CPU: {why}")
         return "cpu"
     if hardware.devices > gpus:
         raise ConfigError(f"hardware.devices={hardware.devices}: the driver reports {gpus} CUDA devices")
@@ -118,7 +117,7 @@ def _accelerator(hardware: Hardware) -> str:
 
 
 def _precision(hardware: Hardware, accelerator: str) -> str:
-    """Lightning's name of the precision; auto is bf16-mixed on GPUs that have it."""
+    """Lightning's name of the precision; auto is bf16-mixed on GPUs that support it."""
     asked = {"32": "32-true"}.get(hardware.precision, hardware.precision)
     if accelerator == "cpu":
         return "32-true" if asked == "auto" else asked
@@ -134,15 +133,15 @@ def _precision(hardware: Hardware, accelerator: str) -> str:
 
 
 def _workers(hardware: Hardware, accelerator: str, cores: int) -> int:
-    """Data workers of each device. On the CPU none by `auto`: torch computes on the same cores, and what another
-    process reads has to be copied on top."""
+    """Data workers per device. With `auto` none on the CPU: torch computes on the same cores, and a worker's batches
+    would have to be copied as well."""
     if hardware.workers != "auto":
         return int(hardware.workers)
     return 0 if accelerator == "cpu" else min(MOST_WORKERS, max(1, cores // hardware.devices))
 
 
 def _cores() -> int:
-    """Cores this process may use, as far as the system tells."""
+    """Cores this process may use, as far as the system reports."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -154,5 +153,5 @@ def cuda_devices() -> int:
 
 @cache
 def _tell(line: str) -> None:
-    """Once a process: a sweep resolves its hardware for every cell."""
+    """Once per process, as a sweep resolves its hardware for every cell."""
     log.warning(line)

@@ -1,4 +1,4 @@
-"""What tables name as "module:name", imported when it is used: so a plan need not import what trains or reads."""
+"""Objects that registries name as "module:name", imported on use, so that a plan need not import training code."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""Progress of a long piece of work: a bar with the time left on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar with the remaining time on a terminal, an occasional line elsewhere."""
 
 import sys
 import time
@@ -12,9 +12,9 @@ LINE_EVERY_S = 30.0
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives `advance(n)`; `total` is in the units of n (images, steps, rows); None when unknown.
+    """Yields `advance(n)`; `total` is in the units of n (images, steps, rows); None when unknown.
 
-    To advance is a boundary of work: a signal that came is raised there.
+    `advance` also raises a signal that has arrived.
     """
     with _bar(what, total) if sys.stderr.isatty() else _lines(what, total) as advance:
 
@@ -26,7 +26,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def from_totals(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """For work that tells how much is done in all, where `advance` wants what was done since."""
+    """Adapts `advance`, which takes increments, to work that reports totals."""
     before = 0
 
     def told(total: int) -> None:

@@ -10,23 +10,23 @@ from sept.ranges import MOST_BATCH, require_unset
 
 @dataclass
 class Hardware:
-    """Where and how the work runs; never part of a result's identity, except `precision` and `compile`."""
+    """Where and how the work runs; not part of keys, except `precision` and `compile`."""
 
     accelerator: str = ranges.choice("auto", ("auto", "cpu", "cuda"))
     devices: int = ranges.whole(
         1, least=1, most=1024
-    )  # that share a self-supervised training: GPUs, or processes on CPUs
+    )  # devices that share a self-supervised training: GPUs, or processes on CPUs
     workers: Any = ranges.whole(
         "auto", words=("auto",)
-    )  # data loaders of each device; 0 reads in the training process; auto: cores a GPU, 0 on CPUs
+    )  # data workers per device; 0 reads in the training process; auto: cores per GPU, 0 on CPUs
     chunk: Any = ranges.whole(
         "auto", least=1, most=MOST_BATCH, words=("auto",)
-    )  # images encoded at a time where a batch does not fit; null: the whole batch; auto: what fits
-    compile: bool = False  # encoders and colours of self-supervised trainings by torch.compile; rounds, so part of keys
-    threads: int | None = ranges.whole(None, least=1, most=1024)  # of torch; null: as many as cores
+    )  # images encoded at a time if a batch does not fit; null: the whole batch; auto: what fits
+    compile: bool = False  # torch.compile encoders and augmentation of self-supervised training; part of keys
+    threads: int | None = ranges.whole(None, least=1, most=1024)  # of torch; null: one per core
     search_mib: int = ranges.whole(
         1024, least=1, most=2**24
-    )  # memory for what a search finds, beside two blocks of features
+    )  # memory for the results of a search, besides two blocks of features
     precision: str = ranges.choice("auto", ("auto", "32", "bf16-mixed"))  # auto: bf16-mixed on GPUs, 32 on CPUs
     checkpoint_every_s: float = ranges.real(60.0, least=0, most=10**7)  # of a training stage
 
@@ -37,11 +37,11 @@ class Hardware:
 
 @dataclass
 class Engine:
-    """Who embeds the pool: local, this machine's hardware.devices; ray, the workers of a Ray cluster."""
+    """Where the pool is embedded: local, on this machine's hardware.devices; ray, by the workers of a Ray cluster."""
 
     name: str = ranges.choice("local", ("local", "ray"))
     address: str | None = ranges.text(None)  # ray: HOST:PORT; null: the cluster this machine belongs to
-    workers: int | None = ranges.whole(None, least=1, most=10**5)  # ray: at most so many; null: as many as fit
+    workers: int | None = ranges.whole(None, least=1, most=10**5)  # ray: maximum number; null: as many as fit
 
     def check_unused(self) -> None:
         if self.name == "local":

@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: what they stop, and how nothing takes them for a failure of what they stopped.
+"""Ctrl-C, SIGTERM and SIGUSR1: how they stop work without being mistaken for a failure of that work.
 
-A signal raises Interrupted where the program stands (`raising`), or is noted while a training step runs (`remembered`).
-Interrupted is no Exception, so that no `except Exception` makes a damaged image of it. Some code swallows even that: a
-bare `except`, a destructor, a callback from C. So the signal is kept too, and `look` raises it again at the next
-boundary of work: wherever progress is told, and before anything is committed or published.
+A signal raises Interrupted at the current instruction (`raising`), or is noted while a training step runs
+(`remembered`). Interrupted is not an Exception, so that no `except Exception` takes it for a damaged image. Some code
+swallows even that: a bare `except`, a destructor, a callback from C. So the signal is also remembered, and `look`
+raises it again at the next check: wherever progress is reported, and before anything is committed or published.
 """
 
 import atexit
@@ -24,8 +24,8 @@ Handler = Callable[[int, FrameType | None], None]
 
 @dataclass
 class _State:
-    """Of this process. arrived: the name of the signal; depth: of `raising` and `remembered` inside each other; held:
-    of `remembered` alone, inside which `look` leaves it to the loop to stop."""
+    """State of this process. arrived: the name of the signal; depth: nesting of `raising` and `remembered`; held:
+    nesting of `remembered` alone, inside which `look` does not raise and the loop stops itself."""
 
     arrived: str | None = None
     depth: int = 0
@@ -37,12 +37,12 @@ _state = _State()
 
 @dataclass
 class Flag:
-    """The name of the signal that arrived, if one did."""
+    """Holds the name of the signal that arrived, if any."""
 
     received: str | None = None
 
     def listen(self) -> None:
-        """Set the flag at each signal from now on, whatever was to be done at it. For the main thread."""
+        """From now on each signal sets the flag, replacing other handlers. For the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._receive)
@@ -53,33 +53,35 @@ class Flag:
 
 def end_program() -> None:
     """From now on a signal ends the program at once with Interrupted's exit code: for a command's start and end, when
-    nothing is under way that `raising` would have to leave in order. For the main thread of a command."""
+    no work is in progress that must be left in order. For the main thread of a command."""
     for number in SIGNALS:
         signal.signal(number, _exit)
     sys.unraisablehook = _unraisable
-    atexit.register(_ignore)  # first, so it is called last: what then comes gives handlers back, and would be killed
+    atexit.register(_ignore)  # registered first, called last: Python then restores its handlers
 
 
 def arrived() -> str | None:
-    """The name of the signal that came since the outermost `raising` or `remembered` began, if one did."""
+    """The name of the signal that arrived since the outermost `raising` or `remembered` began, if any."""
     return _state.arrived
 
 
 def look() -> None:
-    """A boundary of work: raises Interrupted for a signal that came, and that something may have swallowed."""
+    """A check between units of work: raises Interrupted for a signal that has arrived, even if its exception was
+    swallowed."""
     if _state.arrived is not None and not _state.held:
         raise stopped(_state.arrived)
 
 
 def stopped(name: str) -> Interrupted:
-    return Interrupted(f"stopped by {name}; the same command goes on from here")
+    return Interrupted(f"stopped by {name}; the same command resumes from here")
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Inside, a signal raises Interrupted where the program stands. For the main thread; elsewhere does nothing.
+    """Context manager: a signal raises Interrupted at the current instruction. For the main thread; elsewhere does
+    nothing.
 
-    What fails inside after a signal came failed by it, and becomes Interrupted too.
+    An exception raised inside after a signal is attributed to it, and becomes Interrupted too.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -101,7 +103,7 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def remembered() -> Iterator[Flag]:
-    """Inside, a signal sets the flag that is given, for a loop that stops at a good moment."""
+    """Context manager: a signal sets the given flag, for a loop that stops at a safe point."""
     flag = Flag()
     _state.held += 1
     try:
@@ -130,7 +132,7 @@ def _handled_by(handler: Handler) -> Iterator[None]:
 
 
 def _forget() -> None:
-    """Once nothing is under way any more: the next work of this process is not stopped by it."""
+    """Clears the signal when no work is in progress, so that it does not stop later work of this process."""
     if not _state.depth:
         _state.arrived = None
 
@@ -147,6 +149,6 @@ def _ignore() -> None:
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """A signal in a destructor is raised again by `look`: no traceback says so."""
+    """A signal in a destructor is raised again by `look`, so its traceback is not printed."""
     if not isinstance(unraisable.exc_value, Interrupted):
         sys.__unraisablehook__(unraisable)

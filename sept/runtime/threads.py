@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-AHEAD = 4  # items a thread that are being worked on or done before their turn: memory holds no more
+AHEAD = 4  # items per thread in progress or finished ahead of their turn, to bound memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """What `work` gives for each of the items, in their order; raises what it raised, when the turn of that comes.
+    """The results of `work` for the items, in order; an exception is raised when the turn of its item comes.
 
-    For work that leaves Python's lock, as decoders of images do: these threads need no copy of what they read with.
-    Warnings are ignored meanwhile, for decoders silence those of Pillow, and doing so is not safe among threads.
+    For work that releases the GIL, as image decoders do: threads share their reader. Warnings are ignored meanwhile,
+    because decoders silence those of Pillow, which is not thread-safe.
     """
     if threads <= 1:
         yield from map(work, items)

@@ -1,4 +1,4 @@
-"""Who chooses the images to pre-train on, one file each. No torch here: what chooses is imported when it does."""
+"""Selectors of the images to pre-train on, one file each. No torch here: a selector's function is imported on use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from sept.runtime.named import load
 
 @dataclass
 class Selector:
-    """Who chooses the pool images to pre-train on."""
+    """What chooses the pool images to pre-train on."""
 
     name: str = ranges.text("")  # in SELECTORS
 
     def check(self) -> None:
-        """What several settings say together; raises ConfigError."""
+        """Rules for several settings together; raises ConfigError."""
 
 
 @dataclass
 class RandomSubset(Selector):
     """A uniform sample of the pool, or one in which a share of the images comes from one source of it."""
 
-    source: str | None = ranges.text(None)  # of the pool: `share` of the images come from it, the rest from others
+    source: str | None = ranges.text(None)  # source of the pool that `share` of the images come from
     share: float | None = ranges.share(None)
 
     def check(self) -> None:
@@ -33,16 +33,16 @@ class RandomSubset(Selector):
 
 @dataclass(frozen=True)
 class Entry:
-    """A selector. choose: "module:function" of what chooses by likeness to the task: it is called with a
-    `SelectionContext` and gives `budget` distinct rows in the order chosen, a function of the seed, ties by pool row,
-    as (budget,) int64 or as a `Selection`, which says which query brought each. None: it looks at no features."""
+    """A selector. choose: "module:function" that chooses by similarity to the task: called with a `SelectionContext`,
+    it returns `budget` distinct rows in the order chosen, determined by the seed, ties by pool row, as (budget,) int64
+    or as a `Selection`, which also has the query of each. None: it uses no features."""
 
     choose: str | None
     settings: type[Selector] = Selector
 
     @property
     def searches(self) -> bool:
-        """Whether it reads the embedded pool and the embedded task."""
+        """Whether it uses the embedded pool and the embedded task."""
         return self.choose is not None
 
     def load(self) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from sept.selectors.context import SelectionContext
 
 
 def algorithm1(context: SelectionContext) -> Selection:
-    """The rows that Algorithm 1 picks, and for each the list that brought it. Exact whatever depth it starts from."""
+    """The rows that Algorithm 1 picks, each with the list it came from. The result does not depend on the first
+    depth."""
     lists = context.lists
     return select(lists, len(context.queries), context.budget, lists.available, context.first_depth)

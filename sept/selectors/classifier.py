@@ -1,4 +1,4 @@
-"""The images that a domain classifier, task against pool, holds most for the task's."""
+"""The images that a domain classifier, task against pool, rates most task-like."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from sept.retrieval.diagnostics import separate
 from sept.retrieval.features import IntArray
 from sept.selectors.context import BLOCK_ROWS, SelectionContext
 
-POOL_SAMPLE = 20_000  # pool images that stand for the pool: the classifier's other domain
+POOL_SAMPLE = 20_000  # pool images that represent the pool, the classifier's other domain
 
 
 def classifier(context: SelectionContext) -> IntArray:
-    """The rows that a domain classifier, task against a random sample of the pool, holds most for the task's (SEPT
-    Eq. 4, taken literally). One pass over the features; the result does not depend on their blocks."""
+    """The rows that a domain classifier, task against a random sample of the pool, rates most task-like (SEPT Eq. 4,
+    taken literally). One pass over the features; the result does not depend on their blocks."""
     weights, _ = separate(context.queries, context.features.take(context.sample(POOL_SAMPLE, "classifier")))
     exact = exact_queries(weights / max(np.linalg.norm(weights), np.finfo(float).tiny))
     rows, scores = np.empty(0, dtype=np.int64), np.empty(0)

@@ -1,4 +1,4 @@
-"""Random images of the pool's clusters that the task falls into."""
+"""Random images from the pool's clusters that contain task images."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from sept.retrieval.cluster import by_mass, centroids, nearest
 from sept.retrieval.features import IntArray
 from sept.selectors.context import SelectionContext
 
-CLUSTER_SAMPLE = 100_000  # pool images that the clusters are found on
-CLUSTERS, LEAST_PER_CLUSTER = 1_000, 20  # clusters, fewer where the sample has less for each
+CLUSTER_SAMPLE = 100_000  # pool images that are clustered
+CLUSTERS, LEAST_PER_CLUSTER = 1_000, 20  # number of clusters; fewer if the sample has fewer images per cluster
 
 
 def cluster(context: SelectionContext) -> IntArray:
-    """Random rows of the clusters that the task's images fall into, in proportion to how many do (k-means over the pool
-    and balanced draws, as large curated data sets are made; Vo et al. 2024 sample the clusters of their own pool).
+    """Random rows of the clusters that the task's images fall into, in proportion to their number (k-means over the
+    pool and balanced draws, as for large curated data sets; Vo et al. 2024 sample the clusters of their own pool).
 
-    Where those clusters hold too little, the ones next to the task follow whole, nearest first. Two passes: a sample's
-    for the clusters, one for the cluster of every row; 4 N bytes.
+    If those clusters hold too few, whole clusters follow, nearest to the task first. Two passes: over a sample to find
+    the clusters, over all rows to assign them; 4 N bytes.
     """
     sample = context.features.take(context.sample(CLUSTER_SAMPLE, "cluster"))
     count = max(1, min(CLUSTERS, len(sample) // LEAST_PER_CLUSTER))

@@ -1,4 +1,4 @@
-"""What a selector is given, and how it reads the pool's vectors.
+"""The input of a selector, with access to the pool's vectors.
 
 Shapes: N pool rows, Q queries, D dim.
 """
@@ -19,9 +19,9 @@ BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """What a selector chooses from and for. queries: (Q, D) float32 unit vectors. lists: the ranked lists of the
-    queries, without the rows of `lists.removed`, which are not to be chosen. first_depth: how deep they will have to be
-    read, where a sample told."""
+    """queries: (Q, D) float32 unit vectors of the task. lists: their ranked lists, without the rows of `lists.removed`,
+    which must not be chosen. first_depth: estimate from a sample of how deep the lists must be read, if there is
+    one."""
 
     features: Features
     queries: npt.NDArray[np.float32]
@@ -37,14 +37,14 @@ class SelectionContext:
         return np.union1d(self.features.skipped, self.lists.removed)
 
     def sample(self, most: int, purpose: str) -> IntArray:
-        """At most `most` random rows that can be chosen, ascending; a purpose has its own."""
+        """At most `most` random rows that can be chosen, ascending; each purpose draws its own."""
         masked = self.masked
         wanted = min(most + len(masked), self.features.rows)
         drawn = random_subset(self.features.rows, wanted, fold(self.seed, purpose))
         return np.sort(drawn[~np.isin(drawn, masked)][:most])
 
     def blocks(self) -> Iterator[tuple[IntArray, np.ndarray]]:
-        """The rows (n,) of each block of the pool that can be chosen, and their vectors (n, D)."""
+        """For each block of the pool the rows (n,) that can be chosen, and their vectors (n, D)."""
         masked = self.masked
         for first, vectors in self.features.blocks(BLOCK_ROWS):
             keep = np.ones(len(vectors), dtype=bool)

@@ -5,17 +5,17 @@ import numpy as np
 from sept.retrieval.features import IntArray
 from sept.selectors.context import SelectionContext
 
-FIRST_DEPTH = 1.5  # of the lists whose union is taken, in units of budget / queries
+FIRST_DEPTH = 1.5  # of the lists to unite, in units of budget / queries
 
 
 def union_topk(context: SelectionContext) -> IntArray:
-    """The union of the k best of every query, with the smallest k that reaches the budget, cut to it by similarity
-    to the nearest query that names a row (SEPT, Task-specific Instance Search: the text's looser version of Alg. 1)."""
+    """The union of every query's k best, with the smallest k that reaches the budget, cut to it by similarity to the
+    nearest query that lists a row (SEPT, Task-specific Instance Search: the text's looser version of Alg. 1)."""
     lists = context.lists
     depth = min(lists.available, int(np.ceil(FIRST_DEPTH * context.budget / len(context.queries))))
     while True:
         ranked = lists(depth)
-        _, first = np.unique(ranked.rows.T, return_index=True)  # rank by rank: where each row is named first
+        _, first = np.unique(ranked.rows.T, return_index=True)  # rank by rank: the first occurrence of each row
         if len(first) >= context.budget:
             break
         assert depth < lists.available, "complete lists lack some readable rows"

@@ -1,4 +1,4 @@
-"""What each step of the pipeline is made of and does: one file a stage. torch is imported when one is built."""
+"""The inputs and the work of each step of the pipeline: one file per stage. torch is imported when one is built."""
 
 # Bump a stage's number in the commit that changes its output, and name it in CHANGELOG.md.
 VERSIONS = {

@@ -1,4 +1,4 @@
-"""Which of the chosen images show a test image of the task, and which show what another of them shows: for people."""
+"""Which of the chosen images are copies of the task's test images or of each other: a report for people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from sept.store.step import Artefact, Step
 
 @dataclass(frozen=True)
 class CopiesSpec:
-    """Nothing is to be chosen: the thresholds are those that `sept.retrieval.duplicates` was calibrated to."""
+    """Without settings: the thresholds are the calibrated ones of `sept.retrieval.duplicates`."""
 
 
 def step(selection: Step, subset: Step, fingerprints: Step, runtime: Runtime) -> Step:
-    """subset: the packed selection, whose thumbnails are looked at, so that no image is decoded here."""
+    """subset: the packed selection, whose thumbnails are compared, so that no image is decoded here."""
     return Step(
         "copies",
         VERSIONS["copies"],
@@ -37,7 +37,7 @@ def build(folder: Path, inputs: Mapping[str, Artefact], *, runtime: Runtime) -> 
 
     chosen, table = Thumbnails.open(inputs["subset"].path), load_selection(inputs["selection"].path / SELECTION)
     rows = Subset.open(inputs["subset"].path).ids
-    assert rows.tolist() == table["row"].to_pylist(), "a selection by likeness is packed as it is"
+    assert rows.tolist() == table["row"].to_pylist(), "a selection by similarity is packed as it is"
     shown = read_tests(inputs["fingerprints"].path).shown_by(chosen, runtime.accelerator)
     first = first_alike(chosen, runtime.accelerator)
     save_copies(folder / COPIES, rows, table["pool_key"].to_pylist(), shown, first)

@@ -1,4 +1,4 @@
-"""Selections that look at no features, a random subset or a whole source, and what their rows are drawn from."""
+"""Selections without features: a random subset or a whole source, and the order their rows are drawn from."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from sept.selectors import RandomSubset, Selector
 
 @dataclass(frozen=True)
 class RandomSpec:
-    """A random subset, and of which source a share of it comes."""
+    """A random subset, and the source that a share of it comes from."""
 
     selector: Selector
     budget: int
@@ -21,14 +21,14 @@ class RandomSpec:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """All images of a source; null: of the pool."""
+    """All images of a source; null: of the whole pool."""
 
     source: str | None
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What `wanted` rows are drawn from at random: the first of an order of `rows` that the seed gives."""
+    """A random draw of `wanted` rows: the first ones of an order of `rows` determined by the seed."""
 
     rows: np.ndarray
     wanted: int
@@ -38,7 +38,7 @@ class Draw:
         return self.rows[random_subset(len(self.rows), self.wanted, self.seed)]
 
     def after(self, seen: int, missing: int) -> np.ndarray:
-        """The next of the order, where of the `seen` rows before them so many are missing. Raises ConfigError."""
+        """The next rows in the order, to replace this many of the `seen` rows before them. Raises ConfigError."""
         if seen == len(self.rows):
             found = self.wanted - missing
             raise ConfigError(f"budget.images={self.wanted:,} but the pool holds only {found:,} readable images")
@@ -46,13 +46,13 @@ class Draw:
 
 
 def draws(spec: object, pool: ConcatPool) -> list[Draw] | None:
-    """What the rows of a random subset were drawn from, in their order: whoever reads the images takes the next where
-    one cannot be decoded. None for any other selection."""
+    """The draws of a random subset, in order: a reader replaces an image that cannot be decoded by the next one. None
+    for any other selection."""
     return parts(pool, spec) if isinstance(spec, RandomSpec) else None
 
 
 def parts(pool: ConcatPool, spec: RandomSpec) -> list[Draw]:
-    """All of the pool, or one source and all others."""
+    """The row ranges to draw from: the whole pool, or one source and all others."""
     everything, settings = np.arange(len(pool)), spec.selector
     assert isinstance(settings, RandomSubset)
     if settings.source is None or settings.share is None:

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def backbone_of(retriever: Artefact) -> Backbone:
-    """What the artefact holds weights of."""
+    """The backbone whose weights the artefact holds."""
     return Backbone(**retriever.manifest["spec"]["backbone"])
 
 
 def library_of(retriever: Artefact) -> str:
-    """Where its network comes from: what is trained here is timm's."""
+    """The library of its network; networks trained here are timm's."""
     return str(retriever.manifest["spec"].get("library", "timm"))
 
 
 def open_encoder(
     retriever: Artefact, feature: str, preprocess: Preprocess, runtime: Runtime, batch_size: int, precision: str
 ) -> "Encoder":
-    """Computes in the precision of the features that it makes or goes with, whatever the runtime's is."""
+    """Computes in the precision of the features that it makes or is compared with, whatever the runtime's is."""
     from sept.retrievers.encoder import Encoder
 
     return Encoder(

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from sept.config import Experiment
 
 LEAST_ROWS_PER_SHARD = 1_000
-SHARDS = 20  # of a pool too small for full ones, so that a killed embedding loses little
-BYTES = 2  # of a stored number
+SHARDS = 20  # of a small pool, so that a killed embedding loses little
+BYTES = 2  # per stored number
 
 
 @dataclass(frozen=True)
 class FeaturesSpec:
-    """What makes an image a vector, beside the retriever's weights."""
+    """What determines an image's vector, besides the retriever's weights."""
 
     feature: str
     preprocess: Preprocess
@@ -48,7 +48,7 @@ def step(e: "Experiment", pool: Step, location: Location, retriever: Step, runti
         "features",
         VERSIONS["features"],
         spec,
-        {"retriever": retriever, "pool": pool},  # a file that is wrong is told before a scan
+        {"retriever": retriever, "pool": pool},  # errors in the file are reported before a scan
         partial(
             build,
             spec=spec,
@@ -88,7 +88,7 @@ def build(
         held = rows - sum(min(per_shard, rows - index * per_shard) for index in todo)
         advance(held)
         alone = engine.name == "local" and runtime.devices == 1
-        make = partial(job.worker, advance=advance) if alone else job.worker  # a bar cannot be sent elsewhere
+        make = partial(job.worker, advance=advance) if alone else job.worker  # a progress bar cannot be pickled
 
         def done(index: int) -> None:
             if not alone:
@@ -105,7 +105,7 @@ def build(
 
 @dataclass(frozen=True)
 class Embedding:
-    """The embedding of one source, as a worker anywhere can be given it: paths and settings, no images."""
+    """The embedding of one source, picklable for workers anywhere: paths and settings, no images."""
 
     folder: Path
     pool: Artefact
@@ -125,7 +125,7 @@ class Embedding:
         return min(ROWS_PER_SHARD, max(LEAST_ROWS_PER_SHARD, self.rows // SHARDS))
 
     def worker(self, device: str, advance: Callable[[int], None] = lambda n: None) -> Callable[[int], None]:
-        """What embeds and commits one shard on this device."""
+        """Returns a function that embeds and commits one shard on this device."""
         pool, spec = open_pool({"pool0": self.pool}, [self.location]), self.spec
         runtime = engines.share(self.runtime, device)
         encoder = open_encoder(self.retriever, spec.feature, spec.preprocess, runtime, self.batch_size, spec.precision)

@@ -1,4 +1,4 @@
-"""A classifier, detector or segmenter, trained on the task's labelled images, or a frozen backbone; its scores."""
+"""A classifier, detector or segmenter trained on the task's labelled images, or a frozen backbone, with its scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # b
 
 @dataclass(frozen=True)
 class FinetuneSpec:
-    """images: how many are drawn of a task with boxes or masks; null of one with classes, whose `shot` counts."""
+    """images: number drawn from a task with boxes or masks; null for one with classes, which uses `shot`."""
 
     recipe: Transfer
     backbone: Backbone
@@ -38,22 +38,22 @@ class FinetuneSpec:
 
 
 def kind_of(t: TaskSettings) -> str:
-    """What a task wants: classify, detect or segment."""
+    """The kind of fine-tuning for a task: classify, detect or segment."""
     return "detect" if t.kind in DETECTION_TASKS else "segment" if t.kind in SEGMENTATION_TASKS else "classify"
 
 
 def step(e: "Experiment", task: Step, weights: Step | None, runtime: Runtime, loggers: Loggers) -> Step:
-    """weights: None for fresh ones."""
+    """weights: None for random ones."""
     t, recipe = e.task, _fitting(e.task, e.finetune)
     classes = int(task.estimate["classes"])
-    absent = isinstance(task.spec, task_stage.TaskSpec) and task.spec.listing is None  # the plan says so
+    absent = isinstance(task.spec, task_stage.TaskSpec) and task.spec.listing is None  # reported by the plan
     if kind_of(t) == "classify" and classes < 2 and not absent:
         raise DataError(
             f"task={t.name}: {t.path} has one class; a classifier needs two (search.py takes one, and so do tasks with "
             "boxes)"
         )
     labelled = t.images or task_stage.shots(t, e.shot, e.query, e.seed, task)
-    unnamed = replace(recipe, name="")  # the option that holds these settings is none of them
+    unnamed = replace(recipe, name="")  # the option's name is not part of the key
     shot = e.shot if t.images is None else None
     spec = FinetuneSpec(unnamed, e.backbone, shot, t.images, e.seed, runtime.precision)
     stage, images = STAGES[kind_of(t)], labelled * recipe.passes
@@ -69,12 +69,12 @@ def step(e: "Experiment", task: Step, weights: Step | None, runtime: Runtime, lo
 
 
 def _fitting(t: TaskSettings, recipe: Transfer) -> Transfer:
-    """The recipe, as it counts. Raises ConfigError where it is of another kind than the task wants."""
+    """The recipe as it enters the key. Raises ConfigError if it does not fit the task's kind."""
     kind = kind_of(t)
     if recipe.fits != kind:
         fitting = " or ".join(name for name, each in RECIPES.items() if each.fits == kind)
         raise ConfigError(f"finetune={recipe.name} does not fit task={t.name}: finetune={fitting} does")
-    return replace(recipe, seed=0) if isinstance(recipe, Probe) else recipe  # one result, whatever a sweep gives it
+    return replace(recipe, seed=0) if isinstance(recipe, Probe) else recipe  # the result does not depend on the seed
 
 
 def build(

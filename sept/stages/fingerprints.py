@@ -1,4 +1,4 @@
-"""Thumbnails of a task's test images, by which copies of them are known among the images of a pool."""
+"""Thumbnails of a task's test images, to recognise copies of them among the images of a pool."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def build(folder: Path, inputs: Mapping[str, Artefact], *, location: Location, r
     from sept.retrieval.fingerprints import thumbnail
 
     tests = test_images(inputs["task"], location)
-    with progress("look at the test images", len(tests)) as advance:
+    with progress("fingerprint the test images", len(tests)) as advance:
 
         def told() -> Any:
             for record in in_order(lambda test: thumbnail(read_image(test, THUMBNAIL)), tests, runtime.threads):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """nlist and seed: of an approximate index."""
+    """nlist and seed: for an approximate index."""
 
     name: str
     nlist: int | None
@@ -88,5 +88,5 @@ def join_features(inputs: Mapping[str, Artefact]) -> Features:
 
 
 def _collection(inputs: Mapping[str, Artefact]) -> str:
-    """A name in a shared database that no other pool's features have."""
+    """A name in a shared database that is unique to these features."""
     return "sept_" + "_".join(part.key[:16] for part in in_order(inputs, "features"))

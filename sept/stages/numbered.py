@@ -1,4 +1,4 @@
-"""Inputs of which there is one for each source of the pool."""
+"""Inputs of which there is one per source of the pool."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from sept.store.step import Artefact, Step
 
 
 def number_inputs(name: str, steps: Sequence[Step]) -> dict[str, Step]:
-    """`name`0, `name`1, ..: their order is the order of the pool's rows, and counts in the key."""
+    """`name`0, `name`1, ..: their order is the order of the pool's rows, and part of the key."""
     return {f"{name}{i}": step for i, step in enumerate(steps)}
 
 

@@ -1,4 +1,4 @@
-"""The table of the images of one source, and for a drawn one the images themselves, drawn into tar shards."""
+"""The table of the images of one source; for the embedded world also the images, generated into tar shards."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from sept.stages.presence import Presence
 from sept.store.step import Artefact, Step
 
 IMAGES = "images"
-NAMED = 1_000  # of the photos that a list names and the disk does not hold
-NAMED_SKIPS = 1_000  # in a manifest; all are in the shards' own files
+NAMED = 1_000  # listed photos missing on disk that are named at most
+NAMED_SKIPS = 1_000  # in a manifest at most; all are in the shards' files
 
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """listing: digest of what the source holds."""
+    """listing: digest of the source's contents."""
 
     kind: str
     listing: str
@@ -35,7 +35,7 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class SyntheticPoolSpec:
-    """What is drawn: so many images of so many pixels a side."""
+    """A generated pool: number of images, and pixels per side."""
 
     kind: str
     images: int | None
@@ -44,7 +44,7 @@ class SyntheticPoolSpec:
 
 
 def locations(p: PoolSettings) -> list[Location]:
-    """Where the images of each source lie, in the order of their rows."""
+    """Where the images of each source are, in row order."""
     sources = p.kept() if p.kind == "union" else {p.kind: p}
     return [Location(source.kind, source.path, name) for name, source in sources.items()]
 
@@ -103,7 +103,7 @@ def build(
 
 
 def open_pool(inputs: Mapping[str, Artefact], locations: Sequence[Location]) -> ConcatPool:
-    """The images behind the artefacts `pool0`, `pool1`, .. in this order, each where it lies now."""
+    """The images of the artefacts `pool0`, `pool1`, .. in this order, at their present locations."""
     return ConcatPool({location.name: _open(inputs[f"pool{i}"], location) for i, location in enumerate(locations)})
 
 
@@ -116,7 +116,8 @@ def _open(artefact: Artefact, location: Location) -> Pool:
 
 
 def skipped(pool: ConcatPool, row: int, reason: str) -> Skip:
-    """An image that cannot be decoded. reason: the message of an ImageError of the pool, which begins with the key."""
+    """The record of an image that cannot be decoded. reason: the message of the pool's ImageError, which begins with
+    the key."""
     key = pool.key(row)
     return Skip(row, key, reason.removeprefix(f"{key}: "))
 

@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class Presence:
-    """absent: of a plan, which goes on with published sizes where data or weights are not on this machine, and notes
-    here what and why; without it they are refused."""
+    """absent: for a plan, which uses published sizes for data or weights that are not on this machine, and records them
+    here with the reason; without it they are refused."""
 
     def __init__(self, absent: dict[str, str] | None = None) -> None:
         self.absent = absent
 
     def find(self, what: str, find: Callable[[], T], otherwise: T) -> T:
-        """What `find` finds on this machine; `otherwise` in a plan, where it is not there."""
+        """The result of `find`; in a plan `otherwise`, if it is not on this machine."""
         try:
             return find()
         except (DataError, ConfigError) as error:

@@ -26,7 +26,7 @@ WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for mess
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """The recipe, settled, carries its method's name. compiled: by torch.compile, which rounds differently."""
+    """recipe: as settled, with its method's name. compiled: by torch.compile, which rounds differently."""
 
     recipe: Recipe
     backbone: Backbone
@@ -38,7 +38,7 @@ class PretrainSpec:
 
 @dataclass(frozen=True)
 class Probing:
-    """k-NN tests on the way, on the few shots of the task: every so many epochs."""
+    """k-NN tests during training, on the few shots of the task, every so many epochs."""
 
     every: int
     location: Location
@@ -57,7 +57,8 @@ def target(
     task: Step,
     copies: Step | None,
 ) -> Step:
-    """The target's backbone. start: the weights of a continued training. copies: made beside it, for people to read."""
+    """The target's backbone. start: the weights of a continued training. copies: made along with it, for people to
+    read."""
     recipe, every = e.pretrain, e.logger.knn_every
     if e.budget.images < recipe.batch_size:
         raise ConfigError(
@@ -98,14 +99,15 @@ def step(
     aids: Mapping[str, Step] | None = None,
     probing: Probing | None = None,
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. start: as of `target`. aids: the task `probing` tests on."""
+    """stage: `pretrain`, or `retriever` for an encoder. start: as in `target`. aids: the task that `probing` tests
+    on."""
     images = int(subset.estimate["images"])
     spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],
         spec,
-        ({"start": start} if start else {}) | {"subset": subset},  # a file that is wrong is told first
+        ({"start": start} if start else {}) | {"subset": subset},  # errors in the file are reported first
         partial(build, stage=stage, spec=spec, runtime=runtime, loggers=loggers, probing=probing),
         slug=slug,
         estimate={

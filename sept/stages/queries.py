@@ -1,4 +1,4 @@
-"""What of the task is looked up in the pool: its few shots or their annotated boxes, embedded as the pool is."""
+"""The queries: the task's few shots or their annotated boxes, embedded like the pool."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ VECTORS, IDS = "queries.npy", "queries.parquet"
 
 @dataclass(frozen=True)
 class QueriesSpec:
-    """images: how many are drawn of a task with boxes or masks; null of one with classes, whose `shot` counts."""
+    """images: number drawn from a task with boxes or masks; null for one with classes, which uses `shot`."""
 
     feature: str
     preprocess: Preprocess
@@ -80,7 +80,7 @@ def build(
 def images(
     task: Artefact, location: Location, spec: QueriesSpec
 ) -> tuple[list[str], list[str], Callable[[int], Pixels], Preprocess]:
-    """Ids and classes of the queries, a reader of each by its number, and what it goes through before the encoder.
+    """Ids and classes of the queries, a reader by index, and the preprocessing before the encoder.
 
     A box is resized straight to the encoder's size ("a fixed size", SEPT), without the crop that whole images get.
     """

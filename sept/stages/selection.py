@@ -1,4 +1,4 @@
-"""The pool images to pre-train on: those like the task, at random, or a whole source of the pool."""
+"""The pool images to pre-train on: those similar to the task, random ones, or a whole source of the pool."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -39,10 +39,10 @@ def like_task(
     fingerprints: Step | None,
     ready: Mapping[tuple[str, ...], Any] | None,
 ) -> Step:
-    """Those most like the task: SEPT Alg. 1 on exact ranked lists, or another selector or index.
+    """The images most similar to the task: SEPT Alg. 1 on exact ranked lists, or another selector or index.
 
-    retriever: None where vectors of files are searched. indexed: the approximate index, or the int8 copy, that is
-    searched. fingerprints: of the test images, to leave copies of them out. ready: see `sept.app.sweep.share_scans`.
+    retriever: None for vectors of files. indexed: the approximate index, or the int8 copy, to search. fingerprints: of
+    the test images, to exclude copies of them. ready: see `sept.app.sweep.share_scans`.
     """
     budget, index, r, approximate = _budget(e, pools), e.index, e.retriever, e.index.name not in EXACT
     probing = (index.nprobe, index.sample) if approximate else (None, None)
@@ -74,7 +74,7 @@ def random(e: "Experiment", pools: Sequence[Step], locations: Sequence[Location]
 
 
 def _budget(e: "Experiment", pools: Sequence[Step]) -> int:
-    """The images to select; refused, before any work, when the pool is known to hold fewer."""
+    """The number of images to select; refused, before any work, if the pool is known to hold fewer."""
     counts = [int(pool.estimate["images"]) for pool in pools]
     if all(counts) and e.budget.images > sum(counts):
         raise ConfigError(f"budget.images={e.budget.images:,} but the pool holds only {sum(counts):,} images")
@@ -111,7 +111,7 @@ def build(
     runtime: Runtime | None = None,
     lists: Lists | None = None,
 ) -> dict[str, Any]:
-    """runtime and lists: of a selection by likeness. Of the others no image is looked at: see `draws`."""
+    """runtime and lists: for a selection by similarity. The others read no images: see `draws`."""
     pool = open_pool(inputs, locations)
     if isinstance(spec, TaskSelectionSpec):
         assert runtime is not None

@@ -1,7 +1,7 @@
 """The selected images in a compact local form that training reads hundreds of times, and a thumbnail of each.
 
-Each image is decoded here once, by several threads. Of a random subset those that cannot be decoded are replaced by the
-next in the random order.
+Each image is decoded here once, by several threads. In a random subset images that cannot be decoded are replaced by
+the next ones in the random order.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,12 +29,12 @@ from sept.stages.numbered import number_inputs
 from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
 
-SHAPE = 4 / 3  # of a photograph, for estimates
+SHAPE = 4 / 3  # aspect ratio of a photograph, for estimates
 
 
 @dataclass(frozen=True)
 class SubsetSpec:
-    """side: pixels of the shorter side, of a smaller image its own."""
+    """side: pixels of the shorter side; smaller images are not enlarged."""
 
     side: int
 
@@ -47,8 +47,8 @@ def step(
     max_unreadable: float,
     runtime: Runtime,
 ) -> Step:
-    """max_unreadable: share of the pool's images that is tolerated; none is in a selection by likeness, whose images
-    were decoded before, to be embedded."""
+    """max_unreadable: tolerated share of the pool's images; none in a selection by similarity, whose images have
+    already been decoded for embedding."""
     images = selection.estimate["images"]
     return Step(
         "subset",
@@ -95,7 +95,7 @@ def build(
 
 
 class _Seen(NamedTuple):
-    """An image as it is packed, and its thumbnail."""
+    """An image as packed, and its thumbnail."""
 
     row: int
     pixels: Pixels
@@ -104,7 +104,7 @@ class _Seen(NamedTuple):
 
 @dataclass
 class _Source:
-    """Decodes rows of a pool; `skips` are those met so far that cannot be."""
+    """Decodes rows of a pool; `skips` are the failures so far."""
 
     pool: ConcatPool
     side: int
@@ -113,7 +113,7 @@ class _Source:
     skips: list[Skip] = field(default_factory=list)
 
     def all_of(self, rows: np.ndarray, parts: Sequence[Draw] | None) -> Iterator[_Seen]:
-        """The rows, and what takes the place of those that cannot be decoded; parts: what each was drawn from."""
+        """The rows, with replacements for those that cannot be decoded; parts: what each was drawn from."""
         if parts is None:
             yield from self._readable(rows.tolist())
             return
@@ -129,7 +129,7 @@ class _Source:
                     mine = part.after(seen, missing)
 
     def _readable(self, rows: Iterable[int]) -> Iterator[_Seen]:
-        """Those that can be decoded. Raises DataError beyond the tolerated share."""
+        """The rows that can be decoded. Raises DataError beyond the tolerated share."""
         for row, found in zip(rows, in_order(self._look, rows, self.threads), strict=True):
             if isinstance(found, ImageError):
                 if self.max_unreadable is None:

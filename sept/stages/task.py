@@ -1,4 +1,4 @@
-"""The labelled task, and for a drawn one its images."""
+"""The labelled task; for the embedded world also its images."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ IMAGES, CLASS_LIST = "images", "classes.txt"
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """listing: digest of its classes, splits and images; null of one that a plan does not find."""
+    """listing: digest of its classes, splits and images; null if a plan does not find it."""
 
     kind: str
     listing: Any
@@ -36,7 +36,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class SyntheticTaskSpec:
-    """What is drawn: so many images of each class of a domain, of so many pixels a side."""
+    """A generated task: number of images per class of a domain, and pixels per side."""
 
     kind: str
     domain: str
@@ -47,7 +47,7 @@ class SyntheticTaskSpec:
 
 
 def locate(t: TaskSettings) -> Location:
-    """Where the task's images lie and how they are read."""
+    """Where the task's images are and how they are read."""
     options = tuple((name, getattr(t, name)) for name in OPTIONS.get(t.kind, ()))
     return Location(t.kind, t.path, options=options)
 
@@ -75,7 +75,7 @@ Described = tuple[TaskSpec | SyntheticTaskSpec, dict[str, float], str]
 
 
 def _published(t: TaskSettings) -> Described:
-    """Of a task that is not on this machine; the plan names it elsewhere."""
+    """For a task that is not on this machine; the plan lists it as missing."""
     from sept.paper import published
 
     size = published(t.name)
@@ -83,7 +83,7 @@ def _published(t: TaskSettings) -> Described:
 
 
 def _drawn(t: TaskSettings) -> Described:
-    """Of a task of the embedded world."""
+    """For a task of the embedded world."""
     from sept.data.patterns.domains import classes
 
     assert t.domain is not None
@@ -99,7 +99,7 @@ def _drawn(t: TaskSettings) -> Described:
 
 
 def _listed(t: TaskSettings, location: Location) -> Described:
-    """Of a task on disk."""
+    """For a task on disk."""
     from sept.data.about import about_task
 
     listed = _read_listing(location)
@@ -108,8 +108,8 @@ def _listed(t: TaskSettings, location: Location) -> Described:
 
 
 def shots(t: TaskSettings, shot: Shot, query: Query, seed: int, task: Step) -> int:
-    """Training images that are used (or boxes, of queries by instance); a class with too few is refused here, before
-    any work."""
+    """The number of training images used (or boxes, for queries by instance); a class with too few is refused here,
+    before any work."""
     if not isinstance(task.spec, TaskSpec) or task.spec.listing is None:
         return _expected_shots(t, shot, query, task)
     listed = _read_listing(locate(t))
@@ -164,7 +164,7 @@ def build(
 
 
 def open_task(artefact: Artefact, location: Location) -> Task:
-    """The labelled images behind a task artefact, where they lie now."""
+    """The labelled images of a task artefact, at their present location."""
     task = _read(artefact.path, location)
     assert isinstance(task, Task), f"{location.kind} has boxes or masks"
     return task
@@ -177,13 +177,13 @@ def few_shots(artefact: Artefact, location: Location, shot: Shot, seed: int) -> 
 
 
 def test_images(artefact: Artefact, location: Location) -> list[Example]:
-    """The test images, of a task with boxes or masks too."""
+    """The test images, also for a task with boxes or masks."""
     task = _read(artefact.path, location)
     return task.test if isinstance(task, Task) else _plain(task.test)
 
 
 def open_boxed(artefact: Artefact, location: Location) -> "DetectionTask":
-    """The annotated images behind a task artefact, where they lie now."""
+    """The annotated images of a task artefact, at their present location."""
     from sept.data.detection.boxes import DetectionTask
 
     task = _read(artefact.path, location)
@@ -197,7 +197,7 @@ def drawn_images(artefact: Artefact, location: Location, count: int, seed: int) 
 
 
 def open_masked(artefact: Artefact, location: Location) -> "SegmentationTask":
-    """The images with masks behind a task artefact, where they lie now."""
+    """The images with masks of a task artefact, at their present location."""
     from sept.data.segmentation.masks import SegmentationTask
 
     task = _read(artefact.path, location)
@@ -206,7 +206,7 @@ def open_masked(artefact: Artefact, location: Location) -> "SegmentationTask":
 
 
 def drawn_examples(artefact: Artefact, location: Location, count: int, seed: int) -> list[Example]:
-    """The images that are used of a task with boxes or masks, without those."""
+    """The images used of a task with boxes or masks, without the boxes or masks."""
     task = _read(artefact.path, location)
     assert not isinstance(task, Task), f"{location.kind} has classes alone"
     return _plain(draw_images([*task.train], count, seed))

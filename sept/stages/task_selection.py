@@ -1,4 +1,5 @@
-"""The pool images most like a task: by Algorithm 1 or another selector, without copies of test images if so told."""
+"""The pool images most similar to a task, by Algorithm 1 or another selector; optionally without copies of test
+images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,13 +28,13 @@ from sept.stages.index import join_features, open_index
 from sept.stages.numbered import in_order
 from sept.store.step import Artefact, Step
 
-SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four says little
+SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four is unreliable
 Search = Callable[[int], Ranked]
 
 
 @dataclass(frozen=True)
 class TaskSelectionSpec:
-    """leak: `remove` to do without copies of test images. nprobe and sample: of an approximate index."""
+    """leak: `remove` to exclude copies of test images. nprobe and sample: for an approximate index."""
 
     selector: Selector
     budget: int
@@ -45,8 +46,8 @@ class TaskSelectionSpec:
 
 @dataclass(frozen=True)
 class Lists:
-    """How ranked lists are come by, which changes nothing of them: the address of an index, images that the retriever
-    checks at a time, and lists that are there already, by what they are of (`searched`)."""
+    """How ranked lists are obtained, without effect on them: the address of an index, the retriever's batch size for
+    checks, and existing lists keyed by `searched`."""
 
     uri: str | None
     batch_size: int
@@ -54,9 +55,9 @@ class Lists:
 
 
 def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r: Retriever) -> dict[str, float]:
-    """The products of an exact scan."""
+    """The FLOPs of an exact scan."""
     rows = sum(each.estimate["images"] for each in features)
-    known = features[0].estimate.get("dim")  # of vectors of a file
+    known = features[0].estimate.get("dim")  # for vectors of a file
     dim = int(known) if known else sizes.dim(r.library, r.backbone, r.feature)
     return {"images": spec.budget, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
 
@@ -66,7 +67,7 @@ def search_flops(rows: int, queries: int, dim: int) -> float:
 
 
 def searched(inputs: Mapping[str, Artefact]) -> tuple[str, ...]:
-    """What exact lists depend on: the keys of the features, in their order, and of the queries."""
+    """What exact lists depend on: the keys of the features, in order, and of the queries."""
     return (*(part.key for part in in_order(inputs, "features")), inputs["queries"].key)
 
 
@@ -78,8 +79,8 @@ def build(
     runtime: Runtime,
     lists: Lists,
 ) -> dict[str, Any]:
-    """Writes the selection to `path` and gives its facts."""
-    of_images = "retriever" in inputs  # else vectors of files, behind which there may be none
+    """Writes the selection to `path` and returns its facts."""
+    of_images = "retriever" in inputs  # else vectors of files, possibly without images
     features = _checked_features(inputs, pool, runtime, lists.batch_size) if of_images else join_features(inputs)
     vectors, ids, classes = query_stage.load(inputs["queries"])
     with _search(inputs, spec, features, vectors, runtime, lists) as (search, first_depth, quality):
@@ -96,7 +97,7 @@ def build(
 def _leak_check(
     inputs: Mapping[str, Artefact], pool: ConcatPool, runtime: Runtime
 ) -> Callable[[np.ndarray], npt.NDArray[np.bool_]]:
-    """Tells copies of test images, where they are to be left out."""
+    """The check for copies of test images, if they are to be excluded."""
     if "fingerprints" not in inputs:
         return lambda rows: np.zeros(len(rows), dtype=bool)
     from sept.retrieval.copies import LeakCheck, read_tests
@@ -105,7 +106,7 @@ def _leak_check(
 
 
 def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime: Runtime, batch_size: int) -> Features:
-    """The pool's, which the queries' encoder made of the images that are there now."""
+    """The pool's features, verified to come from the queries' encoder and the present images."""
     from sept.retrievers.spot_check import spot_check
 
     for part in in_order(inputs, "features"):
@@ -118,7 +119,7 @@ def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime:
 
 
 class _Chooser:
-    """The rows that a selector chooses from a pool without some; keeps what it says of them."""
+    """The rows that a selector chooses from a pool without removed ones; keeps its details."""
 
     def __init__(
         self,
@@ -160,7 +161,7 @@ def _search(
     runtime: Runtime,
     lists: Lists,
 ) -> Iterator[tuple[Search, int | None, Callable[[], dict[str, Any]]]]:
-    """Ranked lists to any depth, the depth to begin with, and what there is to say of an index once they were used."""
+    """Ranked lists to any depth, the first depth, and facts of an index after use."""
     from sept.retrieval.compact import Compact
     from sept.retrieval.index import search
 
@@ -192,7 +193,7 @@ def _search(
 
 
 def _depth_from_sample(features: Features, vectors: np.ndarray, budget: int, device: str) -> int | None:
-    """Reading one shard in `SAMPLE_EVERY` spares a pool of many a second scan."""
+    """Reading one shard in `SAMPLE_EVERY` saves a large pool a second scan."""
     if len(features.shards) < LEAST_SHARDS:
         return None
     from sept.retrieval.index import search
@@ -218,7 +219,9 @@ def _about(
     from sept.retrieval.select import random_subset
 
     drawn = random_subset(features.rows, min(features.rows, len(rows) + len(features.skipped)), seed)
-    drawn = drawn[~np.isin(drawn, features.skipped)]  # in their random order: sorted, the first are the first source's
+    drawn = drawn[
+        ~np.isin(drawn, features.skipped)
+    ]  # in random order: sorted, the first rows would be the first source's
     chosen, random = (features.take(sampled(each, seed)) for each in (rows, drawn[: len(rows)]))
     about: dict[str, Any] = domain_distance(chosen, random, vectors, seed) if len(vectors) > 1 else {}
     about["sources"] = by_source([pool.source(row) for row in rows], pool.counts())
@@ -230,7 +233,7 @@ def _about(
 
 
 def _require_same_encoder(features: Artefact, queries: Artefact) -> None:
-    """Vectors are comparable only when one encoder, preprocessing and precision made them (rule R6)."""
+    """Vectors are comparable only if the same encoder, preprocessing and precision made them."""
     pool, task = (
         {
             "retriever": each.manifest["inputs"]["retriever"],

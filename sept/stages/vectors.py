@@ -1,4 +1,4 @@
-"""Pool and queries as vectors of files: what the embedding would have left, without a retriever."""
+"""Pool and queries from files of vectors, in the form that embedding produces, without a retriever."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from sept.stages.queries import IDS, VECTORS
 from sept.store.step import Artefact, Step
 
 ZERO = "a zero vector"
-LOOKED_AT = 16  # names that have to be images
+LOOKED_AT = 16  # names that are checked to be images
 
 
 @dataclass(frozen=True)
 class VectorsSpec:
-    """What is made of the vectors that the pool names."""
+    """The spec of features from the pool's vectors."""
 
     scaled: str = "unit length"
 
@@ -43,7 +43,7 @@ class VectorQueriesSpec:
 
 
 def features(pool: Step, location: Location, max_unreadable: float) -> Step:
-    """The pool's vectors at unit length, in the form of `sept.stages.features`. Zero vectors are left out."""
+    """The pool's vectors at unit length, in the form of `sept.stages.features`. Zero vectors are skipped."""
     assert location.path is not None
     images, dim = pool.estimate["images"], open_vectors(location.path).dim
     return Step(
@@ -71,7 +71,7 @@ def build_features(folder: Path, inputs: Mapping[str, Artefact], *, path: str, m
         return vectors, found
 
     per_shard = min(ROWS_PER_SHARD, max(LEAST_ROWS_PER_SHARD, rows // SHARDS))
-    with progress("take the vectors", rows) as advance:
+    with progress("copy the vectors", rows) as advance:
         done = 0
 
         def told(now: int) -> None:
@@ -84,14 +84,14 @@ def build_features(folder: Path, inputs: Mapping[str, Artefact], *, path: str, m
 
 
 def queries(path: str | None, pool: str | None) -> Step:
-    """The vectors of a file as queries of the vectors of another. Raises ConfigError where their widths differ."""
+    """The vectors of a file as queries for those of another. Raises ConfigError if their widths differ."""
     assert path is not None
     assert pool is not None
     file, dim = open_vectors(path), open_vectors(pool).dim
     if file.dim != dim:
         raise ConfigError(
             f"query.path={path} has vectors of {file.dim:,} numbers and pool.path={pool} of {dim:,}: "
-            "both have to be made by one encoder"
+            "both must come from the same encoder"
         )
     spec = VectorQueriesSpec(file.identify())
     slug, estimate = f"vectors-{file.path.stem}", {"images": file.rows}
@@ -115,8 +115,8 @@ def build_queries(folder: Path, inputs: Mapping[str, Artefact], *, path: str) ->
 
 
 def unit_vectors(file: VectorFile, first: int, last: int, dtype: Any) -> tuple[np.ndarray, list[int]]:
-    """(last - first, D), each row divided by its length, and the rows of length 0, which stay so. Raises DataError for
-    a NaN or infinity."""
+    """(last - first, D), each row divided by its length, and the indices of zero rows, which stay zero. Raises
+    DataError for a NaN or infinity."""
     vectors, zero, row = np.empty((last - first, file.dim), dtype), list[int](), first
     for block in file.read(first, last):
         lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
@@ -131,12 +131,12 @@ def unit_vectors(file: VectorFile, first: int, last: int, dtype: Any) -> tuple[n
 
 
 def require_images(path: str | None) -> None:
-    """DataError where the names of the vectors are no paths of files, which a pre-training has to read."""
+    """DataError if the names of the vectors are no paths of image files, which a pre-training must read."""
     assert path is not None
     file = open_vectors(path)
     for name in islice(file.names(), LOOKED_AT):
         if not (file.path.parent / name).is_file():
             raise DataError(
-                f"pool.path={path}: {name[:200]!r} is no path of an image ({file.path.parent / name}): train.py "
-                "pre-trains on images; search.py selects without"
+                f"pool.path={path}: {name[:200]!r} is not the path of an image ({file.path.parent / name}): train.py "
+                "pre-trains on images; search.py needs none"
             )

@@ -1,4 +1,4 @@
-"""Published weights, checked key by key against their network and kept in the form our own backbones have."""
+"""Published weights, checked key by key against their network and saved in the form of our own backbones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from sept.store.step import Artefact, Step
 
 @dataclass(frozen=True)
 class WeightsSpec:
-    """branch: of a full iBOT checkpoint. library: that the network comes from."""
+    """branch: of a full iBOT checkpoint. library: source of the network."""
 
     backbone: Backbone
     sha256: str
@@ -38,8 +38,8 @@ def step(
     branch: str = "teacher",
     library: str = "timm",
 ) -> Step:
-    """The weights in the file that the setting `option` names, or that the Hub has where it says so; stage: `weights`,
-    or `retriever` for an encoder."""
+    """The weights in the file named by the setting `option`, or from the Hub if it says so; stage: `weights`, or
+    `retriever` for an encoder."""
     online = presence.absent is None
     find = partial(_digested, weights, option, backbone, library, online)
     what = f"{option}={weights}" if weights == hub.HUB else weights
@@ -56,7 +56,7 @@ def retriever(r: Retriever, presence: Presence) -> Step:
 
 
 def start(option: str, weights: str | None, backbone: Backbone, presence: Presence) -> Step | None:
-    """The weights that a pre-training goes on from; None where it starts at random."""
+    """The weights that a pre-training starts from; None for random ones."""
     if weights is None:
         return None
     return step("weights", option, weights, backbone, f"start-{origin(weights)}", presence)
@@ -81,7 +81,7 @@ def build(
     try:
         library.load(network, file, spec.branch)
         if sha256(file) != spec.sha256:
-            raise ConfigError(f"{file} was changed since the plan was made; run again")
+            raise ConfigError(f"{file} changed after the plan was made; run again")
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
     facts = {"source": file.name, "sha256": spec.sha256}

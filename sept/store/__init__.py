@@ -1,7 +1,7 @@
-"""The artefact store: equal steps are computed once, and a folder that is there is whole.
+"""The artefact store: equal steps are computed once, and an existing folder is complete.
 
-A `Step` says what is wanted and how to build it; `Store.make` gives its `Artefact`, built now or long
-ago. Every stage of the pipeline reads and writes through it; neither torch nor a config is needed here.
+A `Step` describes an artefact and how to build it; `Store.make` returns the `Artefact`, built now or earlier. Every
+stage of the pipeline reads and writes through it; neither torch nor a config is needed here.
 """
 
 from sept.store.step import CHECKPOINTS, KEY_CHARS, Artefact, Step

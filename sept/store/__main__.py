@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_environment()
         options = _parser().parse_args(arguments)
         if not (options.root / FORMAT_FILE).exists():
-            raise ConfigError(f"{options.root} holds no store; name one with --root or SEPT_STORE")
+            raise ConfigError(f"{options.root} is not a store; name one with --root or SEPT_STORE")
         if options.command == "prune":
             return _print_fates(
                 prune(Store(options.root), options.stage, options.key, options.unfinished, options.dry_run)
@@ -44,14 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         "--root", type=path, default=root, help="the store's folder (default: SEPT_STORE, else ./store)"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="one line for each published artefact")
+    commands.add_parser("list", help="one line per published artefact")
     commands.add_parser("verify", help="re-hash every file; exits 65 when one is missing, altered or extra")
-    commands.add_parser("repair", help="drop damaged files; the command that made an artefact computes them again")
-    pruning = commands.add_parser("prune", help="remove what is named; work of a running process is left alone")
+    commands.add_parser("repair", help="drop damaged files; the original command computes them again")
+    pruning = commands.add_parser("prune", help="remove the named artefacts; work of a running process is left alone")
     pruning.add_argument("--stage", action="append", default=[], help="may be repeated")
     pruning.add_argument("--key", action="append", default=[], help="as listed; may be repeated")
     pruning.add_argument("--unfinished", action="store_true", help="unfinished work instead of published artefacts")
-    pruning.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     return parser
 
 

@@ -1,6 +1,6 @@
 """Building in the unfinished folder: attempts and seconds are counted, and a complete build gets its manifest.
 
-That says which code and which libraries made it: recorded, and never part of a key.
+The manifest records the versions of code and libraries, which are never part of a key.
 """
 
 import importlib.metadata
@@ -33,8 +33,8 @@ from sept.store.disk import (
 )
 from sept.store.step import CHECKPOINTS, MANIFEST, Artefact, Step, checksum, plain, read_manifest
 
-WORK = "work.json"  # the step, and what its attempts have cost so far
-COUNTED: dict[str, type | tuple[type, ...]] = {  # of WORK, what the next attempt goes on with
+WORK = "work.json"  # the step, and the cost of its attempts so far
+COUNTED: dict[str, type | tuple[type, ...]] = {  # fields of WORK that the next attempt continues from
     "attempts": int,
     "seconds": (int, float),
     "started": (int, float),
@@ -43,10 +43,10 @@ COUNTED: dict[str, type | tuple[type, ...]] = {  # of WORK, what the next attemp
 
 
 def complete(step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: bool) -> None:
-    """Builds `step` in `folder` until that holds the payload and a manifest, ready to be moved in place.
+    """Builds `step` in `folder`: payload and manifest, ready to be renamed into place.
 
-    A process killed after the manifest was written leaves a build that needs no second run. What the
-    build raises passes through and its files stay. The caller holds the key's lock.
+    If a process is killed after the manifest was written, the build is not run again. The build's exceptions are passed
+    on and its files stay. The caller holds the key's lock.
     """
     if not (folder / MANIFEST).exists():
         with storage_errors(folder / WORK):
@@ -96,13 +96,13 @@ def _begin(step: Step, folder: Path, forced: bool) -> dict[str, Any]:
 
 
 def described(step: Step) -> dict[str, Any]:
-    """What a manifest says of the step itself: its key can be computed from it again."""
+    """The step's part of a manifest, from which its key can be recomputed."""
     inputs = {name: {"stage": upstream.stage, "key": upstream.key} for name, upstream in step.inputs.items()}
     return {**step.identity, "key": step.key, "inputs": inputs}
 
 
 def _last_attempt_s(folder: Path, work: Mapping[str, Any]) -> float:
-    """Seconds the attempt in `work` lasted, until its last write: a killed process leaves no word."""
+    """Seconds the attempt in `work` lasted, until its last write, as a killed process records no end."""
     paths = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
     newest: float = max(path.stat().st_mtime for path in paths)
     return max(0.0, newest - work["started"])
@@ -110,25 +110,25 @@ def _last_attempt_s(folder: Path, work: Mapping[str, Any]) -> float:
 
 @contextmanager
 def _end_marked(folder: Path) -> Iterator[None]:
-    """Lets a failing attempt leave its reason, and its end time, which `_last_attempt_s` reads."""
+    """Records a failing attempt's reason, and its end time, which `_last_attempt_s` reads."""
     try:
         yield
     except BaseException as error:
         with suppress(OSError, DataError):
             if isinstance(error, Exception) and signals.arrived() is None:
                 write_json(folder / WORK, (read_work(folder) or {}) | {"failure": " ".join(str(error).split())})
-            os.utime(folder / WORK, (time.time(),) * 2)  # the kernel's own stamp lags by a clock tick
+            os.utime(folder / WORK, (time.time(),) * 2)  # the kernel's own timestamp lags by a clock tick
         raise
 
 
 def _seal(
     step: Step, folder: Path, inputs: Mapping[str, Artefact], work: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    """Writes the manifest, last of all, over files that are safely on disk and that no signal cut short."""
+    """Writes the manifest, last of all, when the files are safely on disk and no signal interrupted the build."""
     assert not (folder / MANIFEST).exists(), f"the build of {step} wrote {MANIFEST}, which is the store's"
     try:
         facts = plain(facts, f"{step.stage}.facts")
-    except ConfigError as error:  # a setting is not at fault: something computed is
+    except ConfigError as error:  # not a setting is wrong but a computed value
         raise NonFiniteError(str(error)) from None
     for name in step.inputs:
         _refuse_changed(inputs[name], step)
@@ -149,7 +149,7 @@ def _seal(
 
 
 def _fixed_files(folder: Path) -> dict[str, Any]:
-    """{relative path: {size, sha256}} of the payload, once the disk has it."""
+    """{relative path: {size, sha256}} of the payload, after syncing it to disk."""
     files = {}
     # A process killed in `write_json` leaves its temporary manifest, which the next one overwrites.
     for name in payload(folder, but=frozenset({CHECKPOINTS, WORK, temporary_name(MANIFEST)})):
@@ -161,7 +161,7 @@ def _fixed_files(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_changed(artefact: Artefact, step: Step) -> None:
-    """What was read must still be what is published, by the manifest and the sizes (cheap; `verify` hashes)."""
+    """The inputs must still be what was published, by manifest and sizes (cheap; `verify` hashes)."""
     changed = read_manifest(artefact.path)["files"] != artefact.manifest["files"]
     for name, known in artefact.manifest["files"].items():
         path = artefact.path / name
@@ -178,8 +178,8 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 def commit() -> dict[str, Any] | None:
     """{sha, dirty} of the checkout this package runs from; None when it is not one (installed, no git).
 
-    Asked once a process, like the code is loaded once.
-    dirty: the package has files that differ from the commit's or are not in it.
+    Determined once per process, as the code is loaded once.
+    dirty: the package has files that are modified or not in the commit.
     """
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:  # the repository around a venv is not ours
         return None

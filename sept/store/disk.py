@@ -1,4 +1,4 @@
-"""Durable files and folders: written aside and moved, or not there at all."""
+"""Durable, atomic files and folders: written under a temporary name and renamed."""
 
 import hashlib
 import json
@@ -14,24 +14,24 @@ from typing import Any
 from sept.errors import DataError, SeptError, StorageError
 from sept.runtime.failures import refusal
 
-REMOVED = ".removed"  # folder of the store that holds what is being deleted
+REMOVED = ".removed"  # the store's folder for what is being deleted
 
 
 @contextmanager
 def storage_errors(where: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write at `where` into a StorageError."""
+    """Context manager: an OSError of writing at `where` becomes a StorageError."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {where}: {reason}; make room or choose another store root") from error
+        raise StorageError(f"cannot write {where}: {reason}; free space or choose another store root") from error
 
 
 @contextmanager
 def refusals(folder: Path) -> Iterator[None]:
-    """Inside, where files are written in `folder`, a disk that refuses raises StorageError, whatever library met it."""
+    """Context manager for writing in `folder`: a disk error raises StorageError, whatever library met it."""
     try:
         yield
     except SeptError:
@@ -44,13 +44,13 @@ def refusals(folder: Path) -> Iterator[None]:
 
 
 def temporary_name(name: str) -> str:
-    """Where `write_json` writes before it moves."""
+    """Where `write_json` writes before it renames."""
     return f".{name}.tmp"
 
 
 def write_json(path: Path, value: Any, aside: str | None = None) -> None:
-    """Replaces `path` at once. aside: the temporary file's name; None is for one writer at a time: a crashed writer's
-    file is written over by the next."""
+    """Replaces `path` atomically. aside: the temporary file's name; None is for one writer at a time: the next
+    overwrites a crashed writer's file."""
     temporary = path.with_name(aside or temporary_name(path.name))
     with open(temporary, "w", encoding="ascii") as file:
         json.dump(value, file, indent=1, allow_nan=False)
@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any, aside: str | None = None) -> None:
 
 
 def sync(path: Path) -> None:
-    """Asks the disk to keep a file's content or a folder's entries."""
+    """Flushes a file's content or a folder's entries to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -82,7 +82,7 @@ def listing(folder: Path) -> list[str]:
 def payload(folder: Path, but: frozenset[str]) -> list[str]:
     """Files under `folder`, as sorted paths relative to it, leaving out the entries `but` at its top.
 
-    Raises DataError for a link or special file: an artefact holds its own bytes.
+    Raises DataError for a link or special file: an artefact contains its own data.
     """
     found = []
     for name in listing(folder):
@@ -99,11 +99,11 @@ def payload(folder: Path, but: frozenset[str]) -> list[str]:
 
 
 def permit(path: Path, like: Path) -> None:
-    """Who may read and write `path` are those who may `like`, which was opened plainly and so follows the umask:
-    libraries that write aside by `tempfile` leave files that their owner alone can read."""
+    """Gives `path` the permissions of `like`, which was opened normally and so follows the umask: libraries that write
+    through `tempfile` leave files that only their owner can read."""
     wanted, found = (stat.S_IMODE(each.stat().st_mode) for each in (like, path))
     if found != wanted:
-        with suppress(PermissionError):  # of another user, whose stopped build went on here
+        with suppress(PermissionError):  # owned by another user, whose stopped build was resumed here
             path.chmod(wanted)
 
 
@@ -125,11 +125,11 @@ def sync_folders(folder: Path) -> None:
 
 
 def discard(root: Path, folder: Path) -> None:
-    """Removes `folder` of the store `root` in one move, then frees its space: it is never there in part."""
+    """Removes `folder` of the store `root` with one rename, then frees its space: it never exists in part."""
     (root / REMOVED).mkdir(exist_ok=True)
     doomed = root / REMOVED / uuid.uuid4().hex
     os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)  # what stays, `sweep` frees
+    shutil.rmtree(doomed, ignore_errors=True)  # `sweep` frees what is left
 
 
 def sweep(root: Path) -> None:

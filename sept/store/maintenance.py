@@ -1,5 +1,5 @@
-"""Looking after a store: `verify` compares files with manifests, `repair` drops the damaged ones and what was built on
-them, `prune` the named."""
+"""Store maintenance: `verify` compares files with manifests, `repair` drops damaged files and what was built on them,
+`prune` removes what is named."""
 
 import math
 import os
@@ -15,11 +15,11 @@ from sept.store.owner import try_lock
 from sept.store.step import KEY_CHARS, MANIFEST, Artefact, digest, load_artefact, parse_folder
 from sept.store.store import UNFINISHED, Store
 
-PUBLISHING_S = 2.0  # from the last write of a file to the manifest, whose time is in whole seconds
+PUBLISHING_S = 2.0  # at most, from the last write of a file to the manifest, whose time is in whole seconds
 
 
 def verify(store: Store) -> list[str]:
-    """One line for each thing that is wrong: damaged manifests, files missing, altered or extra. Reads every byte."""
+    """One line per problem: damaged manifests, files missing, altered or extra. Reads every byte."""
     return [problem for folder in store.artefact_folders() for problem in _problems(folder)]
 
 
@@ -62,12 +62,12 @@ def repair(store: Store) -> dict[Path, str]:
     """Turns damaged artefacts into unfinished work without the damaged files, and removes what may have been built on
     the damage; {folder: what became of it}.
 
-    The command that made one makes it again: a stage that goes on where it was stopped (embedding, for instance)
-    computes only what is missing. Reads every byte. A folder whose key is locked by a running process is left alone.
+    The original command makes an artefact again: a resumable stage (embedding, for instance) computes only what is
+    missing. Reads every byte. A folder whose key is locked by a running process is left alone.
     """
     damaged = {folder: _readable_since(folder) for folder in store.artefact_folders() if _problems(folder)}
     built_on_it = _built_on(store, damaged)
-    # First what was built on the damage: stopped in between, the next call still finds the damage that tells of it.
+    # First what was built on the damage: if stopped in between, the next call still finds the damage.
     removed = {folder: _remove(store, folder, key) + ": built on damage" for folder, key in built_on_it.items()}
     fate = {folder: _reopen(store, folder) for folder in damaged} | removed
     sweep(store.root)
@@ -75,10 +75,11 @@ def repair(store: Store) -> dict[Path, str]:
 
 
 def _readable_since(folder: Path) -> float:
-    """Seconds since the epoch from which on a build may have read damage of this folder.
+    """Time, in seconds since the epoch, from which on a build may have read damage in this folder.
 
-    A file that was written after it was published was damaged then; one that the disk lost bits of, at any time, and so
-    one of a copy of the store that did not keep times. What is missing, or has no readable manifest, nobody read.
+    A file written after publication was damaged then; one whose bits rotted, at any time, and likewise one in a copy of
+    the store without original times. Missing files, and folders without a readable manifest, were not read by any
+    build.
     """
     try:
         artefact = load_artefact(folder)
@@ -91,14 +92,14 @@ def _readable_since(folder: Path) -> float:
 
 
 def _damaged_at(path: Path, known: dict[str, Any]) -> float:
-    """When a file that is not what was published was last written; infinity for others."""
+    """When a damaged file was last written; infinity for an intact one."""
     if not path.is_file() or fingerprint(path) == known:
         return math.inf
     return path.stat().st_mtime
 
 
 def _built_on(store: Store, damaged: Mapping[Path, float]) -> dict[Path, str]:
-    """{folder: key as far as it shows} of the artefacts that read damage, or what was made from it, directly or not."""
+    """{folder: abbreviated key} of the artefacts built on damage, directly or indirectly."""
     whole: dict[Path, Artefact] = {}
     for folder in set(store.artefact_folders()) - set(damaged):
         with suppress(DataError):
@@ -120,7 +121,7 @@ def _built_on(store: Store, damaged: Mapping[Path, float]) -> dict[Path, str]:
 
 
 def _read_by(artefact: Artefact) -> list[str]:
-    """Keys, as far as folders show them, of what an artefact was built from."""
+    """Abbreviated keys of what an artefact was built from."""
     return [upstream["key"][:KEY_CHARS] for upstream in artefact.manifest["inputs"].values()]
 
 
@@ -153,7 +154,7 @@ def _to_unfinished(store: Store, folder: Path, key: str) -> str:
     work.parent.mkdir(exist_ok=True)
     os.rename(folder, work)
     whole = len(found) - len(damaged)
-    return f"unfinished: {whole} of {len(known)} files are whole"
+    return f"unfinished: {whole} of {len(known)} files are intact"
 
 
 def prune(
@@ -165,9 +166,9 @@ def prune(
 ) -> dict[Path, str]:
     """Removes the published artefacts of the named stages and keys; {folder: what became of it}.
 
-    unfinished: removes unfinished work instead, all of it when nothing is named. keys are whole or the part that
-    folders show. A folder whose key is locked by a running process is left alone. Raises ConfigError,
-    before anything is removed, for a stage or key that is not there.
+    unfinished: removes unfinished work instead, all of it when nothing is named. keys may be abbreviated as in folder
+    names. A folder whose key is locked by a running process is left alone. Raises ConfigError, before anything is
+    removed, for a stage or key that does not exist.
     """
     if not (stages or keys or unfinished):
         raise ConfigError("prune: name what to remove, with --stage, --key or --unfinished")
@@ -179,7 +180,7 @@ def prune(
     return fate
 
 
-Names = dict[Path, tuple[str, str]]  # folder: its stage, and its key as far as the name shows
+Names = dict[Path, tuple[str, str]]  # folder: its stage and abbreviated key
 
 
 def _published(store: Store) -> Names:
@@ -196,7 +197,7 @@ def _chosen(names: Names, stages: set[str], keys: set[str]) -> Names:
     shown = {key[:KEY_CHARS] for key in keys}
     strangers = sorted((stages - {stage for stage, _ in names.values()}) | (shown - {key for _, key in names.values()}))
     if strangers:
-        raise ConfigError(f"prune: nothing to remove is named {', '.join(strangers)}; nothing was removed")
+        raise ConfigError(f"prune: nothing to remove matches {', '.join(strangers)}; nothing was removed")
     if not stages and not shown:
         return names
     return {folder: name for folder, name in names.items() if name[0] in stages or name[1] in shown}

@@ -1,8 +1,8 @@
-"""Who builds what: one lock a key, and the name of the unfinished folder.
+"""Which process builds what: one lock per key, and the name of the unfinished folder.
 
-A lock only spares double work, and the operating system frees it when its process dies. Two builds never share a
-folder, not even where a file system's locks do nothing (some mounts of Lustre and NFS). There a process that finds the
-folder of another one waits until that is done or dead; at worst both build, and the first to publish wins.
+A lock only avoids duplicate work, and the operating system releases it when its process dies. Two builds never share a
+folder, not even on file systems without working locks (some mounts of Lustre and NFS). There a process that finds
+another's folder waits until that process is done or dead; at worst both build, and the first to publish wins.
 """
 
 import errno
@@ -28,7 +28,7 @@ POLL_S = 0.2  # builds take seconds to days
 def try_lock(root: Path, key: str) -> FileLock | None:
     """The key's lock, held until released; None when someone else holds it.
 
-    On a file system without locks nobody holds it: there the name of an unfinished folder says who builds.
+    On a file system without locks it is never held: there the name of an unfinished folder says who builds.
     """
     path = _path(root, key)
     with storage_errors(path):
@@ -38,7 +38,7 @@ def try_lock(root: Path, key: str) -> FileLock | None:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        except (NotImplementedError, OSError) as error:  # the first is filelock's word for a file system without locks
+        except (NotImplementedError, OSError) as error:  # the first is filelock's error for a file system without locks
             if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
                 raise
     return lock
@@ -63,24 +63,24 @@ def _path(root: Path, key: str) -> Path:
     return root / LOCKS / f"{key[:KEY_CHARS]}.lock"
 
 
-MARK = "@"  # between the name of an unfinished folder and its owner: host, process, and when that started
+MARK = "@"  # separates the name of an unfinished folder from its owner: host, process, and start time
 BEAT_S = 15.0  # between signs of life
 SILENT_S = 90.0  # after which the process of another host counts as dead
 
 
 def parse_work(name: str) -> tuple[str, str]:
-    """Stage and key, as far as the name shows it, of an unfinished folder, whoever builds in it."""
+    """Stage and abbreviated key of an unfinished folder, with or without an owner."""
     stage, _, key = name.partition(MARK)[0].rpartition("-")
     return stage, key
 
 
 def folders(free: Path) -> list[Path]:
-    """What there is of the unfinished folder that is called `free` when nobody builds in it, that one first."""
+    """The existing variants of the unfinished folder `free`: itself, when it has no owner, then those with an owner."""
     return [free.parent / name for name in listing(free.parent) if name.partition(MARK)[0] == free.name]
 
 
 def claim(free: Path) -> Path | None:
-    """This process's own folder to build in: what a stopped build left, else a new one; None while another builds."""
+    """This process's folder to build in: that of a stopped build, else a new one; None while another process builds."""
     own = free.with_name(f"{free.name}{MARK}{_identity()}")
     found = folders(free)
     if any(is_owned(each) for each in found if each != own):
@@ -95,7 +95,8 @@ def claim(free: Path) -> Path | None:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Inside, this process shows that it lives and builds in its folder, which is nobody's again if that fails."""
+    """Context manager: this process signals that it is alive and builds in its folder; on failure the folder is
+    released."""
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
     beating.start()
@@ -110,9 +111,9 @@ def owned(folder: Path) -> Iterator[None]:
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether a process that lives builds in this unfinished folder. Of another host's, silence tells."""
+    """Whether a live process builds in this unfinished folder. One on another host counts as dead after a silence."""
     named = re.fullmatch(r"(.+)-(\d+)-(\d+)", folder.name.partition(MARK)[2])
-    if named is None:  # nobody's, or no name of ours
+    if named is None:  # without an owner, or not named by us
         return False
     host, pid, started = named.groups()
     if host == _host():
@@ -129,7 +130,7 @@ def _beat(folder: Path, stop: threading.Event) -> None:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the disk's host."""
+    """The time by the clock of the file system's host."""
     os.utime(folder)
     return folder.stat().st_mtime
 
@@ -143,10 +144,10 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this host started, in the kernel's ticks; None when there is no such process."""
+    """Start time of a process of this host, in the kernel's ticks; None when there is no such process."""
     if Path("/proc/self/stat").exists():
         return None if stat_field(pid, STATE) in (None, "Z") else stat_field(pid, STARTED)
-    try:  # without /proc a number that is used again passes for the process that had it
+    try:  # without /proc a reused pid passes for the process that had it
         os.kill(pid, 0)
     except ProcessLookupError:
         return None

@@ -1,4 +1,4 @@
-"""What is wanted, a `Step`, the key made of all that it reads, and what it gives: an `Artefact` with its manifest."""
+"""A `Step`, its key (a hash of all that it depends on), and its result: an `Artefact` with a manifest."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from sept.errors import ConfigError, DataError, StorageError
 
 KEY_CHARS = 16  # 64 bits of the key name a folder; the manifest holds all 256
 MANIFEST = "manifest.json"
-CHECKPOINTS = "checkpoints"  # a build's own subfolder for what only resuming needs; not published
+CHECKPOINTS = "checkpoints"  # a build's subfolder for files that only resuming needs; not published
 ASIDE = ".replaced"  # suffix of an artefact that is being replaced
 FIELDS = frozenset({"stage", "version", "key", "spec", "inputs", "files", "facts", "commit", "versions"}) | frozenset(
     {"created", "wall_s", "attempts", "resumed", "checksum"}
@@ -27,7 +27,7 @@ _FOLDER = re.compile(rf"(?:(?P<slug>.+)-)?(?P<key>[0-9a-f]{{{KEY_CHARS}}})(?P<as
 
 @dataclass(frozen=True)
 class Artefact:
-    """What a step gave: a folder whose files are complete and never change."""
+    """The result of a step: a folder whose files are complete and never change."""
 
     key: str
     stage: str
@@ -42,12 +42,12 @@ class Artefact:
 
     @property
     def created(self) -> float:
-        """When it was complete, in whole seconds since the epoch."""
+        """Completion time, in whole seconds since the epoch."""
         return datetime.fromisoformat(self.manifest["created"]).timestamp()
 
 
 class FolderName(NamedTuple):
-    """The parts of `<slug>-<key>`; aside: it is making room for its replacement."""
+    """The parts of `<slug>-<key>`; aside: moved aside while it is being replaced."""
 
     slug: str
     key: str
@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def load_artefact(folder: Path) -> Artefact:
-    """The artefact in `folder`; DataError as `read_manifest`, or when the folder's name tells another key."""
+    """The artefact in `folder`; DataError as in `read_manifest`, or when the folder's name has another key."""
     manifest = read_manifest(folder)
     name = parse_folder(folder.name)
     if name is None or not manifest["key"].startswith(name.key):
@@ -102,20 +102,18 @@ MAX_SLUG_CHARS = 100  # file systems allow 255 bytes a name; the key and a suffi
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One artefact that may be wanted: what identifies it, and how to build it.
+    """An artefact that can be made: what identifies it, and how to build it.
 
-    stage: its kind, and the folder it is kept in. version: bump it when the stage's output changes.
-    spec: nested plain data or dataclass instances; every field counts in the key, defaults and
-    ClassVars included. inputs: the steps its result is computed from; their keys count. aids: steps whose artefacts it
-    is given besides, and that change nothing in the files that other steps read: something to check an input with, an
-    input in a form that is quicker to use, or what a report is about. They may make a build fail, never turn out
-    otherwise, and their keys do not count.
-    build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops,
-    accuracies); interrupted, it is called again on the same folder and finds what it left there.
-    by_part: patterns of the names of large files whose readers check each part that they read; all other files are
-    hashed before they are read (`sept.store.store`).
-    slug (readable part of the folder's name), estimate (what the plan shows: images, flops) and about (what it says of
-    data: their name and what they hold) do not count.
+    stage: its kind, and the folder that holds it. version: bump it when the stage's output changes.
+    spec: nested plain data or dataclass instances; every field is part of the key, including defaults and ClassVars.
+    inputs: the steps its result is computed from; their keys are part of the key. aids: further steps whose artefacts
+    it may read, without effect on the files that other steps read: to check an input, as a faster form of an input, or
+    as the subject of a report. They may make a build fail but never change its result, and are not part of the key.
+    build(folder, inputs) writes the payload into `folder` and returns plain facts (images, flops, accuracies); after an
+    interruption it is called again on the same folder, with the files it left there. by_part: name patterns of large
+    files whose readers verify each part that they read; all other files are hashed before they are read
+    (`sept.store.store`). Not part of the key: slug (readable part of the folder's name), estimate (shown by the plan:
+    images, flops) and about (its description of the data).
     """
 
     stage: str
@@ -134,7 +132,7 @@ class Step:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """{stage, version, spec, inputs: {name: key}} as plain data, the spec as it was when first asked.
+        """{stage, version, spec, inputs: {name: key}} as plain data, with the spec as of the first access.
 
         Raises TypeError or ConfigError naming the field that cannot be part of a key.
         """
@@ -149,7 +147,7 @@ class Step:
 
     @property
     def needs(self) -> dict[str, "Step"]:
-        """What must be there before it is built."""
+        """The steps that must be made before it is built."""
         return {**self.inputs, **self.aids}
 
     @property
@@ -159,7 +157,7 @@ class Step:
         return f"{slug}-{self.key[:KEY_CHARS]}" if slug else self.key[:KEY_CHARS]
 
     def walk(self) -> list["Step"]:
-        """This step and all it needs, each key once, inputs before what reads them."""
+        """This step and all it needs, each key once, inputs before the steps that read them."""
         seen: dict[str, Step] = {}
 
         def visit(step: Step) -> None:
@@ -182,7 +180,7 @@ def digest(value: Any) -> str:
 
 
 def plain(value: Any, where: str) -> Any:
-    """`value` as JSON data, equal for values that mean the same: 1.0 is 1, a tuple is a list.
+    """`value` as JSON data, equal for equivalent values: 1.0 is 1, a tuple is a list.
 
     Paths and enum members become strings, dataclass instances become dicts. Raises TypeError, naming
     `where`, for anything else, and ConfigError for numbers that are not finite.

@@ -1,8 +1,8 @@
-"""`Store`: gives the artefact of a step, building at most once what is missing.
+"""`Store`: returns the artefact of a step, building at most once what is missing.
 
-On disk: ROOT/<stage>/<slug>-<key>/ is published and whole; ROOT/.unfinished/<stage>-<key>/ waits to be
-resumed, or is being built by the process that is named after an @; ROOT/.locks and ROOT/.removed are the store's own.
-`check` tells whether an artefact's files are what was published: before a stage reads them, once a process.
+On disk: ROOT/<stage>/<slug>-<key>/ is published and complete; ROOT/.unfinished/<stage>-<key>/ waits to be resumed, or
+is being built by the process named after an @; ROOT/.locks and ROOT/.removed are internal. `check` verifies that an
+artefact's files are what was published: before a stage reads them, once per process.
 """
 
 import errno
@@ -27,14 +27,14 @@ from sept.store.step import ASIDE, KEY_CHARS, Artefact, Step, load_artefact, par
 
 AGAIN = "`python -m sept.store repair` drops it and what was built on it; then run the same command again"
 
-_whole: set[tuple[str, int, int, int]] = set()  # files found whole: path, inode, bytes, time of the last write in ns
+_whole: set[tuple[str, int, int, int]] = set()  # files found intact: path, inode, bytes, mtime in ns
 
 
 def check(artefact: Artefact, by_part: Collection[str] = ()) -> Artefact:
-    """The artefact itself. Raises DataError naming the first file that is not what the manifest says (size, sha256).
+    """Returns the artefact. Raises DataError naming the first file that differs from the manifest (size, sha256).
 
-    by_part: patterns of names of large files whose readers check each part that they read; of these the size is
-    looked at here. A file that was found whole and has not been written since is not read again.
+    by_part: name patterns of large files whose readers verify each part that they read; here only their size is
+    checked. A file that was found intact and has not been written since is not read again.
     """
     for name, known in artefact.manifest["files"].items():
         signals.look()
@@ -64,7 +64,7 @@ def _check(path: Path, known: dict[str, Any], by_part: bool) -> None:
 FORMAT = 1
 FORMAT_FILE = "store.json"
 UNFINISHED = ".unfinished"
-LOOKS = 3  # a folder that is being replaced moves twice; looking again finds it in its new place
+LOOKS = 3  # a folder that is being replaced is moved twice; another look finds it in its new place
 
 MODES = ("reuse", "read-only")
 log = logging.getLogger(__name__)
@@ -73,9 +73,9 @@ log = logging.getLogger(__name__)
 class Store:
     """Artefacts under one root folder, shared by any number of processes.
 
-    mode "read-only" never writes, not even locks. force: stages rebuilt once by this object though
-    published; what reads them is not, unless named too. since: seconds since the epoch; force spares what was
-    published after, so that the cells of a sweep rebuild once what they share. Raises ConfigError for a store of
+    mode "read-only" never writes, not even locks. force: stages that this object rebuilds once although published;
+    stages that read them are not rebuilt unless named too. since: seconds since the epoch; force does not rebuild what
+    was published later, so that the cells of a sweep rebuild shared artefacts once. Raises ConfigError for a store of
     another format.
     """
 
@@ -94,7 +94,8 @@ class Store:
         self._known_format()
 
     def find(self, step: Step) -> Artefact | None:
-        """The published artefact, or None. Reads its manifest, hashes nothing; DataError if that is damaged."""
+        """The published artefact, or None. Reads its manifest without hashing files; DataError if the manifest is
+        damaged."""
         for look in range(LOOKS):
             folder = self._published(step)
             try:
@@ -110,13 +111,13 @@ class Store:
         return None
 
     def status(self, step: Step) -> Literal["cached", "unfinished", "to do"]:
-        """What `make` would meet; a stage that is forced is to do."""
+        """The state that `make` would find; a forced stage is to do."""
         if self._reusable(step):
             return "cached"
         return "unfinished" if self.work_folder(step).is_dir() else "to do"
 
     def failure(self, step: Step) -> str | None:
-        """Why the last attempt at this step, or at one that it needs, failed; None when none did."""
+        """Why the last attempt at this step, or at one that it needs, failed; None if none did."""
         for each in step.walk():
             work = None if self.find(each) else read_work(self.work_folder(each))
             if work and work.get("failure"):
@@ -139,28 +140,28 @@ class Store:
         return list(todo.values())
 
     def make(self, step: Step) -> Artefact:
-        """The artefact of `step`: the published one, else built now, its inputs first.
+        """The artefact of `step`: the published one, else built now, inputs first.
 
-        A stopped build goes on in its unfinished folder. Processes asking for one key wait for each other.
-        Raises what a build raises, StorageError when the disk refuses, and ConfigError when a read-only
-        store lacks something.
+        A stopped build is resumed in its unfinished folder. Processes that need the same key wait for each other.
+        Raises what a build raises, StorageError for disk errors, and ConfigError when a read-only store lacks
+        something.
         """
         todo = self.missing(step)
         if todo and self.mode == "read-only":
             lacks = ", ".join(str(each) for each in todo)
-            raise ConfigError(f"store {self.root} is read-only and cannot give {step}: it lacks {lacks}")
+            raise ConfigError(f"store {self.root} is read-only and cannot make {step}: it lacks {lacks}")
         for each in todo:
             signals.look()
             self._ensure(each)
         return self._get(step)
 
     def read(self, step: Step) -> Artefact:
-        """`make`, for what is read outside of a build: its files are what was published, else DataError."""
+        """`make`, for reading outside a build: DataError if its files are not what was published."""
         self.make(step)
         return self._whole(step)
 
     def require_writable(self) -> None:
-        """StorageError when the disk refuses what `make` writes first: the root, its format file and a lock."""
+        """StorageError if the first writes of `make` fail: the root, its format file and a lock."""
         self._found_store()
         with locked(self.root, "store", on_wait=lambda: None):
             pass
@@ -173,12 +174,12 @@ class Store:
                 yield from (self.root / stage / name for name in names if parse_folder(name))
 
     def work_folder(self, step: Step) -> Path:
-        """Where `step` is being built or waits, with its training checkpoints (subfolder CHECKPOINTS); would wait."""
+        """Where `step` is or would be built, with its training checkpoints (subfolder CHECKPOINTS)."""
         free = self.free_folder(step)
         return next(iter(owner.folders(free)), free)
 
     def free_folder(self, step: Step) -> Path:
-        """Its unfinished folder when nobody builds in it."""
+        """The name of its unfinished folder while it has no owner."""
         return self.root / UNFINISHED / f"{step.stage}-{step.key[:KEY_CHARS]}"
 
     def _get(self, step: Step) -> Artefact:
@@ -196,7 +197,7 @@ class Store:
     def _is_recent(self, step: Step) -> bool:
         if self._since is None:
             return False
-        with suppress(DataError):  # damaged: to be rebuilt
+        with suppress(DataError):  # damaged: will be rebuilt
             artefact = self.find(step)
             return artefact is not None and artefact.created > self._since
         return False
@@ -217,7 +218,7 @@ class Store:
     def _ensure(self, step: Step) -> None:
         """Builds and publishes `step` unless another process has done so in the meantime."""
         self._found_store()
-        sweep(self.root)  # first: the room that a stopped removal holds may be needed
+        sweep(self.root)  # first: the space held by an interrupted removal may be needed
         with locked(self.root, step.key, on_wait=lambda: self._tell_wait(step)):
             with storage_errors(self.root):
                 self._settle(step)
@@ -234,12 +235,12 @@ class Store:
             self._built.add(step.key)
 
     def _claimed(self, step: Step) -> Path | None:
-        """The folder that this process builds in; None when another one, which no lock kept away, has published."""
+        """The folder that this process builds in; None if another one, for lack of locks, has published meanwhile."""
         free, told = self.free_folder(step), False
         with storage_errors(self.root):
             self._drop_distrusted_work(step)
         while not self._reusable(step):
-            read_work(self.work_folder(step))  # a record that is damaged is named as it lies
+            read_work(self.work_folder(step))  # reports a damaged record under its path
             with storage_errors(self.root):
                 folder = owner.claim(free)
             if folder is not None:
@@ -256,7 +257,8 @@ class Store:
         log.info("%s: waiting for pid %s on %s", step, work.get("pid", "unknown"), work.get("host", "unknown host"))
 
     def _settle(self, step: Step) -> None:
-        """Ends a replacement that a crash cut short: the new artefact stays if it is in place, else the old."""
+        """Completes a replacement that a crash interrupted: the new artefact stays if it is in place, else the old
+        one."""
         folders = self._folders(step)
         for aside in (folder for folder in folders if folder.name.endswith(ASIDE)):
             if len(folders) > 1:
@@ -265,14 +267,14 @@ class Store:
                 os.rename(aside, aside.with_name(aside.name.removesuffix(ASIDE)))
 
     def _drop_distrusted_work(self, step: Step) -> None:
-        """A forced rebuild resumes a stopped forced rebuild, but nothing that was begun without force."""
+        """A forced rebuild resumes a stopped forced rebuild, but no work begun without force."""
         for folder in owner.folders(self.free_folder(step)) if self._is_forced(step) else []:
             if not owner.is_owned(folder) and not (read_work(folder) or {}).get("forced"):
                 discard(self.root, folder)
 
     def _publish(self, step: Step, work: Path) -> None:
         old, new = self._published(step), self.root / step.stage / step.folder_name
-        if old and not self._is_forced(step):  # by another process, which no lock kept away
+        if old and not self._is_forced(step):  # by another process, for lack of locks
             discard(self.root, work)
             return
         new.parent.mkdir(exist_ok=True)
@@ -284,18 +286,18 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            discard(self.root, work)  # the same, in this moment
+            discard(self.root, work)  # the same, at this moment
         sync(new.parent)
         sync(self.root / UNFINISHED)
         sync(self.root)
         if aside:
             discard(self.root, aside)
-        for left in owner.folders(self.free_folder(step)):  # of processes that were killed where locks do nothing
+        for left in owner.folders(self.free_folder(step)):  # of processes killed on a file system without locks
             if not owner.is_owned(left):
                 discard(self.root, left)
 
     def _known_format(self) -> bool:
-        """Whether the store exists; ConfigError when this code cannot read it."""
+        """Whether the store exists; ConfigError if this code cannot read it."""
         path = self.root / FORMAT_FILE
         try:
             found = json.loads(path.read_bytes())["format"]
@@ -307,13 +309,13 @@ class Store:
             raise DataError(f'{path} is damaged: it should read {{"format": {FORMAT}}}') from None
         if found != FORMAT:
             raise ConfigError(
-                f"store {self.root} was written by format {found}, this sept reads {FORMAT}; "
+                f"store {self.root} has format {found}, this sept reads {FORMAT}; "
                 "choose another store root, or the sept that wrote it"
             )
         return True
 
     def _found_store(self) -> None:
-        """Makes the root and its format file, once."""
+        """Creates the root and its format file, once."""
         if not self._known_format():
             with locked(self.root, "store", on_wait=lambda: None), storage_errors(self.root):
                 write_json(self.root / FORMAT_FILE, {"format": FORMAT}, f".{FORMAT_FILE}.{uuid.uuid4().hex}")

@@ -1,6 +1,6 @@
-"""What people look at of a finished table: rows from the store beside the paper's, differences, figures, a report.
+"""Presentation of a table: rows from the store next to the paper's, differences, figures, a report.
 
-Reads manifests and computes nothing of a run; neither torch nor matplotlib is imported before it is needed.
+Reads manifests and runs nothing; torch and matplotlib are imported only when needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ __all__ = ["COLUMNS", "Line", "cells_of", "rows", "tell"]
 
 
 def tell(name: str, cells: Sequence[Experiment], send: Callable[[str, Sequence[Experiment], list[Line]], Any]) -> None:
-    """Prints the table of a sweep, and sends it where its cells log to."""
+    """Prints the table of a sweep, and sends it to its cells' logger."""
     lines = rows(cells)
     print(as_terminal({name: lines}), end="")
     send(name, cells, lines)

@@ -1,4 +1,4 @@
-"""`python -m sept.tables NAME`: named sweeps rendered from the store, at any time, blank where cells are missing.
+"""`python -m sept.tables NAME`: named sweeps rendered from the store, at any time; missing cells are blank.
 
 With `logger=wandb` each table is also sent as a `wandb.Table`.
 """
@@ -55,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         "named",
         nargs="+",
         metavar="NAME | KEY=VALUE",
-        help="tables from conf/table; overrides as on the sweep's command line, e.g. init=sept seed=0,1,2",
+        help="tables from conf/table, and overrides as on the sweep's command line, e.g. init=sept seed=0,1,2",
     )
     forms = parser.add_mutually_exclusive_group()
     parser.set_defaults(form=as_terminal)
     described: dict[str, tuple[Callable[[Tables], str], str]] = {
-        "--csv": (as_csv, "one line a comparison, for programs"),
+        "--csv": (as_csv, "one line per comparison, for programs"),
         "--markdown": (as_markdown, "the table and the differences between its rows"),
         "--latex": (_as_latex, "in the layout of the paper, with booktabs"),
     }

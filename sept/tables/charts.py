@@ -1,4 +1,4 @@
-"""Which figures a table's rows can fill, and with what: series of points, apart from any drawing.
+"""The figures that a table's rows support, as series of points, independent of drawing.
 
 Each is the counterpart, at the scale of the rows, of a figure or a claim of the paper.
 """
@@ -10,8 +10,8 @@ from typing import Any, Literal
 from sept.tables import labels
 from sept.tables.labels import Line
 
-MAX_BARS = 8  # side by side; with more, the smallest budget stands for all
-POOLED = ("query", "retriever")  # choices that can tell two series of one init apart, beside variant
+MAX_BARS = 8  # side by side; with more, only the smallest budget is shown
+POOLED = ("query", "retriever")  # choices that, besides variant, can distinguish series of one init
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Point:
     y: float
     spread: float | None
     paper: float | None
-    further: float | None = None  # x with what is shared counted in full
+    further: float | None = None  # x including shared costs in full
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Series:
 class Panel:
     """One pair of axes. ticks: names of the places on the x axis, for bars.
 
-    names: what each x stands for. Such points are not joined: one pool is not always a part of a larger one.
+    names: the name of each x. Such points are not joined, as one pool is not always part of a larger one.
     """
 
     title: str
@@ -59,18 +59,18 @@ class Chart:
     y: str
     kind: Literal["lines", "bars"]
     panels: tuple[Panel, ...]
-    counts: bool = False  # x counts something: a few whole numbers
+    counts: bool = False  # x is a count: a few whole numbers
 
 
 def charts(lines: Sequence[Line]) -> list[Chart]:
-    """The figures that these rows have the numbers for."""
+    """The figures for which these rows have the numbers."""
     known = [line for line in lines if line["n"]]
     found = [_bars(known), _over_budget(known), _over_pool(known), _over_flops(known)]
     return [_explained(chart) for chart in found if chart is not None]
 
 
 def _explained(chart: Chart) -> Chart:
-    """The caption says what the marks are."""
+    """The caption, with an explanation of the marks."""
     points = [point for panel in chart.panels for series in panel.series for point in series.points]
     marks = ["Error bars: deviation over runs."] if any(point.spread is not None for point in points) else []
     marks += ["Stars: the paper's numbers."] if any(point.paper is not None for point in points) else []
@@ -127,7 +127,7 @@ def _pools(lines: Sequence[Line]) -> dict[float, str]:
 
 
 def _of_pool(line: Line) -> dict[str, Any]:
-    """A variant that is a size or source of the pool makes no series of its own; without a pool there is no size."""
+    """A variant that is a size or source of the pool is no separate series; without a pool there is no size."""
     settings = (line["variant"] or "").split(", ")
     variant = None if all(each.startswith("pool.") for each in settings) else line["variant"]
     return {"variant": variant} | ({"pool_images": None} if line["pool"] is None else {})
@@ -135,8 +135,8 @@ def _of_pool(line: Line) -> dict[str, Any]:
 
 def _over_flops(lines: Sequence[Line]) -> Chart | None:
     caption = (
-        "Filled: the run's own compute. Hollow: with all that is made once for a pool counted in full (retriever, "
-        "embedding of the pool, index). What published checkpoints cost others is not counted."
+        "Filled: the run's own compute. Hollow: including everything computed once per pool (retriever, "
+        "embedding of the pool, index). The cost of published checkpoints is not counted."
     )
     return _lines("flops", "Accuracy over compute", caption, "FLOPs", lines, "flops", ("pool",), "shared_flops")
 
@@ -151,9 +151,9 @@ def _lines(
     apart: Sequence[str],
     further: str | None = None,
 ) -> Chart | None:
-    """A panel for each task and number of shots in which there are two places on the x axis to compare.
+    """A panel for each task and number of shots with at least two values on the x axis.
 
-    apart: what, beside init, query, retriever and variant, makes rows series of their own. further: a column to add.
+    apart: choices that, besides init, query, retriever and variant, separate series. further: a column to add.
     """
     panels = []
     for held, group in _by(lines, ("task", "shot")):

@@ -1,4 +1,4 @@
-"""Charts drawn as SVG that stands inside a page: its text and lines take the page's own colour."""
+"""Charts as inline SVG, whose text and lines take the page's colour."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from sept.results import family
 from sept.tables.charts import Chart, Panel, Point, Series
 
-COLOURS = {  # Okabe and Ito's, told apart on light and on dark ground and by the colour-blind
+COLOURS = {  # Okabe and Ito's, distinguishable on light and dark backgrounds and by the colour-blind
     "rand_init": "#8c8c8c",
     "in1k_sup": "#009e73",
     "in1k_ssl": "#cc79a7",
@@ -21,12 +21,12 @@ COLOURS = {  # Okabe and Ito's, told apart on light and on dark ground and by th
     "cluster": "#b8a800",
 }
 OTHERS = ("#7a5195", "#3d7a5a", "#9c4f2e", "#4d6fae")  # of inits that are not named above
-INK = "#010203"  # stands for the page's text colour until the SVG is done
+INK = "#010203"  # placeholder for the page's text colour
 PANEL = (3.6, 2.7)  # inches
 LETTER, HANDLE, ENTRY = 0.075, 0.6, 0.2  # inches of a legend: width of a letter, of mark and gap, height of a line
-MANY = 3  # panels a line at most
+MANY = 3  # panels per line at most
 BARS_WIDTH = 0.8  # of the distance between two groups
-DECADES = 1.5  # of an axis, from which on powers of ten alone are enough ticks
+DECADES = 1.5  # an axis at least this long gets ticks at powers of ten only
 MARKERS = "os^vDP"  # of the series of one init
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
@@ -46,7 +46,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(chart: Chart, prefix: str = "figure") -> str:
-    """An `<svg>` element without reference to anything outside; ids begin with `prefix` and its name."""
+    """A self-contained `<svg>` element; ids begin with `prefix` and its name."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -57,7 +57,7 @@ def draw(chart: Chart, prefix: str = "figure") -> str:
 
 
 def _figure(chart: Chart) -> Any:
-    """The panels side by side, those of many bars one below the other, over one legend."""
+    """The panels side by side, those with many bars one below the other, above a common legend."""
     from matplotlib.figure import Figure
 
     crowded = chart.kind == "bars" and max(len(panel.ticks) for panel in chart.panels) > MANY
@@ -90,13 +90,13 @@ def _panel(ax: Any, panel: Panel, chart: Chart) -> None:
 
 
 def _colour(init: str) -> str:
-    """The same in every figure of every report."""
+    """The colour of an init, the same in every figure of every report."""
     name = family(init)
     return COLOURS.get(name) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
 
 
 def _curves(ax: Any, panel: Panel) -> None:
-    """Points joined in the order of x, unless it has names, on a logarithmic axis; levels across it."""
+    """Points joined in the order of x, unless x has names, on a logarithmic axis; levels drawn across it."""
     line = "" if panel.names else "-"
     ax.set_xscale("log")
     for series, marker in _marked(panel):
@@ -116,7 +116,7 @@ def _curves(ax: Any, panel: Panel) -> None:
 
 
 def _ticks(ax: Any, panel: Panel, counts: bool) -> None:
-    """Counts are few and named one by one; other numbers by powers of ten, and between them on a short axis."""
+    """Counts are few and get a tick each; other numbers get powers of ten, and values between on a short axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -146,7 +146,7 @@ def _count(number: float) -> str:
 
 
 def _beside(ax: Any, point: Point, colour: str, marker: str) -> None:
-    """What belongs to a point: the paper's number, and the same result at the cost that includes what is shared."""
+    """Marks next to a point: the paper's number, and the same result at its cost including shared artefacts."""
     if point.paper is not None:
         ax.plot([point.x], [point.paper], color=colour, marker="*", markersize=7, mfc="none", linestyle="")
     if point.further is not None:
@@ -155,7 +155,7 @@ def _beside(ax: Any, point: Point, colour: str, marker: str) -> None:
 
 
 def _marked(panel: Panel) -> list[tuple[Series, str]]:
-    """Each series with its marker: those of one init share a colour."""
+    """Each series with its marker; series of one init share a colour."""
     before: dict[str, int] = {}
     marked = []
     for series in panel.series:
@@ -189,7 +189,7 @@ def _legend(figure: Any, axes: Any, abreast: int) -> None:
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:
-    """The element alone: no prologue, metadata or namespaces, which a page does not need; ids made the page's own."""
+    """The element only, without prologue, metadata and namespaces, which a page does not need; ids made unique."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)

@@ -1,4 +1,4 @@
-"""The pieces of a self-contained HTML page: everything escaped, nothing loaded, no script."""
+"""Building blocks of a self-contained HTML page: everything escaped, nothing loaded, no scripts."""
 
 import html
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ escape = html.escape
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """A whole document in UTF-8."""
+    """A complete document in UTF-8."""
     heading = escape(title)
     return "\n".join(
         [
@@ -57,14 +57,14 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Plain text; nothing for nothing."""
+    """A paragraph of plain text; empty for empty text."""
     return f"<p{_class(kind)}>{escape(text)}</p>" if text else ""
 
 
 def grid(
     titles: Sequence[str], lines: Sequence[Sequence[str]], numbers: Sequence[int], rows: Sequence[str] = ()
 ) -> str:
-    """A table of plain text; numbers: the columns that are right-aligned; rows: a class for each line."""
+    """A table of plain text; numbers: right-aligned columns; rows: a CSS class for each row."""
     head = "".join(_cell("th", escape(text), column in numbers) for column, text in enumerate(titles))
     body = []
     for place, line in enumerate(lines):
@@ -74,7 +74,7 @@ def grid(
 
 
 def wide(head: str, body: Sequence[str]) -> str:
-    """A table that scrolls by itself where the window is narrow."""
+    """A table that scrolls horizontally in a narrow window."""
     lines = "\n".join(body)
     return f'<div class="wide"><table>{head}<tbody>\n{lines}\n</tbody></table></div>'
 

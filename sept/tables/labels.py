@@ -1,5 +1,5 @@
-"""What a row is, how rows and differences are put into words and digits, and the paper's layout of them: the same in
-every form of a table."""
+"""The row type, the formatting of rows and differences as text, and the paper's layout: shared by all forms of a
+table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from sept.results import CELL, METRICS
 from sept.tables.statistics import CONFIDENCE, Difference
 
 Line = dict[str, Any]
-"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: all there),
-reason, runs (as `sept.results.row` gives them) and their experiments."""
+"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: complete), reason,
+runs (as from `sept.results.row`) and their experiments."""
 
 CHOICES = (*CELL, "variant")
-ALWAYS = ("task", "shot", "init")  # said of every row, even where all have the same
+ALWAYS = ("task", "shot", "init")  # shown for every row, even if all are equal
 PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
-ONE_RUN = "one run each: nothing to tell noise by"
+ONE_RUN = "one run each: noise unknown"
 
 
 def shared_choices(lines: Sequence[Line]) -> dict[str, Any]:
-    """Choices beyond ALWAYS that are the same wherever they have a part: said once, above the table."""
+    """Choices beyond ALWAYS that are equal wherever they apply: shown once, above the table."""
     values = {name: {line[name] for line in lines} - {None} for name in CHOICES if name not in ALWAYS}
     return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
 
 def varying_choices(lines: Sequence[Line]) -> list[str]:
-    """Choices that are said of each row."""
+    """Choices that are shown for each row."""
     same = shared_choices(lines)
     return [name for name in CHOICES if name not in same and any(line[name] is not None for line in lines)]
 
 
 def format_choice(name: str, value: Any) -> str:
-    """One choice, said so that its value needs no heading."""
+    """One choice, formatted so that it needs no heading."""
     if name == "shot":
         return {"full": "all labels"}.get(str(value)) or (f"{value} shots" if isinstance(value, int) else f"{value}")
     if name in ("budget", "pool", "query", "retriever"):
@@ -41,17 +41,17 @@ def format_choice(name: str, value: Any) -> str:
 
 
 def cell(name: str, value: Any) -> str:
-    """One choice below its heading; empty where it has no part."""
+    """One choice below its heading; empty if it does not apply."""
     return "" if value is None else f"{value:,}" if name == "budget" else str(value)
 
 
 def label(line: Line, names: Sequence[str]) -> str:
-    """Those of the choices that have a part in the row."""
+    """The choices that apply to the row."""
     return ", ".join(format_choice(name, line[name]) for name in names if line[name] is not None)
 
 
 def metric(lines: Sequence[Line]) -> str:
-    """What the rows measure, or `score` where they measure different things; top-1 while nothing is known."""
+    """The metric of the rows, or `score` if they differ; top-1 while nothing is known."""
     found = {line["metric"] for line in lines} - {None}
     return METRICS.get(name := next(iter(found), "top1"), name) if len(found) < 2 else "score"
 
@@ -61,13 +61,13 @@ def title(name: str, lines: Sequence[Line]) -> str:
 
 
 def describe_shared(lines: Sequence[Line]) -> str:
-    """What holds for the whole table; empty where that is nothing."""
+    """The shared choices of the whole table; empty without any."""
     told = [format_choice(name, value) for name, value in shared_choices(lines).items()]
-    return f"Everywhere, where it has a part: {', '.join(told)}." if told else ""
+    return f"In all rows to which it applies: {', '.join(told)}." if told else ""
 
 
 def spread(line: Line, mean: str, std: str | None = None) -> str:
-    """`64.37 ± 14.63`, without the deviation where there is one run; empty where there is none."""
+    """`64.37 ± 14.63`, without the deviation for a single run; empty without runs."""
     if line.get(mean) is None:
         return ""
     deviation = line.get(std) if std else None
@@ -79,17 +79,17 @@ def bounds(low: float | None, high: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """Two digits and the sign, without a negative nothing."""
+    """Two digits with sign, never -0.00."""
     return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def reasons(lines: Sequence[Line]) -> list[str]:
-    """Why runs cannot be there, each reason once."""
+    """Why runs are missing, each reason once."""
     return [f"missing: {reason}" for reason in dict.fromkeys(line["reason"] for line in lines) if reason]
 
 
 def format_gain(line: Line) -> str:
-    """What the row has over random images; says when that is within noise."""
+    """The row's gain over random images, marked if within noise."""
     if line.get("gain") is None:
         return ""
     interval = bounds(line.get("gain_low"), line.get("gain_high"))
@@ -98,7 +98,7 @@ def format_gain(line: Line) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """In one or two words, whether the difference is more than noise."""
+    """Whether the difference is more than noise, in one or two words."""
     within = difference.interval.within_noise
     if within is None:
         return ONE_RUN
@@ -114,7 +114,7 @@ def describe_subject(difference: Difference) -> str:
 
 
 def where(difference: Difference, names: Sequence[str]) -> str:
-    """Under which of the varying choices the two rows are compared."""
+    """The varying choices that the two rows have in common."""
     both: Mapping[str, Any] = {
         name: difference.above[name] if difference.above[name] is not None else difference.below[name] for name in names
     }
@@ -123,27 +123,28 @@ def where(difference: Difference, names: Sequence[str]) -> str:
 
 
 def pairs(difference: Difference) -> str:
-    """How many independent pairs, and of what."""
+    """The number of independent pairs, and what varies between them."""
     n = difference.interval.n
     return difference.over if n == 1 else f"{n} {difference.over}"
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """names: the choices a way to start is told by; ways: their values; columns: (task, shot); cells: row indices."""
+    """names: the choices that distinguish the ways to start; ways: their values; columns: (task, shot); cells: row
+    indices."""
 
     names: tuple[str, ...]
     ways: tuple[tuple[Any, ...], ...]
     columns: tuple[tuple[str, Any], ...]
-    cells: dict[tuple[int, int], int]  # (way, column) -> place in the rows; what no row compares is absent
+    cells: dict[tuple[int, int], int]  # (way, column) -> index of the row; absent if there is none
 
     def spans(self) -> list[tuple[str, int]]:
-        """Each task with how many columns it has."""
+        """Each task with its number of columns."""
         return [(task, len(list(group))) for task, group in groupby(self.columns, key=lambda column: column[0])]
 
 
 def matrix(lines: Sequence[Line]) -> Matrix:
-    """The rows in the paper's layout, in their own order of ways, tasks and shots."""
+    """The rows in the paper's layout, keeping their order of ways, tasks and shots."""
     names = tuple(name for name in varying_choices(lines) if name not in ("task", "shot"))
     ways = _distinct([tuple(line[name] for name in names) for line in lines])
     tasks, shots = _distinct([line["task"] for line in lines]), _distinct([line["shot"] for line in lines])

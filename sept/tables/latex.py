@@ -17,7 +17,7 @@ def escape(text: str) -> str:
 
 
 def as_latex(tables: Tables) -> str:
-    """A floating table for each name, as wide as the text at most."""
+    """A floating table for each name, at most as wide as the text."""
     return "\n".join(_table(name, lines) for name, lines in tables.items())
 
 
@@ -48,12 +48,12 @@ def _table(name: str, lines: Sequence[Line]) -> str:
 def _caption(name: str, lines: Sequence[Line]) -> str:
     counts = sorted({line["n"] for line in lines} - {0})
     runs = f"n = {counts[0]}" if len(counts) == 1 else "n as marked"
-    told = f"{labels.title(name, lines)} ({runs}); in parentheses the paper's. {labels.describe_shared(lines)}"
+    told = f"{labels.title(name, lines)} ({runs}); the paper's in parentheses. {labels.describe_shared(lines)}"
     return escape(told.strip())
 
 
 def _heads(layout: Matrix) -> list[str]:
-    """The tasks, each over its shots where a task has several or the number varies."""
+    """The header rows: tasks, each above its shots if a task has several or the number varies."""
     shots = [str(shot) for _, shot in layout.columns]
     names = [escape(name) for name in layout.names]
     if len(set(shots)) == 1:
@@ -74,7 +74,7 @@ def _entries(layout: Matrix, way: int, lines: Sequence[Line]) -> list[str]:
 
 
 def _entry(line: Line, same: bool) -> str:
-    """Ours, and the paper's where it has one."""
+    """Our number, and the paper's if it has one."""
     ours = labels.spread(line, "mean", "std").replace("±", r"\pm")
     count = "" if same or not line["n"] else rf"\,{{\scriptsize n={line['n']}}}"
     paper = "" if line["paper"] is None else f" ({line['paper']:.2f})"

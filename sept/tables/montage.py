@@ -1,4 +1,4 @@
-"""The gallery of a selection as one picture: some queries, each beside the pool images it brought (SEPT Fig. 5)."""
+"""The gallery of a selection as one picture: some queries, each next to the pool images it selected (SEPT Fig. 5)."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +15,8 @@ from sept.tables.pictures import Strip, strips
 
 
 def montages(lines: Iterable[Mapping[str, Any]]) -> dict[str, Image.Image]:
-    """Of each row that selects the gallery of its first run, by what was chosen; without what is not here."""
+    """For each row with a selection the gallery of its first run, keyed by its choices; without what is not in the
+    store."""
     found: dict[str, Image.Image] = {}
     for e in (line["experiments"][0] for line in lines if line["experiments"]):
         with suppress(SeptError):
@@ -25,14 +26,15 @@ def montages(lines: Iterable[Mapping[str, Any]]) -> dict[str, Image.Image]:
 
 
 def _framed(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """At the top left of a larger one: W&B shows pictures that belong together in one size."""
+    """Places pictures at the top left of a common size: W&B shows pictures of one panel in one size."""
     framed = Image.new("RGB", (width, height), PAPER)
     framed.paste(picture)
     return framed
 
 
 def montage(e: Experiment) -> dict[str, Image.Image]:
-    """The gallery of an experiment by what it chose: task, shot, budget, retriever, pool, seed; none without one."""
+    """The gallery of an experiment keyed by its choices: task, shot, budget, retriever, pool, seed; empty without
+    one."""
     rows = [row for strip in strips(e) if (row := _row(strip))]
     if not rows:
         return {}
@@ -40,7 +42,7 @@ def montage(e: Experiment) -> dict[str, Image.Image]:
 
 
 def _row(strip: Strip) -> Row | None:
-    """Where there is no query, or it cannot be read, the first image stands in its place."""
+    """If there is no readable query, the first image takes its place."""
     matches = [Match("", image, similarity) for image, similarity in strip.chosen]
     if strip.query is not None:
         return Row(strip.label, strip.query, matches)

@@ -1,4 +1,4 @@
-"""The paper's printed numbers (`sept/paper/tables.csv`), looked up by what a row of ours compares."""
+"""The paper's printed numbers (`sept/paper/tables.csv`), looked up by the choices of our rows."""
 
 import csv
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from sept.results import CELL
 
 PAPER = Path(__file__).resolve().parent.parent / "paper" / "tables.csv"
-RETRIEVERS = {  # the paper's names of ours
+RETRIEVERS = {  # the paper's names for ours
     "ibot_vit_s16": "vits_in1k",
     "ibot_vit_b16": "vitb_in1k",
     "ibot_vit_l16": "vitl_in1k",
@@ -17,21 +17,21 @@ RETRIEVERS = {  # the paper's names of ours
     "ibot_vit_l16_in22k": "vitl_in22k",
 }
 OURS = {name: ours for ours, name in RETRIEVERS.items()}
-SHOTS = {"100%": "full"}  # Table 6's word for ours
+SHOTS = {"100%": "full"}  # Table 6's name and ours
 
 
 def printed(named: Mapping[str, Any]) -> float | None:
-    """The paper's number for a comparison with these choices (`results.CELL`), None where it has none."""
+    """The paper's number for a comparison with these choices (`results.CELL`), None if it has none."""
     return _index().get(tuple(str(named[name]) for name in CELL))
 
 
 @cache
 def _index() -> dict[tuple[str, ...], float]:
-    """The file by our choices, as text. The paper's tables repeat each other's numbers, and must agree."""
+    """The file keyed by our choices, as text. Numbers repeated in several of the paper's tables must agree."""
     found: dict[tuple[str, ...], float] = {}
     with PAPER.open(newline="") as file:
         for line in csv.DictReader(file):
-            if line["init"] == "retriever":  # Table 4 also tells how good the retrievers are
+            if line["init"] == "retriever":  # Table 4 also has the retrievers' own accuracy
                 continue
             value = float(line["value"])
             assert found.setdefault(_choices(line), value) == value, f"{PAPER}: two numbers for {line}"
@@ -39,7 +39,7 @@ def _index() -> dict[tuple[str, ...], float]:
 
 
 def _choices(line: Mapping[str, str]) -> tuple[str, ...]:
-    """Our choices for a line of the file, which also fills in what has no part in a way to start."""
+    """Our choices for a line of the file, without the columns that have no effect on its init."""
     trained, found = line["init"] in ("random", "sept"), line["init"] == "sept"
     choices = {
         "task": line["task"],

@@ -1,6 +1,6 @@
-"""A look into a selection from what the store holds already: some queries and the pool images they brought.
+"""Pictures of a selection from the store: some queries and the pool images they selected.
 
-Reads the packed selection and the task's images; searches nothing, and is empty where a part is not there.
+Reads the packed selection and the task's images; searches nothing, and is empty if a part is missing.
 """
 
 import base64
@@ -22,7 +22,7 @@ from sept.pipeline import Pipeline
 from sept.runtime.hardware import resolve
 from sept.store import Artefact, Step, Store, check
 
-QUERIES, CHOSEN = 4, 8  # strips of a selection, and images of each
+QUERIES, CHOSEN = 4, 8  # strips per selection, and images per strip
 SIDE = 72  # pixels, of every picture
 JPEG_QUALITY = 85
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Strip:
-    """A query, None where its image cannot be read or there is none, and images it brought with their similarity."""
+    """A query, None if it is missing or unreadable, and the images it selected with their similarity."""
 
     label: str
     query: Pixels | None
@@ -38,9 +38,9 @@ class Strip:
 
 
 def strips(e: Experiment) -> list[Strip]:
-    """Of an experiment that selects: queries spread evenly over those that brought images, or the first images.
+    """For an experiment with a selection: queries spread evenly over those that selected images, or the first images.
 
-    None, with a warning, where what they are read from is damaged: the numbers are in the manifests.
+    Empty, with a warning, if their sources are damaged: the numbers come from the manifests.
     """
     try:
         return _strips(e)
@@ -77,7 +77,7 @@ def _strips(e: Experiment) -> list[Strip]:
 
 
 def _brought(folder: Path) -> tuple[dict[str, list[int]], list[float | None]]:
-    """Places in the selection by the query that brought them, and all similarities; nothing without queries."""
+    """Positions in the selection by the query that selected them, and all similarities; empty without queries."""
     from sept.retrieval.selections import SELECTION
 
     table = pq.read_table(folder / SELECTION, columns=["query", "similarity"])
@@ -89,7 +89,7 @@ def _brought(folder: Path) -> tuple[dict[str, list[int]], list[float | None]]:
 
 
 def _looks(pipeline: Pipeline, chosen: Step, store: Store, labels: Sequence[str]) -> dict[str, Pixels]:
-    """The images of these queries, those that can be read."""
+    """The readable ones among the images of these queries."""
     from sept.stages import queries as query_stage
     from sept.stages.task import locate
 
@@ -101,12 +101,12 @@ def _looks(pipeline: Pipeline, chosen: Step, store: Store, labels: Sequence[str]
     try:
         ids, _, read, _ = query_stage.images(task, locate(pipeline.e.task), asked.spec)
         return {label: read(ids.index(label)) for label in labels if label in ids}
-    except (SeptError, ImageError, OSError):  # the task is not on this machine any more
+    except (SeptError, ImageError, OSError):  # the task is no longer on this machine
         return {}
 
 
 def picture(image: Pixels) -> str:
-    """The image, whole, as the source of an `<img>`: at most SIDE pixels a side."""
+    """The whole image as the source of an `<img>`: at most SIDE pixels per side."""
     small = Image.fromarray(image)
     scale = SIDE / max(small.size)
     small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))))

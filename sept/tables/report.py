@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing but itself, from the tables down to the runs that each number rests on."""
+"""The report: one self-contained page, from the tables down to the runs behind each number."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,20 +14,20 @@ from sept.tables.labels import Line, Matrix, matrix
 from sept.tables.statistics import differences
 from sept.tables.text import Tables, compared
 
-SHORT = 24  # differences up to which they are shown unfolded
+SHORT = 24  # up to this many differences are shown unfolded
 ABOUT = (
     "Numbers are means over runs with different seeds, ± their standard deviation; n counts the runs. Below each "
-    "stands what the paper printed for the same comparison, where it printed one. Each number leads to its runs, with "
-    "the command that makes each of them again."
+    "is the paper's number for the same comparison, if it has one. Each number links to its runs, with "
+    "the command that reproduces each of them."
 )
 NOISE = (
-    f"Runs with the same seeds are paired; the interval is Student's t at {labels.PERCENT}, each for itself, without a "
-    "correction for their number. A difference whose interval contains 0 is within noise."
+    f"Runs with the same seeds are paired; intervals are Student's t at {labels.PERCENT} each, without "
+    "correction for multiple comparisons. A difference whose interval contains 0 is within noise."
 )
 
 
 def write_report(path: Path, tables: Tables) -> None:
-    """Replaces the file at `path` at once. Raises StorageError where it cannot be written."""
+    """Replaces the file at `path` atomically. Raises StorageError if it cannot be written."""
     from sept.retrieval.shards import publish
 
     text = report(tables)
@@ -36,7 +36,7 @@ def write_report(path: Path, tables: Tables) -> None:
 
 
 def report(tables: Tables) -> str:
-    """The page, as text."""
+    """The page as text."""
     links = [f'<a href="#{escape(name)}">{escape(name)}</a>' for name in tables]
     parts = [paragraph(ABOUT), f'<nav>{"".join(links)}<a href="#runs">runs</a></nav>']
     for name, lines in tables.items():
@@ -79,13 +79,13 @@ def _matrix(name: str, lines: Sequence[Line], layout: Matrix) -> str:
 
 
 def _same_count(lines: Sequence[Line]) -> int | None:
-    """How many runs each finished comparison has, if all have as many."""
+    """How many runs each finished comparison has, if all have the same number."""
     counts = {line["n"] for line in lines} - {0}
     return counts.pop() if len(counts) == 1 else None
 
 
 def _heads(layout: Matrix) -> str:
-    """The tasks, each over its numbers of shots where those vary."""
+    """The header rows: tasks, each above its numbers of shots if those vary."""
     several = len({shot for _, shot in layout.columns}) > 1
     names = "".join(f'<th rowspan="{1 + several}">{escape(each)}</th>' for each in layout.names)
     if not several:
@@ -99,7 +99,7 @@ def _heads(layout: Matrix) -> str:
 
 
 def _entry(name: str, place: int, line: Line, counted: bool) -> str:
-    """One number, a link to its runs, over what qualifies it and the paper's."""
+    """One number, a link to its runs, above its qualifiers and the paper's number."""
     ours = labels.spread(line, "mean", "std") or "–"
     below = [f"n = {line['n']}"] if counted and line["n"] else []
     below += [line["status"]] if line["status"] else []
@@ -135,7 +135,7 @@ def _figures(name: str, lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _costs(lines: Sequence[Line]) -> Iterator[str]:
-    """Of a run of each comparison, and of all that the table rests on, each artefact once."""
+    """The costs of one run per comparison, and of all runs of the table, each artefact counted once."""
     finished = [line for line in lines if line["n"]]
     if not finished:
         return
@@ -149,8 +149,8 @@ def _costs(lines: Sequence[Line]) -> Iterator[str]:
     ]
     yield "<h3>Costs</h3>"
     yield paragraph(
-        "Of one run. Own: its selection, pre-training and fine-tuning. Shared: what is made once for a pool or a task, "
-        "whatever runs use it (retriever, embedding of the pool, index).",
+        "Per run. Own: its selection, pre-training and fine-tuning. Shared: computed once per pool or task, "
+        "however many runs use it (retriever, embedding of the pool, index).",
         "quiet",
     )
     yield folded("by comparison", grid(titles, texts, range(len(names), len(titles))), opened=len(texts) <= SHORT)
@@ -175,7 +175,7 @@ def _sum(stage: str, kind: str, found: Sequence[Mapping[str, Any]]) -> list[str]
 
 
 def _galleries(lines: Sequence[Line]) -> Iterator[str]:
-    """A look into one selection of each comparison; a larger budget begins with the same images."""
+    """Pictures of one selection per comparison; a larger budget begins with the same images."""
     from sept.tables.pictures import strips
 
     seen, shown = set(), []
@@ -193,7 +193,7 @@ def _galleries(lines: Sequence[Line]) -> Iterator[str]:
     if shown:
         yield "<h3>Selections</h3>"
         yield paragraph(
-            "Of the first run of each. Framed: a labelled image of the task; then what it brought.", "quiet"
+            "From the first run of each. Framed: a labelled image of the task; then the images it selected.", "quiet"
         )
         yield folded(f"{len(shown)} selections", "\n".join(shown), opened=len(shown) <= SHORT)
 
@@ -211,7 +211,7 @@ def _strip(strip: Any) -> str:
 
 
 def _runs(name: str, place: int, line: Line) -> Iterator[str]:
-    """The entry that a number leads to."""
+    """The entry that a number links to."""
     from sept.overrides import command
 
     told = labels.label(line, labels.CHOICES)
@@ -227,13 +227,13 @@ def _runs(name: str, place: int, line: Line) -> Iterator[str]:
         yield f"<pre>{escape(command(e))}</pre>"
         listed = [[each["path"], "shared" if each["shared"] else "own"] for each in run["artefacts"]]
         yield folded(
-            f"key {run['key'][:KEY_CHARS]}: {len(listed)} artefacts below the store", grid(["path", ""], listed, ())
+            f"key {run['key'][:KEY_CHARS]}: {len(listed)} artefacts in the store", grid(["path", ""], listed, ())
         )
     yield "</section>"
 
 
 def _commit(commit: Mapping[str, Any] | None) -> str:
-    """Of the code that made the result."""
+    """The commit of the code that made the result."""
     if commit is None:
         return "unknown"
     return f"{commit['sha'][:12]}{' with changes' if commit['dirty'] else ''}"

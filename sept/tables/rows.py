@@ -1,4 +1,4 @@
-"""The rows of a table: each comparison of a sweep, with what the store holds of its runs, beside the paper's number."""
+"""The rows of a table: each comparison of a sweep, with its runs from the store, next to the paper's number."""
 
 import json
 import statistics
@@ -47,7 +47,7 @@ SEEN |= {"pool.name", "shot.per_class", "shot.share"}
 
 @dataclass
 class _Group:
-    """The runs of one comparison, each once, though a sweep may name it often: rand_init at every budget."""
+    """The runs of one comparison, each once, although a sweep may contain it repeatedly (rand_init at every budget)."""
 
     unseeded: Experiment
     wanted: set[str] = field(default_factory=set)
@@ -58,10 +58,10 @@ class _Group:
 
 
 def rows(cells: Iterable[Experiment]) -> list[Line]:
-    """A row for each comparison, in the order of the sweep: mean and deviation over the runs that are finished.
+    """A row for each comparison, in the order of the sweep: mean and deviation over its finished runs.
 
-    A cell whose data or weights are not on this machine, or whose artefact is damaged, is a missing one with a reason;
-    one whose last attempt failed is a failed one.
+    A cell whose data or weights are not on this machine, or whose artefact is damaged, counts as missing with a reason;
+    one whose last attempt failed counts as failed.
     """
     groups: dict[tuple[str, str], _Group] = {}
     keys: dict[str, str] = {}
@@ -72,7 +72,7 @@ def rows(cells: Iterable[Experiment]) -> list[Line]:
         unseeded = replace(e, seed=0, finetune=replace(e.finetune, seed=0))
         text = _text(leaves(unseeded))
         if text not in keys:
-            keys[text] = _key(unseeded, text)  # tells apart what no column shows
+            keys[text] = _key(unseeded, text)  # distinguishes cells that no column distinguishes
         group = groups.setdefault((_text(_named(e)), keys[text]), _Group(unseeded))
         _look(group, e, stores[e.store.root])
     variants = _variants([group.unseeded for group in groups.values()])
@@ -81,8 +81,8 @@ def rows(cells: Iterable[Experiment]) -> list[Line]:
 
 
 def _look(group: _Group, e: Experiment, store: Store) -> None:
-    """Add what the store holds of one cell."""
-    known = f"{e.seed}.{e.finetune.seed}"  # until it has a key
+    """Adds the run of one cell from the store."""
+    known = f"{e.seed}.{e.finetune.seed}"  # used until it has a key
     done = failure = None
     try:
         step = _step(e)
@@ -105,7 +105,7 @@ def _step(e: Experiment) -> Step:
 def _key(unseeded: Experiment, text: str) -> str:
     try:
         return _step(unseeded).key
-    except SeptError:  # what is not on this machine has no key
+    except SeptError:  # without its data on this machine it has no key
         return text
 
 
@@ -134,7 +134,7 @@ def _line(group: _Group, variant: str | None) -> Line:
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Means, and deviations of what there is more than one of; without the measures that the metric lacks."""
+    """Means, and deviations if there are several runs; only for the measures of the metric."""
     values = {}
     for name, source in (MEAN_OF | SPREAD_OF).items():
         known = [run[source] for run in runs if run.get(source) is not None]
@@ -144,7 +144,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _status(group: _Group) -> str:
-    """Empty where every run is there and none was stopped on the way."""
+    """Empty if every run is finished and none was resumed."""
     failed = len(group.failures)
     absent = len(group.wanted) - len(group.runs) - failed
     resumed = sum(run["status"] == "resumed" for run in group.runs.values())
@@ -156,7 +156,7 @@ def _status(group: _Group) -> str:
 
 
 def _variants(experiments: list[Experiment]) -> list[str | None]:
-    """For each comparison whose columns say the same as another's, the settings that tell them apart."""
+    """For comparisons with equal columns, the settings that distinguish them."""
     names = [_text(_named(e)) for e in experiments]
     several = Counter(names)
     told: list[str | None] = []
@@ -175,7 +175,7 @@ def _variants(experiments: list[Experiment]) -> list[str | None]:
 
 
 def _gain(line: Line, lines: list[Line]) -> dict[str, Any]:
-    """What a row of images like the task has over its row of random ones."""
+    """The gain of a row selected by similarity over its row of random images."""
     over = gain(line, lines)
     if over is None:
         return {}

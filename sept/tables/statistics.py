@@ -1,7 +1,7 @@
-"""How far one row lies above another, and whether that is more than noise: paired runs, Student's t.
+"""The difference between two rows, and whether it is more than noise: paired runs, Student's t.
 
-Two runs are a pair when they have the same seeds: the same few shots of the task, the same order of fine-tuning. What
-the pair shares drops out of its difference.
+Two runs are a pair if they have the same seeds: the same few shots of the task, the same fine-tuning order. Variation
+that both share cancels in the difference.
 """
 
 import itertools
@@ -16,13 +16,13 @@ from sept.selectors import SELECTORS
 
 CONFIDENCE = 0.95
 ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
-AXES = ("init", "budget", "query", "retriever", "pool", "variant")  # in exactly one of which they differ
-BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "foundation", "random")  # on the right of the minus
+AXES = ("init", "budget", "query", "retriever", "pool", "variant")  # they differ in exactly one of these
+BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "foundation", "random")  # subtrahends
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean of n independent differences; low and high bound it with CONFIDENCE, None where n is 1."""
+    """Mean of n independent differences; low and high are its bounds at CONFIDENCE, None if n is 1."""
 
     mean: float
     low: float | None
@@ -37,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """`above` minus `below`, two rows that differ in `axis`. over: what the n pairs differ in."""
+    """`above` minus `below`, two rows that differ in `axis`. over: what varies between the n pairs."""
 
     above: Mapping[str, Any]
     below: Mapping[str, Any]
@@ -51,17 +51,17 @@ def interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> In
     n, mean = len(differences), statistics.fmean(differences)
     if n == 1:
         return Interval(mean, None, None, 1)
-    from scipy.special import stdtrit  # the t quantile, without the second that scipy.stats takes to import
+    from scipy.special import stdtrit  # the t quantile; importing scipy.stats takes a second
 
     reach = float(stdtrit(n - 1, (1 + confidence) / 2)) * statistics.stdev(differences) / math.sqrt(n)
     return Interval(mean, mean - reach, mean + reach, n)
 
 
 def paired(above: Mapping[str, Any], below: Mapping[str, Any]) -> tuple[Interval, str] | None:
-    """The difference of two rows over the seeds that both have, and what those are; None where they share none.
+    """The difference of two rows over their common seeds, and what varies between the pairs; None without common seeds.
 
     Fine-tunings of one seed share their pre-training and their shots, so they are averaged and count once. With a
-    single seed the fine-tunings are all there is: the interval then speaks of that pre-training only.
+    single seed only the fine-tunings vary: the interval then holds for that pre-training only.
     """
     ours, theirs = _scores(above), _scores(below)
     gaps: dict[int, list[float]] = {}
@@ -80,7 +80,8 @@ def _scores(line: Mapping[str, Any]) -> dict[tuple[int, int], float]:
 
 
 def differences(lines: Sequence[Mapping[str, Any]]) -> list[Difference]:
-    """Every two rows that differ in the init alone; for each other choice, rows and the first that differs in it."""
+    """All pairs of rows that differ only in the init; for each other choice, rows against the first that differs in
+    it."""
     found: list[Difference] = []
     firsts: dict[tuple[Any, ...], Any] = {}
     for below, above in itertools.combinations(lines, 2):
@@ -96,8 +97,8 @@ def differences(lines: Sequence[Mapping[str, Any]]) -> list[Difference]:
 
 
 def gain(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Interval | None:
-    """How far a row of images like the task lies above its row of random ones, where there is one: pre-trained from the
-    same weights."""
+    """The difference of a row selected by similarity over its row of random images, if there is one with the same
+    start."""
     chosen = family(line["init"])
     if chosen not in SELECTORS or not SELECTORS[chosen].searches:
         return None
@@ -107,7 +108,7 @@ def gain(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Interva
 
 
 def _axis(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """The one choice in which two rows differ, None where it is not one; one without a part in a row never differs."""
+    """The single choice in which two rows differ, else None; a choice without effect on a row never differs."""
     if any(first[name] != second[name] for name in ALIKE):
         return None
     apart = [

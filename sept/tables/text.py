@@ -33,13 +33,13 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "status": lambda line: line["status"],
 }
 LEFT = (*labels.CHOICES, "status", "difference", "where", "verdict", "pairs")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of one
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # characters that start a formula in a spreadsheet
 TERMINAL_WIDTH = 160
-DIFFERENCES = 24  # that a terminal shows
+DIFFERENCES = 24  # at most shown in a terminal
 
 
 def cells_of(line: Line) -> list[str]:
-    """A row's COLUMNS as text; nothing where there is nothing yet."""
+    """A row's COLUMNS as text; empty for missing values."""
     texts = []
     for name in COLUMNS:
         value = line.get(name)
@@ -48,7 +48,7 @@ def cells_of(line: Line) -> list[str]:
 
 
 def never_raise(text: str) -> str:
-    """Text that a spreadsheet would compute, quoted as it is told to leave text alone; numbers stay numbers."""
+    """Text that a spreadsheet would evaluate, with a quote in front so that it does not; numbers are unchanged."""
     if not text.startswith(FORMULA):
         return text
     try:
@@ -59,7 +59,7 @@ def never_raise(text: str) -> str:
 
 
 def as_csv(tables: Tables) -> str:
-    """One line a comparison, under a header."""
+    """One line per comparison, below a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("table", *COLUMNS))
@@ -70,7 +70,7 @@ def as_csv(tables: Tables) -> str:
 
 
 def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Titles and texts for people: choices that vary, then what is known of the measures."""
+    """Titles and texts for people: choices that vary, then the measures that exist."""
     names, score = labels.varying_choices(lines), labels.metric(lines)
     measured = {"n": MEASURED["n"], score: lambda line: labels.spread(line, "mean", "std")}
     if score == "score":
@@ -120,7 +120,7 @@ def _pipes(titles: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
 
 
 def as_terminal(tables: Tables) -> str:
-    """Tables for people; what the names share is said once."""
+    """Tables for people; shared choices are printed once."""
     from rich.console import Console
 
     text = io.StringIO()

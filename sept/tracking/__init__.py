@@ -1,7 +1,7 @@
-"""Weights & Biases: one run a trained artefact, one a table. Being down, slow or absent it never stops a training.
+"""Weights & Biases: one run per trained artefact, one per table. If it is down, slow or missing, training continues.
 
-A run has the artefact's stage and the start of its key as its id; an attempt that goes on from a checkpoint continues
-it. What W&B does not take is kept in ./wandb, and `wandb sync` sends it later.
+A run's id is the artefact's stage and the start of its key; an attempt that resumes from a checkpoint continues the
+run. What cannot be sent is kept in ./wandb for `wandb sync`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ TOTALS |= {name: name for name in ("shared_flops", "shared_wall_s", "pool_images
 
 @dataclass(frozen=True)
 class _Place:
-    """What tells an artefact from all others, where it is made and where it will be."""
+    """An artefact's identity, the folder where it is built and where it will be published."""
 
     identity: Mapping[str, Any]
     work: Path
@@ -38,23 +38,23 @@ class _Place:
 
 
 class _Open:
-    """The run that this process has not ended yet, and its artefact."""
+    """The open run of this process, and its artefact."""
 
     run: Any = None
     place: _Place
 
 
 def follow(e: Experiment) -> Loggers:
-    """What makes the loggers of this experiment's trainings, beside their CSV files."""
+    """A factory of the loggers of this experiment's trainings, besides their CSV files."""
     return no_loggers if e.logger.name == "csv" else partial(_wandb, e, _places(e))
 
 
 def _places(e: Experiment) -> dict[str, _Place]:
-    """Of all artefacts of the experiment, by the names of their work folders when nobody builds there."""
+    """All artefacts of the experiment, keyed by the names of their work folders without an owner."""
     try:
         store = Store(e.store.root, mode="read-only")
         steps = Pipeline(e, resolve(e.hardware)).run.walk()
-    except SeptError:  # the experiment itself tells why
+    except SeptError:  # the experiment itself reports why
         return {}
     found = {}
     for step in steps:
@@ -65,7 +65,7 @@ def _places(e: Experiment) -> dict[str, _Place]:
 
 
 def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping[str, Any]) -> list:
-    """A Lightning logger whose run has the artefact's name as its id; none, with a warning, where W&B fails."""
+    """A Lightning logger whose run has the artefact's name as its id; none, with a warning, if W&B fails."""
     with never_raise("going on without it"):
         from sept.tracking.logger import SparingLogger
 
@@ -88,7 +88,7 @@ def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping
 
 
 def conclude(row: Mapping[str, Any]) -> None:
-    """Finish the run of a cell, if it was trained in this process, with its scores and what the whole cell cost."""
+    """Finishes the run of a cell, if it was trained in this process, with its scores and the whole cell's cost."""
     if _Open.run is not None and _Open.place.identity["key"] == row["key"]:
         _finish({name: row[key] for key, name in TOTALS.items()})
 
@@ -100,9 +100,9 @@ def log_table(
     rows: Sequence[Sequence[Any]],
     pictures: Mapping[str, Any] | None = None,
 ) -> None:
-    """A table of results as a `wandb.Table` of the run `table-NAME`, to which each call adds its present state.
+    """Logs a table of results as a `wandb.Table` of the run `table-NAME`; each call adds its current state.
 
-    pictures: PIL images by their captions, sent beside it.
+    pictures: PIL images by caption, sent with it.
     """
     with never_raise("the table is not sent"):
         import wandb
@@ -115,7 +115,7 @@ def log_table(
 
 
 def send_table(name: str, cells: Sequence[Experiment], lines: Sequence[Mapping[str, Any]]) -> None:
-    """The table of a sweep and the galleries of its rows (`sept.tables.rows`), where its cells log to W&B."""
+    """Sends the table of a sweep and the galleries of its rows (`sept.tables.rows`), if its cells log to W&B."""
     if cells[0].logger.name == "wandb":
         from sept.tables import COLUMNS
         from sept.tables.montage import montages
@@ -132,12 +132,12 @@ def _images(pictures: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _finish(more: Mapping[str, Any]) -> None:
-    """End the run that is open, if one is, with the facts of its artefact if that is there, and more."""
+    """Ends the open run, if any, with the facts of its artefact, if published, and more."""
     run, _Open.run = _Open.run, None
     if run is None:
         return
     with never_raise("going on without it"):
-        done = not _Open.place.work.exists()  # it was moved where it is published
+        done = not _Open.place.work.exists()  # it was moved when published
         if done:
             made = load_artefact(_Open.place.published)
             run.summary.update({**made.facts, "wall_s": made.manifest["wall_s"], **more})

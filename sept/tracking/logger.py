@@ -1,4 +1,4 @@
-"""The Lightning logger of a run of W&B: it repeats nothing after a restart, and stops nothing when W&B fails."""
+"""The Lightning logger of a W&B run: repeats nothing after a restart, and never stops a training when W&B fails."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,10 +11,10 @@ log = logging.getLogger(__name__)
 
 
 class SparingLogger(WandbLogger):
-    """Sends to `run` until a first failure.
+    """Sends to `run` until the first failure.
 
-    sent: file with the last step whose values were sent. A training that goes on from a checkpoint repeats the steps
-    after it; of those `sent` covers, no values are sent again.
+    sent: file with the last step whose values were sent. A training that resumes from a checkpoint repeats the steps
+    after it; values of steps covered by `sent` are not sent again.
     """
 
     def __init__(self, run: Any, sent: Path, goes_on: bool) -> None:

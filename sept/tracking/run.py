@@ -1,4 +1,4 @@
-"""A run of W&B from its beginning to its end; kept on disk, for `wandb sync`, where W&B does not answer in time."""
+"""A W&B run from beginning to end; kept on disk, for `wandb sync`, if W&B does not answer in time."""
 
 import logging
 import netrc
@@ -15,23 +15,23 @@ from urllib.request import urlopen
 from sept.config import Logger
 
 ANSWER_TIMEOUT_S, INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 5, 10, 20
-FLUSH_S = 1.0  # what a kill may cost of a run that is kept on disk
-HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")  # of W&B itself, as wandb 0.31 calls it and as it was called
+FLUSH_S = 1.0  # at most lost by a kill, of a run that is kept on disk
+HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")  # W&B's own, in wandb 0.31 and before
 log = logging.getLogger(__name__)
 
 
 class Server:
-    """Of this process: whether W&B is still asked."""
+    """State of this process: whether W&B is still contacted."""
 
     answers = True
 
 
 def begin(spec: Logger, name: str, title: str, config: Mapping[str, Any], goes_on: bool) -> Any:
-    """The run with this id: the one that is there if it goes on, else a new one in its place.
+    """The run with this id: the existing one if it is continued, else a new one in its place.
 
-    Where W&B does not answer it is kept on disk, as all later ones of this process.
+    If W&B does not answer, it is kept on disk, like all later ones of this process.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to its makers: it would hold up the exit for 10 s
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to W&B's developers: it would delay the exit by 10 s
     if (spec.mode == "online" or (spec.mode == "auto" and has_key())) and _answers():
         try:
             return _init("online", spec.project, name, title, config, goes_on)
@@ -64,7 +64,7 @@ def _init(mode: Any, project: str, name: str, title: str, config: Mapping[str, A
 
 
 def _answers() -> bool:
-    """Whether W&B sends any answer, which takes less time to find out than a run that is begun in vain."""
+    """Whether W&B answers at all, which is quicker to find out than by failing to begin a run."""
     import wandb
 
     url = wandb.setup().settings.base_url
@@ -74,13 +74,13 @@ def _answers() -> bool:
     except HTTPError:
         pass
     except (OSError, HTTPException) as error:
-        if not isinstance(getattr(error, "reason", None), ssl.SSLError):  # wandb may know other certificates
+        if not isinstance(getattr(error, "reason", None), ssl.SSLError):  # wandb may trust other certificates
             _silent(error)
     return Server.answers
 
 
 def _teardown() -> None:
-    """End wandb's service, which keeps the id of a run that failed to begin."""
+    """Ends wandb's service, which keeps the id of a run that failed to begin."""
     import wandb
 
     with suppress(SystemExit):
@@ -88,7 +88,7 @@ def _teardown() -> None:
 
 
 def end(run: Any, code: int) -> None:
-    """Send what is left, as far as that is possible in time; all of it is on disk."""
+    """Sends what is left, as far as possible in time; all of it is on disk."""
     try:
         run.finish(exit_code=code)
     except TimeoutError as error:
@@ -103,7 +103,7 @@ def _silent(error: Exception) -> None:
 
 @contextmanager
 def never_raise(consequence: str) -> Iterator[None]:
-    """Logging can never stop a training: what fails inside is told."""
+    """Context manager: a failure inside is logged, so that logging never stops a training."""
     try:
         yield
     except Exception as error:
@@ -111,7 +111,7 @@ def never_raise(consequence: str) -> Iterator[None]:
 
 
 def has_key() -> bool:
-    """Whether this user has logged in: by environment or by the netrc file that `wandb login` writes."""
+    """Whether the user has logged in: by environment or by the netrc file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     own = os.environ.get("WANDB_BASE_URL")

@@ -1,7 +1,7 @@
-"""`python -m sept.tracking.workspace ENTITY [PROJECT]`: the page of W&B on which the runs of a project are looked at.
+"""`python -m sept.tracking.workspace ENTITY [PROJECT]`: creates the W&B page that shows the runs of a project.
 
-A workspace is a choice of charts and is kept by W&B; this one shows the tables, accuracy over what it cost, curves and
-pictures, under the names by which `sept.tracking` and the trainings send them.
+A workspace is a set of charts, stored by W&B; this one shows the tables, accuracy over cost, curves and pictures, under
+the names that `sept.tracking` and the trainings use.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from sept.tracking.run import has_key
 TITLE = "sept"
 SELF_SUPERVISED = {
     "loss": "loss",
-    "loss_over_chance": "loss over that of a network that tells nothing apart",
+    "loss_over_chance": "loss relative to chance level",
     "feature_std": "deviation of the features: 1 spread out, 0 collapsed",
     "effective_rank": "effective rank of the features",
     "knn_top1": "k-NN top-1 on the few shots",
-    "teacher_entropy_over_uniform": "entropy of iBOT's teacher over the largest there is",
+    "teacher_entropy_over_uniform": "entropy of iBOT's teacher relative to the maximum",
 }
 SUPERVISED = {name: title for name, title in METRICS.items() if name not in ("frozen_top1", "probe_top1")}  # no curves
 PICTURES = (GALLERY, "views", "predictions")
-WIDE, HIGH = 24, 12  # cells of W&B's grid: its whole width, and the rows of a table
+WIDE, HIGH = 24, 12  # cells of W&B's grid: the full width, and the height of a table
 
 
 def workspace(entity: str, project: str) -> Any:
-    """The `wandb_workspaces` object; nothing is sent. Raises ConfigError where that package is not installed."""
+    """The `wandb_workspaces` object; nothing is sent. Raises ConfigError if that package is not installed."""
     try:
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
@@ -54,7 +54,7 @@ def workspace(entity: str, project: str) -> Any:
 
 
 def _costs(reports: Any) -> Iterator[Any]:
-    """Of the fine-tuned models: their scores over what they cost, and by their initial weights."""
+    """Charts of the fine-tuned models: scores over cost, and by initial weights."""
     score = reports.SummaryMetric("score")
     flops, budget = reports.SummaryMetric(TOTALS["flops"]), reports.Config("cell.budget")
     frozen = reports.SummaryMetric("frozen_top1")
@@ -70,9 +70,9 @@ def _curves(reports: Any, named: Mapping[str, str]) -> Iterator[Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Saves the workspace, prints its address and returns the exit code."""
+    """Saves the workspace, prints its URL and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sept.tracking.workspace", description=__doc__)
-    parser.add_argument("entity", help="user or team of W&B")
+    parser.add_argument("entity", help="W&B user or team")
     parser.add_argument("project", nargs="?", default=Logger().project, help="as logger.project")
     options = parser.parse_args(arguments)
     try:
@@ -84,14 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _saved(made: Any) -> str:
-    """Its address. Raises ConfigError where W&B does not take it."""
+    """Its URL. Raises ConfigError if W&B refuses it."""
     if not has_key():
-        raise ConfigError("a workspace is kept by W&B, and there is no key here: `wandb login` first")
+        raise ConfigError("a workspace is stored by W&B, which needs a key: run `wandb login` first")
     try:
         return str(made.save().url)
     except Exception as error:
         told = " ".join(str(error).split())
-        raise ConfigError(f"W&B does not take the workspace {made.entity}/{made.project}: {told}") from None
+        raise ConfigError(f"W&B refused the workspace {made.entity}/{made.project}: {told}") from None
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""One training, stoppable and resumable at any step."""
+"""A training run, stoppable and resumable at any step."""

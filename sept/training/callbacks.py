@@ -1,4 +1,4 @@
-"""What looks at a training every so many steps, and changes nothing of it."""
+"""Callbacks that observe a training every so many steps without affecting it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ class EvaluateEvery(L.Callback):
             with trainer.precision_plugin.val_step_context():
                 learner.test_batch(learner.transfer_batch_to_device(examples, learner.device, 0))
         accuracy = learner.test_end()
-        for logger in trainer.loggers:  # not by `log`, which writes at some steps only
+        for logger in trainer.loggers:  # not by `log`, which writes only at some steps
             logger.log_metrics(accuracy, learner.step)
         learner.train()
 
@@ -59,9 +59,9 @@ class KNNProbe(L.Callback):
 
 @torch.no_grad()
 def knn_accuracy(features: Tensor, labels: Tensor) -> float:
-    """Top-1 in percent of each image by the others: votes of its nearest ones, weighted by exp(cosine / temperature).
+    """Leave-one-out top-1 in percent: votes of the nearest other images, weighted by exp(cosine / temperature).
 
-    features (N, D), labels (N,). The weighted k-NN of DINO and iBOT, leaving one out; at most N - 1 neighbours vote.
+    features (N, D), labels (N,). The weighted k-NN of DINO and iBOT; at most N - 1 neighbours vote.
     """
     unit = F.normalize(features.float(), dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
@@ -71,7 +71,8 @@ def knn_accuracy(features: Tensor, labels: Tensor) -> float:
 
 
 class LogImagesAtEnd(L.Callback):
-    """Sends what `show` draws, uint8 (H, W, 3) by name, to the loggers that take images, at the end of a training."""
+    """Sends the pictures of `show`, uint8 (H, W, 3) by name, to the loggers that take images, at the end of a
+    training."""
 
     def __init__(self, title: str, show: Callable[[], dict[str, np.ndarray]]) -> None:
         self.title, self.show = title, show
@@ -89,7 +90,7 @@ class LogImagesAtEnd(L.Callback):
 
 
 class LogImagesAtStart(LogImagesAtEnd):
-    """The same before the first step; a training that goes on has sent them already."""
+    """The same before the first step; a resumed training has already sent them."""
 
     @torch.no_grad()
     def on_train_start(self, trainer: L.Trainer, learner: Any) -> None:

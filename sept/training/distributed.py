@@ -1,10 +1,10 @@
-"""One training on several devices of this machine: a process each, started here.
+"""A training on several devices of this machine, with one process per device, started here.
 
 Lightning's own launcher runs the whole program again, and in a sweep the whole sweep; here the program stays one
-process, which starts the others on one piece of work, hands signals on to them and raises what they raise.
+process, which starts the others for one piece of work, forwards signals to them and raises what they raise.
 
-A process that fails says so before it leaves the group: those that wait for it in a collective fail next (gloo), or
-wait on (NCCL), and what they say of it is no reason.
+A process that fails reports before it leaves the group: processes that wait for it in a collective then fail too
+(gloo), or keep waiting (NCCL), and their errors are not the cause.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ from sept.runtime.lifeline import die_with_parent
 from sept.runtime.signals import Flag, raising, remembered
 
 POLL_S = 0.5
-GRACE_S = 5.0  # for the others to end by themselves when one has failed, and again when told to
+GRACE_S = 5.0  # for the others to end by themselves after a failure, and again after being signalled
 
 
 def run(work: Callable[[Runtime], Any], runtime: Runtime) -> None:
@@ -42,7 +42,7 @@ def run(work: Callable[[Runtime], Any], runtime: Runtime) -> None:
     first one raised: a SeptError as it is, OutOfMemory for a GPU's memory that ran out, ProcessError for anything else,
     whose traceback is on stderr; Interrupted after a signal, and when a process was killed.
     """
-    job = pickle.dumps((work, runtime))  # torch's own pickling would have all processes write to the same tensors
+    job = pickle.dumps((work, runtime))  # torch's own pickling would share tensors between all processes
     port = _free_port()
     members: list[_Member] = []
     with remembered() as flag:
@@ -58,7 +58,7 @@ def run(work: Callable[[Runtime], Any], runtime: Runtime) -> None:
 
 @dataclass(frozen=True)
 class _Failure:
-    """at: when, on the clock that all processes of a machine share."""
+    """at: time, on the clock that all processes of a machine share."""
 
     error: SeptError | Interrupted
     at: float
@@ -66,7 +66,7 @@ class _Failure:
 
 @dataclass
 class _Member:
-    """A process, and the end of the pipe that it reports through. ended: by this one, so how is no reason."""
+    """A process, and our end of the pipe that it reports through. ended: terminated by us, so not a cause."""
 
     process: SpawnProcess
     line: Connection
@@ -83,12 +83,12 @@ class _Member:
     @property
     def failed(self) -> bool:
         alive = self.process.is_alive()
-        self.on_report()  # after that: its last word may have come since it was listened to
+        self.on_report()  # only now: a last report may have arrived in the meantime
         return self.failure is not None or not (alive or self.reported)
 
     @property
     def death(self) -> str | None:
-        """How it ended that left no word."""
+        """How a process ended that sent no report."""
         code = self.process.exitcode
         if self.reported or self.ended or code is None:
             return None
@@ -105,7 +105,7 @@ def _started(rank: int, job: bytes, port: int) -> _Member:
 
 
 def _watch(members: Sequence[_Member], flag: Flag) -> None:
-    """Until all have ended, or one has failed and the others had time to notice."""
+    """Waits until all have ended, or one has failed and the others had time to notice."""
     handed_on, last = False, float("inf")
     while any(member.process.is_alive() for member in members) and time.monotonic() < last:
         lines = [member.line for member in members if not member.reported and member.process.is_alive()]
@@ -113,13 +113,13 @@ def _watch(members: Sequence[_Member], flag: Flag) -> None:
         if flag.received and not handed_on:
             handed_on = True
             _hand_on(flag, members)
-        failed = [member.failed for member in members]  # of all: each is listened to
+        failed = [member.failed for member in members]  # reads the reports of all
         if any(failed) and last == float("inf"):
             last = time.monotonic() + GRACE_S
 
 
 def _end(members: Sequence[_Member]) -> None:
-    """Ends those that are still there: first so that they can say goodbye, which none can in a collective."""
+    """Ends the remaining ones: first gracefully, which fails for one inside a collective, then by killing."""
     last = time.monotonic() + GRACE_S
     for member in members:
         member.ended = member.process.is_alive()
@@ -133,7 +133,7 @@ def _end(members: Sequence[_Member]) -> None:
 
 
 def _process(rank: int, job: bytes, port: int, line: Connection) -> None:
-    """The whole of a new process."""
+    """The main function of a new process."""
     die_with_parent()
     try:
         with raising():
@@ -153,13 +153,13 @@ def _process(rank: int, job: bytes, port: int, line: Connection) -> None:
 
 
 def _leave(error: Exception | Interrupted, rank: int, line: Connection) -> NoReturn:
-    """Reports and ends this process at once: to take leave of the group is to wait for those that wait for this one."""
+    """Reports and ends this process at once: leaving the group properly would deadlock with those waiting for it."""
     at = time.monotonic()
     told = error if isinstance(error, (SeptError, Interrupted)) else out_of_memory(error) or refusal(error)
     if told is None:
         traceback.print_exception(error)
         last = " ".join(traceback.format_exception_only(error)[-1].split())
-        told = ProcessError(f"process {rank} of a shared training failed and the others were ended: {last}")
+        told = ProcessError(f"process {rank} of the training failed and the others were ended: {last}")
     with suppress(ConnectionError):  # the program is gone
         line.send(_Failure(told, at))
     for child in multiprocessing.active_children():
@@ -177,10 +177,10 @@ def _hand_on(flag: Flag, members: Sequence[_Member]) -> None:
 
 
 def _reason(members: Sequence[_Member], flag: Flag) -> Exception | Interrupted | None:
-    """What to raise: what the first that failed said, or what happened to one that could not say anything.
+    """The exception to raise: the first report of a failure, or the death of a process without a report.
 
-    That others were interrupted when one had failed is no reason. One that was killed is the reason for what others say
-    of their lost connection; one that aborted itself (NCCL's watchdog) is not.
+    Interruptions of others after a failure are not the cause. A killed process is the cause of the connection errors of
+    the others; one that aborted itself (NCCL's watchdog) is not.
     """
     said = [each.error for each in sorted((m.failure for m in members if m.failure), key=lambda failure: failure.at)]
     failures = [error for error in said if not isinstance(error, Interrupted)]
@@ -196,7 +196,7 @@ def _reason(members: Sequence[_Member], flag: Flag) -> Exception | Interrupted |
 
 
 def _interrupted(cause: str) -> Interrupted:
-    return Interrupted(f"stopped by {cause}; the same command goes on from the state that was saved last")
+    return Interrupted(f"stopped by {cause}; the same command resumes from the last saved state")
 
 
 def _free_port() -> int:

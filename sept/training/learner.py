@@ -1,8 +1,8 @@
-"""What every learner shares: its step, schedules set from that, seeded draws, curves, a guard against NaN, chunks.
+"""What every learner shares: the step, schedules derived from it, seeded draws, curves, a check for NaN, chunks.
 
-A batch is encoded in chunks, so that a large one fits: the activations of most are computed again in the backward pass.
-Swin and ViT see images one by one, so the outputs and the gradients are those of the whole batch, to rounding. What
-looks at a batch as one (heads with BatchNorm, queue, loss) comes after.
+A batch is encoded in chunks, so that a large one fits: most activations are recomputed in the backward pass. Swin and
+ViT process images independently, so outputs and gradients are those of the whole batch, up to rounding. Operations on
+the whole batch (heads with BatchNorm, queue, loss) come after.
 """
 
 import math
@@ -24,28 +24,28 @@ from sept.backbones import IMAGENET, Statistics
 from sept.data.rng import fold
 from sept.errors import ConfigError, NonFiniteError
 
-WITHOUT_GRADIENT = 256  # images at a time where no activation is kept: enough to keep a GPU busy
-PASSING = 4  # a pass that keeps nothing holds less than a quarter of one that keeps its activations
-SPARE = 0.95  # share of the free memory that is planned with: the rest is for fragments and what is passing
+WITHOUT_GRADIENT = 256  # images at a time if no activations are kept: enough to keep a GPU busy
+PASSING = 4  # a pass without kept activations needs less than a quarter of the memory of one with them
+SPARE = 0.95  # share of the free memory to plan with: the rest is for fragmentation and temporaries
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """size: images encoded at a time, and again in the backward pass. kept: of a batch's last images, how many keep
-    their activations, `size` at least; their backward pass comes first, and leaves the memory to the others."""
+    """size: images encoded at a time, and again in the backward pass. kept: how many of a batch's last images keep
+    their activations, at least `size`; their backward pass comes first, and frees the memory for the others."""
 
     size: int
     kept: int = 0
 
     def __mul__(self, views: int) -> "Chunk":
-        """The same in views, of which an image has so many."""
+        """The same counted in views, for this many views per image."""
         return Chunk(self.size * views, self.kept * views)
 
 
 def in_chunks(encode: Callable[..., Any], inputs: Sequence[Tensor | None], chunk: Chunk | None) -> Any:
-    """What encode(*inputs) gives, for inputs (B, ...): a tensor (B, ...) or a nest of them.
+    """The result of encode(*inputs) for inputs (B, ...): a tensor (B, ...) or nested tensors.
 
-    chunk None: in one piece. Where no gradient is asked for, in pieces of `WITHOUT_GRADIENT` at most.
+    chunk None: in one piece. Without gradients, in pieces of at most `WITHOUT_GRADIENT`.
     """
     images = next(len(each) for each in inputs if each is not None)
     spans = _spans(images, chunk) if torch.is_grad_enabled() else _passing(images, chunk)
@@ -59,7 +59,7 @@ def in_chunks(encode: Callable[..., Any], inputs: Sequence[Tensor | None], chunk
 
 
 def _spans(images: int, chunk: Chunk | None) -> list[tuple[int, int, bool]]:
-    """(first, last, whether to compute again) of each piece: what is kept comes last, at once."""
+    """(first, last, whether to recompute) of each piece: the kept images come last, in one piece."""
     if chunk is None:
         return [(0, images, False)]
     kept = min(images, max(chunk.kept, chunk.size))
@@ -72,18 +72,18 @@ def _passing(images: int, chunk: Chunk | None) -> list[tuple[int, int, bool]]:
 
 
 def _even(images: int, most: int) -> Iterator[tuple[int, int]]:
-    """(first, last) of as few pieces as can be, of nearly equal sizes, which compile as one."""
+    """(first, last) of as few pieces as possible, of nearly equal sizes, to compile for few shapes."""
     count = ceil(images / most)
     return pairwise([images * i // count for i in range(count + 1)] if count else [])
 
 
 def kept_bytes(forward: Callable[[int], Any]) -> int:
-    """Bytes that the backward pass needs of one more image; forward(n) encodes n images with gradients."""
+    """Bytes that the backward pass needs per additional image; forward(n) encodes n images with gradients."""
     return _saved(lambda: forward(2)) - _saved(lambda: forward(1))
 
 
 def _saved(forward: Callable[[], Any]) -> int:
-    """Bytes of the storages that a forward pass leaves for its backward pass."""
+    """Bytes of the storages that a forward pass saves for its backward pass."""
     saved: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -93,21 +93,21 @@ def _saved(forward: Callable[[], Any]) -> int:
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         output = forward()
-    del output  # until here, so that no storage takes another's place
+    del output  # kept until here, so that no storage's address is reused
     return sum(storage.nbytes() for storage in saved.values())
 
 
 def fitting(images: int, each: int, free: int) -> Chunk | None:
-    """How a batch of `images` fits into `free` bytes, where every image that is kept takes `each`; None: in one piece.
+    """How a batch of `images` fits into `free` bytes, if every kept image takes `each`; None: in one piece.
 
-    Raises ConfigError where not even one image fits.
+    Raises ConfigError if not even one image fits.
     """
     held = int(SPARE * free) // each
     if held >= images:
         return None
     if held < 1:
         raise ConfigError(
-            f"an image takes {each / 2**30:.1f} GiB of activations, and {max(free, 0) / 2**30:.1f} GiB of the GPU are "
+            f"an image needs {each / 2**30:.1f} GiB of activations, and {max(free, 0) / 2**30:.1f} GiB of the GPU are "
             "free: use a smaller batch, or hardware.devices"
         )
     return Chunk(min(held, images - held), held)
@@ -117,11 +117,11 @@ class Learner(L.LightningModule):
     """A LightningModule whose step t is a pure function of (weights, optimiser state, seed, t).
 
     `first_step` is where a resumed run starts; the trainer counts from there. Drop path draws from torch's global
-    generator, which is seeded anew at every step (reliability rule R7), alike in every process: nothing has to be
-    restored, and several processes draw for the batch they share (`sept.backbones.drop_path`).
+    generator, which is reseeded at every step, equally in every process: nothing has to be restored, and several
+    processes draw for the batch they share (`sept.backbones.drop_path`).
 
-    A step does not wait for the device: what is to be seen of it, values of curves and whether losses are finite, stays
-    there until `take_recorded` and `require_finite_losses` ask for it.
+    A step does not synchronise with the device: values of curves, and whether losses are finite, stay there until
+    `take_recorded` and `require_finite_losses` fetch them.
     """
 
     statistics: Statistics = IMAGENET  # what the network's images are normalised by
@@ -133,14 +133,14 @@ class Learner(L.LightningModule):
         self.seed, self.steps, self.first_step = seed, steps, 0
         self._compiled: dict[Callable, Callable] = {}
         self._recorded: dict[str, Tensor | float] = {}
-        self._losses: dict[int, Tensor] = {}  # by step, not looked at yet
+        self._losses: dict[int, Tensor] = {}  # by step, not checked yet
 
     def use_compile(self, on: bool) -> None:
-        """Whether networks, and what else can be, are compiled from now on."""
+        """Sets whether networks, and other functions that can be, are compiled from now on."""
         self.compile_networks = on
 
     def chunk_that_fits(self, images: int) -> Chunk | None:
-        """How a batch of `images` is encoded so that a step fits into the memory of its GPU; None: as a whole."""
+        """How to encode a batch of `images` so that a step fits into the memory of its GPU; None: as a whole."""
         return None
 
     @property
@@ -149,7 +149,7 @@ class Learner(L.LightningModule):
         return self.first_step + self.trainer.global_step
 
     def compiled(self, function: Callable) -> Callable:
-        """`function` by torch.compile, where this learner is to be compiled."""
+        """`function`, by torch.compile if this learner is to be compiled."""
         if not self.compile_networks:
             return function
         if function not in self._compiled:
@@ -179,20 +179,20 @@ class Learner(L.LightningModule):
         return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def record(self, values: Mapping[str, Tensor | float]) -> None:
-        """Keep values, scalars, for the curves; where this step is no point of them, do nothing."""
+        """Keeps values, scalars, for the curves; does nothing at steps without a point."""
         if self.recording:
             plain = ((name, value.detach() if isinstance(value, Tensor) else value) for name, value in values.items())
             self._recorded |= dict(plain)
 
     def take_recorded(self) -> dict[str, float]:
-        """What was recorded since the last call. Waits for the device, once."""
+        """The values recorded since the last call. Synchronises with the device once."""
         recorded, self._recorded = self._recorded, {}
         there = {name: value for name, value in recorded.items() if isinstance(value, Tensor)}
         values = torch.stack([value.double() for value in there.values()]).tolist() if there else []
         return {**recorded, **dict(zip(there, values, strict=True))}  # type: ignore[dict-item]
 
     def finite(self, loss: Tensor) -> Tensor:
-        """`loss`, to be looked at: at once on a CPU, later where a look would wait for the device."""
+        """Returns `loss` and registers it for the finiteness check: at once on a CPU, later on other devices."""
         self._losses[self.step] = loss.detach()
         if loss.device.type == "cpu":
             self.require_finite_losses()
@@ -200,7 +200,7 @@ class Learner(L.LightningModule):
 
     def require_finite_losses(self) -> None:
         """Raises NonFiniteError for the first loss since the last call that is not finite. Called before a checkpoint
-        is written: a NaN never reaches one. Waits for the device, once."""
+        is written, so a NaN never gets into one. Synchronises with the device once."""
         losses, self._losses = self._losses, {}
         values = torch.stack([*losses.values()]).tolist() if losses else []
         for step, value in zip(losses, values, strict=True):
@@ -215,14 +215,14 @@ class Learner(L.LightningModule):
 
 @contextmanager
 def seeded_weights(seed: int, purpose: str) -> Iterator[None]:
-    """Build networks inside: their initial weights depend on (seed, purpose) alone."""
+    """Context manager for building networks: their initial weights depend only on (seed, purpose)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed, "weights", purpose))
         yield
 
 
 def clip_each(parameters: Iterator[nn.Parameter] | list[nn.Parameter], limit: float) -> None:
-    """Clip the gradient norm of every tensor by itself (iBOT, DINO), not their joint norm."""
+    """Clips the gradient norm of every tensor separately (iBOT, DINO), not their joint norm."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack(torch._foreach_norm(grads))
     torch._foreach_mul_(grads, list((limit / (norms + 1e-6)).clamp(max=1.0).unbind()))

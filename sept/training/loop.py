@@ -1,4 +1,4 @@
-"""Runs a learner to its last step: one long Lightning epoch that can be stopped anywhere and goes on bit for bit.
+"""Runs a learner to its last step: one long Lightning epoch that can be stopped anywhere and resumes bit for bit.
 
 Lightning's own mid-epoch resume loses and repeats samples; here a checkpoint is the weights, the optimiser's state
 and the number of the next step, and everything else is a function of that number.
@@ -45,15 +45,15 @@ def train(
     loggers: Callable[[], list] = list,
     watchers: Sequence[L.Callback] = (),
 ) -> None:
-    """Train `learner` to `learner.steps`, resuming from `folder`/checkpoints, where its last state is left.
+    """Trains `learner` to `learner.steps`, resuming from `folder`/checkpoints, where its last state is saved.
 
     With `runtime.devices` over 1 this is one of the processes that `sept.training.distributed.run` started. `loggers`
-    makes Lightning loggers beside the CSV file. Raises Interrupted after saving when a signal arrives, NonFiniteError
+    makes Lightning loggers besides the CSV file. Raises Interrupted after saving when a signal arrives, NonFiniteError
     when the loss or a weight is not finite.
     """
     runtime.configure_torch()
     first_rank = runtime.rank == 0
-    # Lightning's loggers obey this, which it took from a scheduler's variables; its types do not name it.
+    # Lightning's loggers obey this, which it set from a scheduler's variables; its types lack it.
     rank_zero_only.rank = runtime.rank  # type: ignore[attr-defined]
     checkpoint = Checkpoint(folder / CHECKPOINTS)
     state = checkpoint.load()
@@ -62,7 +62,7 @@ def train(
         learner.first_step = state["step"]
     attempt = len(list((folder / CURVES).glob("*"))) if (folder / CURVES).exists() else 0
     bar = progress(what, learner.steps) if first_rank else nullcontext(lambda steps: None)
-    alone = forgotten() if runtime.devices == 1 else nullcontext()  # else `distributed` has said who this is
+    alone = forgotten() if runtime.devices == 1 else nullcontext()  # else `distributed` has set the rank
     with alone, remembered() as flag, bar as advance, warnings.catch_warnings():
         _quiet()
         advance(learner.first_step)
@@ -93,7 +93,7 @@ def train(
 
 
 def _processes(runtime: Runtime) -> dict[str, Any]:
-    """How the trainer joins the processes of a shared training, whose buffers are equal by computation."""
+    """How the trainer joins the processes of a training, whose buffers are equal by construction."""
     if runtime.devices == 1:
         return {"devices": 1, "plugins": [LightningEnvironment()]}
     strategy = DDPStrategy(
@@ -108,19 +108,19 @@ def _run(trainer: L.Trainer, learner: Learner, batches: Prefetch, flag: Flag) ->
     except (RuntimeError, OSError) as error:
         if flag.received is None or (isinstance(error, SeptError) and not isinstance(error, WorkerLost)):
             raise
-        # The signal reached the data workers too, and the next batch never came; the Saver has saved.
+        # The signal also stopped the data workers, so the next batch never came; the Saver has saved.
         raise _interrupted(flag, learner) from error
 
 
 def _interrupted(flag: Flag, learner: Learner) -> Interrupted:
     return Interrupted(
         f"stopped by {flag.received or 'a signal'} after step {learner.step} of {learner.steps}, saved; "
-        "the same command goes on from here"
+        "the same command resumes from here"
     )
 
 
 class Saver(L.Callback):
-    """Saves every so many seconds and when a signal arrived; brings the optimiser back where it was."""
+    """Saves every so many seconds and when a signal has arrived; restores the optimiser's state."""
 
     def __init__(self, checkpoint: "Checkpoint", state: dict[str, Any] | None, every_s: float, flag: Flag) -> None:
         self.checkpoint, self.state, self.every_s, self.flag = checkpoint, state, every_s, flag
@@ -141,7 +141,7 @@ class Saver(L.Callback):
             raise _interrupted(self.flag, learner)
 
     def _agreed(self, trainer: L.Trainer) -> bool:
-        """Whether a signal reached any of the processes: they all stop after the same step."""
+        """Whether a signal has reached any of the processes: they all stop after the same step."""
         received = self.flag.received is not None
         return received if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(received, all=False)
 
@@ -161,7 +161,7 @@ class Saver(L.Callback):
 
 
 class Prepared(L.Callback):
-    """Sets, once weights are on the device, how the encoder takes a batch and whether networks are compiled."""
+    """When the weights are on the device, sets up chunking and compilation of the encoder."""
 
     def __init__(self, runtime: Runtime, batch_size: int) -> None:
         self.runtime, self.batch_size = runtime, batch_size
@@ -176,7 +176,7 @@ class Prepared(L.Callback):
 
 
 class Curves(L.Callback):
-    """Writes what a learner recorded; all of a step in one copy from the device, and the losses looked at with it."""
+    """Writes the values that a learner recorded, in one copy from the device, and checks the losses then."""
 
     def on_train_batch_end(self, trainer: L.Trainer, learner: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         values = learner.take_recorded()
@@ -190,7 +190,7 @@ class Curves(L.Callback):
 
 
 class Bar(L.Callback):
-    """Moves the progress bar."""
+    """Advances the progress bar."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.advance = advance
@@ -200,9 +200,9 @@ class Bar(L.Callback):
 
 
 class Checkpoint:
-    """The last state saved in `folder`: one file, synced and moved in place as a whole, named step-<step>-<sha256>.pt.
+    """The last state saved in `folder`: one file, synced and renamed atomically, named step-<step>-<sha256>.pt.
 
-    The name holds the digest, so that no kill leaves one without the other. Older files go once a newer one is there.
+    The digest is in the name, so that no kill separates the two. Older files are removed once a newer one exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -240,7 +240,8 @@ class Checkpoint:
 
 
 def require_finite(learner: torch.nn.Module) -> None:
-    """Raises NonFiniteError naming the first parameter or buffer that is not finite. Waits for the device, once."""
+    """Raises NonFiniteError naming the first parameter or buffer that is not finite. Synchronises with the device
+    once."""
     values = {name: value for name, value in learner.state_dict().items() if _is_float(value)}
     finite = torch.stack([torch.isfinite(value).all() for value in values.values()]).tolist() if values else []
     for name, good in zip(values, finite, strict=True):
@@ -255,7 +256,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _quiet() -> None:
-    """Silence Lightning's greetings, its advice on settings that are meant, and deprecations in its own code."""
+    """Silences Lightning's banner, its advice on intended settings, and deprecations in its own code."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
     settings = (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*GPU available but.*")

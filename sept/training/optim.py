@@ -76,8 +76,8 @@ def decay_groups(
 
 
 def transfer_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Of a detector or segmenter: all is decayed but LayerNorms, tables of relative positions (Swin's code), and
-    positions and tokens of ViTs."""
+    """For a detector or segmenter: all is decayed except LayerNorms, relative position tables (Swin's code), and
+    position embeddings and tokens of ViTs."""
     norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
 
     def undecayed(name: str, parameter: Tensor) -> bool:
@@ -91,8 +91,8 @@ def layer_decay_groups(
 ) -> list[dict]:
     """AdamW groups with `scale` = decay ** (layers - 1 - layer), decayed and not (SimMIM fine-tuning).
 
-    `layer_of(name)` is the layer id of a parameter, 0 for the stem and `layers` - 1 for the head. What the timm
-    model itself declares is not decayed either: Swin's relative position bias tables, unlike in the released MoBy
+    `layer_of(name)` is the layer id of a parameter, 0 for the stem and `layers` - 1 for the head. Parameters that the
+    timm model exempts are not decayed either: Swin's relative position bias tables, unlike in the released MoBy
     pre-training, and a ViT's position embedding and tokens.
     """
     declared: set[str] = getattr(model, "no_weight_decay", set)()  # type: ignore[operator]
@@ -107,5 +107,5 @@ def layer_decay_groups(
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is where it is more precise: sums over classes want more than half precision."""
+    """`x` in float32, or unchanged if it is more precise: sums over classes need more than half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -18,7 +18,7 @@ CLASSIFIER = "classifier.safetensors"
 
 
 def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, Any]:
-    """Trains on the shots of the task, tests on all its test images; leaves CLASSIFIER, and gives the facts."""
+    """Trains on the task's shots, tests on all test images; saves CLASSIFIER, and returns the facts."""
     recipe, classes, runtime = job.recipe, len(task.classes), job.runtime
     per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
     seed = fold(job.seed, "finetune", recipe.seed)

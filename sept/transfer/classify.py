@@ -17,12 +17,12 @@ from sept.training.optim import layer_decay_groups, warmup_cosine
 from sept.transfer.recipes import Classify
 
 HEAD_STD = 0.02  # SimMIM's initialisation of the new head
-CUTMIX_RATHER = 0.5  # probability of CutMix where both are on (SimMIM)
+CUTMIX_RATHER = 0.5  # probability of CutMix instead of Mixup if both are on (SimMIM)
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # timm's defaults, which SimMIM keeps
 
 
 class Classifier(Learner):
-    """A backbone with a fresh linear head, trained with soft targets; top-1 on the test set, in percent.
+    """A backbone with a new linear head, trained with soft targets; top-1 on the test set, in percent.
 
     `best` is the highest top-1 seen at any test; the last one is the headline (no validation set in few-shot tasks).
     """
@@ -49,7 +49,7 @@ class Classifier(Learner):
         self.register_buffer("last", torch.zeros(()))
 
     def lr(self, step: int, scale: float = 1.0) -> float:
-        """Warm-up starts, and the cosine ends, at the same rate in every layer (SimMIM)."""
+        """The warm-up's first and the cosine's last rate are the same in every layer (SimMIM)."""
         r = self.recipe
         by_batch = r.batch_size / r.lr_batch
         peak, first, last = r.lr * by_batch * scale, r.warmup_lr * by_batch, r.min_lr * by_batch
@@ -68,11 +68,12 @@ class Classifier(Learner):
         return self.finite(loss)
 
     def test_batch(self, batch: Any) -> None:
-        """Count the right answers of one test batch; `sept.training.loop.Accuracy` calls it in eval mode."""
+        """Counts the correct predictions of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval
+        mode."""
         self.accuracy.update(self.model(normalise(batch["images"], self.statistics)), batch["labels"])
 
     def test_end(self) -> dict[str, float]:
-        """Turn the counts into top-1, and give what is to be logged."""
+        """Computes top-1 from the counts, and returns what is to be logged."""
         self.last = 100 * self.accuracy.compute()
         self.accuracy.reset()
         self.best = torch.maximum(self.best, self.last)

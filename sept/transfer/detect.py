@@ -13,7 +13,7 @@ from sept.transfer.detection_metrics import ABSENT, DetectionMetrics
 from sept.transfer.faster_rcnn import build_detector
 from sept.transfer.recipes import Detect
 
-DROP = 0.1  # the rate's factor at a milestone
+DROP = 0.1  # factor on the learning rate at a milestone
 
 
 class Detector(Learner):
@@ -46,16 +46,16 @@ class Detector(Learner):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """What is found in uint8 (3, H, W) images, in their pixels: see `DetectorModel`. In eval mode."""
+        """Detections in uint8 (3, H, W) images, in their pixels: see `DetectorModel`. In eval mode."""
         assert not self.model.training
         return self.model(_unit(images))
 
     def test_batch(self, batch: Any) -> None:
-        """Look for the boxes of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval mode."""
+        """Detects the boxes of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval mode."""
         self.metrics.update(self.predict(batch["images"]), batch["targets"])
 
     def test_end(self) -> dict[str, float]:
-        """Turn what was found into precisions, and give what is to be logged."""
+        """Computes precisions from the detections, and returns what is to be logged."""
         found = self.metrics.compute()
         for name, value in found.items():
             getattr(self, name).copy_(value)
@@ -66,7 +66,7 @@ class Detector(Learner):
 
 
 def stepped(step: int, peak: float, milestones: list[int], warmup: int, factor: float) -> float:
-    """`peak`, a tenth of it from each milestone on; the first `warmup` steps rise to it from `factor` of it (mmcv)."""
+    """`peak`, divided by 10 at each milestone; the first `warmup` steps rise linearly from `factor` of it (mmcv)."""
     rate = peak * DROP ** sum(step >= milestone for milestone in milestones)
     return rate * (factor + (1 - factor) * step / warmup) if step < warmup else rate
 

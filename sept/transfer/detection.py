@@ -1,4 +1,4 @@
-"""Fine-tuning the detector on the drawn images, and average precision on the task's test set."""
+"""Fine-tuning the detector on the sampled images, and average precision on the task's test set."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,13 +19,13 @@ from sept.transfer.detect import Detector
 from sept.transfer.training import FinetuneJob, Predictions
 
 DETECTOR = "detector.safetensors"
-LEAST_SCORE = 0.5  # of detections that are drawn
-LEAST_SIDE = 400  # pixels of a picture's shorter side, so that labels can be read
+LEAST_SCORE = 0.5  # of detections that are shown
+LEAST_SIDE = 400  # pixels of a picture's shorter side, so that labels are legible
 FOUND, THERE = (220, 60, 30), (40, 160, 60)  # colours of boxes
 
 
 def detect(job: FinetuneJob, task: DetectionTask, train: Sequence[Boxed], metric: str) -> dict[str, Any]:
-    """Trains on the drawn images, tests on all test images; leaves DETECTOR and pictures, and gives the facts."""
+    """Trains on the sampled images, tests on all test images; saves DETECTOR and pictures, and returns the facts."""
     recipe, runtime = job.recipe, job.runtime
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     seed = fold(job.seed, "detect", recipe.seed)
@@ -60,7 +60,7 @@ def _precisions(learner: Detector, classes: Sequence[str], metric: str) -> dict[
 
 
 def _drawn(learner: Detector, classes: Sequence[str], sample: Annotated) -> np.ndarray:
-    """uint8 (H, W, 3): what was found in a test image, named and scored, over what is there."""
+    """uint8 (H, W, 3): a test image with the detections, labelled and scored, over the ground truth."""
     pixels, target = sample
     [found] = learner.predict([pixels.to(learner.device)])
     zoom = max(1, -(-LEAST_SIDE // min(pixels.shape[1:])))

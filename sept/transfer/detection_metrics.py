@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 from sept.errors import ConfigError
 
 COUNTER: Literal["faster_coco_eval"] = "faster_coco_eval"
-ABSENT = -1.0  # in place of the precision of a class that no test image has
+ABSENT = -1.0  # in place of the precision of a class without test boxes
 RECALLS = 10  # VOC: at 0/10 to 10/10
 VOC_IOU = 0.5
 HEADLINES = {"cityscapes": "ap"}
@@ -30,24 +30,26 @@ Boxes = dict[str, Tensor]
 
 
 def headline(kind: str) -> str:
-    """The metric that SEPT's Table 7 most likely has for a kind of task: COCO's of Cityscapes, VOC's of all others
+    """The metric that SEPT's Table 7 most likely uses for a kind of task: COCO's for Cityscapes, VOC's for all others
     (see docs/paper.md)."""
     return HEADLINES.get(kind, HEADLINE)
 
 
 class DetectionMetrics:
-    """Collects what was found in images and what is there.
+    """Collects detections and ground truth of images.
 
     found: boxes float32 (n, 4), labels int64 (n,) from 1, scores float32 (n,). there: boxes and labels, and iscrowd
-    int64 (n,), 1 for boxes to be ignored. What is found there counts neither as hit nor as miss: in COCO's measure by
-    the share of the found box that lies in it, in VOC's by IoU.
+    int64 (n,), 1 for boxes to be ignored. Detections in ignored boxes count neither as hit nor as miss: for COCO by the
+    share of the detection inside, for VOC by IoU.
     """
 
     def __init__(self, classes: int) -> None:
-        """Raises ConfigError where the package that counts for COCO is not installed."""
+        """Raises ConfigError if the package for COCO's metric is not installed."""
         if find_spec(COUNTER) is None:
-            raise ConfigError(f"detection is tested by {COUNTER}, which is not installed: pip install 'sept[detect]'")
-        logging.getLogger(COUNTER).setLevel(logging.WARNING)  # it tells each of its steps
+            raise ConfigError(
+                f"detection is evaluated by {COUNTER}, which is not installed: pip install 'sept[detect]'"
+            )
+        logging.getLogger(COUNTER).setLevel(logging.WARNING)  # it logs each of its steps
         self.classes = classes
         self.reset()
 
@@ -61,17 +63,17 @@ class DetectionMetrics:
         self.there += [{key: image[key].detach().cpu() for key in keys[1]} for image in there]
 
     def none(self) -> dict[str, Tensor]:
-        """Of no images."""
+        """Results for no images."""
         scalars = {name: torch.tensor(ABSENT) for name in (*SCALARS, "voc_ap50")}
         return scalars | {name: torch.full((self.classes,), ABSENT) for name in ("class_ap", "class_voc_ap50")}
 
     def compute(self) -> dict[str, Tensor]:
-        """ap, ap50, ap75 (COCO), voc_ap50: means over the classes that are there; class_ap and class_voc_ap50
-        (C,), ABSENT where a class is not. Forgets the images."""
+        """ap, ap50, ap75 (COCO), voc_ap50: means over the classes with boxes; class_ap and class_voc_ap50 (C,), ABSENT
+        for the others. Discards the images."""
         coco = MeanAveragePrecision(
             iou_thresholds=COCO_IOUS, rec_thresholds=COCO_RECALLS, class_metrics=True, backend=COUNTER
         )
-        coco.warn_on_many_detections = False  # the 100 best of an image are taken, as by COCO
+        coco.warn_on_many_detections = False  # the 100 best per image are used, as by COCO
         coco.update(self.found, self.there)
         values = coco.compute()
         result = self.none()
@@ -86,13 +88,13 @@ class DetectionMetrics:
 
 
 def voc_precisions(found: list[Boxes], there: list[Boxes], classes: int) -> NDArray[np.float64]:
-    """AP50 by class in percent, (C,), ABSENT where a class has no box but those to be ignored (VOC 2007, devkit).
+    """AP50 by class in percent, (C,), ABSENT for a class that has only ignored boxes (VOC 2007, devkit).
 
-    Best score first, a found box is compared with the box of its class that it overlaps most: a hit where that is to
-    IoU .5 at least and was not hit before, nothing where that is to be ignored, else a miss.
+    By descending score, a detection is compared with the box of its class that it overlaps most: a hit if their IoU is
+    at least .5 and the box was not hit before, not counted if the box is ignored, else a miss.
     """
     best = [_closest(image, truth) for image, truth in zip(found, there, strict=True)]
-    starts = np.cumsum([0, *(len(truth["labels"]) for truth in there)])  # an image's place among all boxes there
+    starts = np.cumsum([0, *(len(truth["labels"]) for truth in there)])  # offsets of the images' boxes
     places = np.concatenate([place + start for (_, place), start in zip(best, starts[:-1], strict=True)])
     near = np.concatenate([overlap for overlap, _ in best]) >= VOC_IOU
     kinds, scores = _column(found, "labels"), _column(found, "scores")
@@ -113,8 +115,8 @@ def _column(images: list[Boxes], key: str) -> NDArray:
 
 
 def _closest(found: Boxes, there: Boxes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """For each of n boxes found the largest IoU with a box of its class there, and the place of that; 0 and 0 where
-    there is none."""
+    """For each of n detections the largest IoU with a box of its class, and that box's index; 0 and 0 if there is
+    none."""
     if len(there["boxes"]) == 0:
         return np.zeros(len(found["boxes"])), np.zeros(len(found["boxes"]), np.int64)
     overlaps = box_iou(found["boxes"].double(), there["boxes"].double())
@@ -124,14 +126,14 @@ def _closest(found: Boxes, there: Boxes) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _first_hits(place: NDArray[np.int64], near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether a found box is the first near its place."""
+    """Whether a detection is the first one for its box."""
     hit = np.zeros(len(place), np.bool_)
     hit[np.flatnonzero(near)[np.unique(place[near], return_index=True)[1]]] = True
     return hit
 
 
 def _eleven_points(hit: NDArray[np.bool_], boxes: int) -> float:
-    """Mean of the best precisions at a recall of at least 0, .1, .., 1; compared as whole numbers, not as tenths."""
+    """Mean of the best precisions at a recall of at least 0, .1, .., 1; compared as integers, to avoid rounding."""
     hits = np.cumsum(hit)
     precision = hits / np.arange(1, len(hit) + 1)
     best = [precision[RECALLS * hits >= tenth * boxes].max(initial=0.0) for tenth in range(RECALLS + 1)]

@@ -1,7 +1,7 @@
 """Faster R-CNN with a feature pyramid on a trunk: torchvision's detector with the sizes of MoBY's transfer.
 
-As there: anchors, thresholds, samplers and heads. Other than there (mmdet): boxes are learnt by smooth L1, which is
-L1 less a constant beyond a ninth; there are no masks, as VOC and LogoDet have none.
+The same: anchors, thresholds, samplers and heads. Unlike mmdet: box regression uses smooth L1, which beyond 1/9 is L1
+minus a constant; there are no masks, as VOC and LogoDet have none.
 """
 
 from collections import OrderedDict
@@ -25,11 +25,11 @@ from sept.backbones.trunk import Trunk
 from sept.transfer.recipes import Detect
 
 LEVELS = 5  # of the pyramid
-ROI_CELLS, SAMPLES_PER_CELL = 7, 2  # of a box, along each side
+ROI_CELLS, SAMPLES_PER_CELL = 7, 2  # per box, along each side
 
 
 class Coarser(ExtraFPNBlock):
-    """Every second cell of the last level, so often that there are `LEVELS` (FPN: once, after four maps)."""
+    """Subsamples the last level by 2 until there are `LEVELS` (FPN: once, after four maps)."""
 
     def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         while len(results) < LEVELS:
@@ -53,12 +53,12 @@ class Pyramid(nn.Module):
 
 
 class DetectorModel(FasterRCNN):
-    """In training, (images, targets) to a dictionary of losses; in eval mode, images to found boxes.
+    """In training, (images, targets) to a dictionary of losses; in eval mode, images to detections.
 
     images: float32 (3, H, W) in [0, 1] each, any sizes, resized, normalised and padded to multiples of 32 inside.
-    targets: boxes float32 (n, 4) in pixels, n >= 0, and labels int64 (n,) from 1. Found: the same, with scores
-    float32 (n,), best first. In training a shorter side is drawn for each image, from torch's generator. pixels: what
-    images are normalised by.
+    targets: boxes float32 (n, 4) in pixels, n >= 0, and labels int64 (n,) from 1. Detections: the same, with scores
+    float32 (n,), best first. In training a shorter side is drawn for each image, from torch's generator. pixels:
+    normalisation of images.
     """
 
     def __init__(self, recipe: Detect, pyramid: Pyramid, classes: int, pixels: Statistics) -> None:
@@ -95,16 +95,16 @@ class DetectorModel(FasterRCNN):
 
 
 def build_detector(recipe: Detect, backbone: Backbone, classes: int, start: Path | None) -> DetectorModel:
-    """With a trunk from the file `start`, or fresh; ConfigError as of `build_trunk`."""
+    """With a trunk from the file `start`, or random; ConfigError as in `build_trunk`."""
     trunk = build_trunk(backbone, start, recipe.drop_path_rate)
     return DetectorModel(recipe, Pyramid(trunk, recipe.fpn_width), classes, statistics(backbone))
 
 
 def _names(pyramid: Pyramid) -> list[str]:
-    """Levels that boxes are looked at in: those that are maps of the trunk (FPN)."""
+    """Levels for RoI pooling: the maps of the trunk (FPN)."""
     return [str(level) for level in range(len(pyramid.trunk.channels))]
 
 
 def _full_precision(module: nn.Module, inputs: Any, output: Any) -> Any:
-    """Under bf16 autocast anchors and boxes would take its type, and lose whole pixels beyond 256."""
+    """Under bf16 autocast anchors and boxes would become bf16, which cannot represent every pixel beyond 256."""
     return tree_map(lambda value: value.float() if isinstance(value, torch.Tensor) else value, output)

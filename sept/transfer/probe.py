@@ -1,7 +1,7 @@
-"""What frozen features are worth on a task: logistic regression on the few shots, and the nearest class mean.
+"""Evaluation of frozen features on a task: logistic regression on the few shots, and nearest class mean.
 
-Shapes: N shots, M test images, D width of the pooled feature, K classes that have a shot. The regression is written
-with torch's L-BFGS, so that it runs where the features are made and brings no further dependency.
+Shapes: N shots, M test images, D width of the pooled feature, K classes that have a shot. The regression uses torch's
+L-BFGS, so that it runs on the features' device without a further dependency.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,16 +31,16 @@ STRENGTHS = (
     10.0,
     100.0,
 )  # C of scikit-learn: the loss of a shot against half the squared weights
-ALONE = 0.1  # C where no class has a second shot to hold out
+ALONE = 0.1  # C if no class has a second shot to hold out
 FOLDS = 5  # of the cross-validation, at most
-SHOTS_TRIED = 1_000  # about so many in it: of a larger task whole classes, spread evenly
-ITERATIONS, HISTORY = 50, 10  # of L-BFGS: at most, and steps that it remembers
-GRADIENT, CHANGE = 1e-5, 1e-7  # it ends below these
-FLAT = 1e-6  # of the largest deviation of a feature: below it, rounding
+SHOTS_TRIED = 1_000  # about this many in it: for a larger task whole classes, spread evenly
+ITERATIONS, HISTORY = 50, 10  # of L-BFGS: maximum, and history size
+GRADIENT, CHANGE = 1e-5, 1e-7  # tolerances at which it stops
+FLAT = 1e-6  # of the largest standard deviation of a feature: below it is rounding noise
 
 
 def probe(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, Any]:
-    """Tests the backbone as it is, on all test images of the task: `finetune=probe`. Gives the facts."""
+    """Tests the frozen backbone on all test images of the task: `finetune=probe`. Returns the facts."""
     recipe, backbone = job.recipe, job.backbone
     model = build(backbone.name, backbone.args, side=recipe.side)
     if job.start is not None:
@@ -65,8 +65,8 @@ def frozen_scores(
 ) -> dict[str, float]:
     """probe_top1 and frozen_top1, in percent, and probe_strength, of the features that the model starts from.
 
-    backbone: says what its images are normalised by. Leaves the model on the runtime's device, in eval mode. Raises
-    NonFiniteError where a feature is not finite.
+    backbone: for the normalisation of its images. Leaves the model on the runtime's device, in eval mode. Raises
+    NonFiniteError if a feature is not finite.
     """
     runtime.configure_torch()
     device = torch.device(runtime.accelerator)
@@ -86,11 +86,11 @@ def frozen_scores(
     }
 
 
-@torch.no_grad()  # in inference mode the move to a device would leave weights that cannot be trained
+@torch.no_grad()  # in inference mode moving to a device would make the weights untrainable
 def _features(
     model: Any, batches: Iterable[Mapping[str, Any]], by: Statistics, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Pooled features (n, D) float32 and labels (n,), on the CPU. by: what images are normalised by."""
+    """Pooled features (n, D) float32 and labels (n,), on the CPU. by: normalisation of the images."""
     features, labels = [], []
     for batch in batches:
         tokens = model.forward_features(normalise(batch["images"].to(device), by))
@@ -98,19 +98,19 @@ def _features(
         labels.append(batch["labels"])
     joined = torch.cat(features)
     if not joined.isfinite().all():
-        raise NonFiniteError("the backbone gives features that are not finite: lower the rate it was trained at")
+        raise NonFiniteError("the backbone's features are not finite: lower the learning rate it was trained with")
     return joined, torch.cat(labels)
 
 
 def standardise(features: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean 0 and deviation 1 of each feature over the shots (N, D); a feature that is the same in all becomes 0."""
+    """Scales each feature to mean 0 and deviation 1 over the shots (N, D); a constant feature becomes 0."""
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
     scale = torch.where(deviation > FLAT * deviation.max(), deviation, torch.inf)
     return (features - mean) / scale, (test - mean) / scale
 
 
 def choose_strength(features: Tensor, targets: Tensor) -> float:
-    """The strength (C) of the least cross-validated log loss; ALONE where each class has one shot.
+    """The strength (C) with the lowest cross-validated log loss; ALONE if each class has one shot.
 
     features (N, D), standardised; targets (N,), 0 to K - 1. From strong to weak regularisation, until the loss rises.
     """
@@ -135,15 +135,15 @@ def choose_strength(features: Tensor, targets: Tensor) -> float:
 
 
 def _some_classes(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Of many shots those of some classes, SHOTS_TRIED about: the cost grows with shots times classes."""
+    """For many shots those of some classes, about SHOTS_TRIED: the cost grows with shots times classes."""
     every = -(-len(targets) // SHOTS_TRIED)
     chosen = (targets % every == 0) if int(targets.max()) >= 2 * every else torch.ones_like(targets, dtype=torch.bool)
     return features[chosen], targets[chosen].unique(return_inverse=True)[1]
 
 
 def stratified_folds(targets: Tensor) -> Tensor:
-    """The fold in which each of targets (N,) is held out, int64, FOLDS at most: the shots of a class go to one fold
-    after the other, in their order. -1, never, for the only one of its class."""
+    """The fold in which each of targets (N,) is held out, int64, FOLDS at most: the shots of a class are assigned to
+    the folds in turn. -1, never held out, for the only shot of a class."""
     labels = targets.cpu().numpy()
     counts = np.bincount(labels)
     by_class = np.argsort(labels, kind="stable")
@@ -157,8 +157,8 @@ def stratified_folds(targets: Tensor) -> Tensor:
 def fit(
     features: Tensor, targets: Tensor, strength: float, start: Tensor | None = None, classes: int | None = None
 ) -> Tensor:
-    """Weights (D + 1, K), the last row the bias, of the least sum of log losses times `strength` and half the squared
-    weights, without the bias: scikit-learn's objective. start: weights to begin with, else zeros."""
+    """Weights (D + 1, K), the last row the bias, that minimise the sum of log losses times `strength` plus half the
+    squared weights, without the bias: scikit-learn's objective. start: initial weights, else zeros."""
     if start is None:
         start = features.new_zeros(features.shape[1] + 1, classes or int(targets.max()) + 1)
     weights = start.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Recipes of what is made of a backbone on a task: a classifier, detector or segmenter, or a test of it as it is."""
+"""Recipes of transfer to a task: a classifier, detector or segmenter, or an evaluation of the frozen backbone."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,14 +9,15 @@ from sept.backbones.flops import BACKWARD, forward_flops, training_flops, trunk_
 from sept.errors import ConfigError
 from sept.ranges import COUNT, EPOCH, MOST_EPOCHS, RATIO, SIDE, require_rates
 
-RAND_AUGMENT = (  # timm's, in which a part that it does not know is left out in silence
+RAND_AUGMENT = (  # checked here, as timm silently ignores unknown parts
     r"rand(-(m(10|[0-9])|n[1-9]|mstd\d+(\.\d+)?|mmax\d+|inc[01]|p(0(\.\d+)?|1(\.0)?)|t(weights|3aw?)))*"
 )
 
 
 @dataclass
 class Transfer:
-    """What is made of a backbone on the task's labels. fits: the kind of task, as `sept.stages.finetune.kind_of`."""
+    """How the backbone is transferred to the task and tested. fits: the kind of task, as in
+    `sept.stages.finetune.kind_of`."""
 
     fits: ClassVar[str]
 
@@ -24,22 +25,22 @@ class Transfer:
     seed: int = ranges.seed()
 
     def check(self) -> None:
-        """What several settings of a recipe say together."""
+        """Rules for several settings of a recipe together."""
 
     @property
     def passes(self) -> int:
-        """How often a training image is seen."""
+        """How many times a training image is seen."""
         return 1
 
     def flops(self, backbone: Backbone, classes: int) -> float:
-        """Of one training image, each time it is seen; of detectors and segmenters, for a plan, about: their trunk
-        alone at the size of a test image or of a crop."""
+        """FLOPs per training image and pass; for detectors and segmenters, in a plan, an estimate: only the trunk, at
+        the size of a test image or of a crop."""
         raise NotImplementedError
 
 
 @dataclass
 class Probe(Transfer):
-    """Logistic regression on frozen features: nothing else is trained, and nothing drawn."""
+    """Logistic regression on frozen features: nothing else is trained, and nothing is random."""
 
     fits: ClassVar[str] = "classify"
 
@@ -47,7 +48,9 @@ class Probe(Transfer):
 
     def check_unused(self) -> None:
         if self.seed:
-            raise ConfigError(f"finetune.seed={self.seed} would have no effect: finetune={self.name} draws nothing")
+            raise ConfigError(
+                f"finetune.seed={self.seed} would have no effect: finetune={self.name} uses no randomness"
+            )
 
     def flops(self, backbone: Backbone, classes: int) -> float:
         return forward_flops(backbone, self.side)
@@ -55,7 +58,7 @@ class Probe(Transfer):
 
 @dataclass
 class Finetune(Transfer):
-    """Classifier, detector or segmenter, trained. What all have; values come with a recipe below."""
+    """The base of trained classifiers, detectors and segmenters; values are set by the recipes below."""
 
     epochs: int = ranges.epochs(100, least=1)
     batch_size: int = ranges.batch(64)
@@ -107,22 +110,22 @@ class Detect(Finetune):
     lr: float = ranges.rate(1e-4)
     milestones: list[int] = ranges.several(
         [27, 33], EPOCH, strictly=True
-    )  # epochs at whose end the rate drops to a tenth
+    )  # epochs after which the rate drops to a tenth
     warmup_steps: int = ranges.whole(500, most=MOST_EPOCHS)
     warmup_factor: float = ranges.share(1e-3, above=0)  # of the rate at step 0
-    short_sides: list[int] = ranges.several(range(480, 801, 32), SIDE, fewest=1)  # one is drawn for an image
+    short_sides: list[int] = ranges.several(range(480, 801, 32), SIDE, fewest=1)  # one is drawn per image
     long_side: int = ranges.side(1333)  # at most
     test_short_side: int = ranges.side(800)
     fpn_width: int = ranges.channels(256)
     head_width: int = ranges.channels(1024)
-    anchor_sides: list[int] = ranges.several([32, 64, 128, 256, 512], SIDE, strictly=True)  # one a level of the pyramid
+    anchor_sides: list[int] = ranges.several([32, 64, 128, 256, 512], SIDE, strictly=True)  # one per pyramid level
     anchor_ratios: list[float] = ranges.several([0.5, 1.0, 2.0], RATIO, fewest=1)
     rpn_samples: int = ranges.whole(256, least=2, most=10**6)
-    proposals: list[int] = ranges.several([2000, 1000], COUNT, count=2)  # of a level before, of an image after NMS
+    proposals: list[int] = ranges.several([2000, 1000], COUNT, count=2)  # per level before, per image after NMS
     roi_samples: int = ranges.whole(512, least=4, most=10**6)
-    score: float = ranges.share(0.05, below=1)  # least, of a detection
+    score: float = ranges.share(0.05, below=1)  # minimum, of a detection
     nms: float = ranges.share(0.5, above=0)
-    detections: int = ranges.whole(100, least=1, most=10**5)  # at most, of an image
+    detections: int = ranges.whole(100, least=1, most=10**5)  # at most, per image
 
     def check(self) -> None:
         super().check()
@@ -147,7 +150,7 @@ class Segmentation(Finetune):
     warmup_factor: float = ranges.share(1e-6, above=0)  # of the rate at step 0
     side: int = ranges.side(512)  # of a training crop; the shorter side of a test image
     long_side: int = ranges.side(2048)  # at most, of a test image
-    scale: list[float] = ranges.pair(0.5, 2.0, above=0, most=10)  # training: times these two, before the crop
+    scale: list[float] = ranges.pair(0.5, 2.0, above=0, most=10)  # training: range of the random resize before the crop
     dropout: float = ranges.share(0.1, below=1)  # before the classifiers, of whole channels
 
     def check(self) -> None:

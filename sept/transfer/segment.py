@@ -18,12 +18,12 @@ from sept.training.optim import transfer_groups
 from sept.transfer.recipes import Segment, Segmentation, SegmentLinear
 from sept.transfer.segmentation_loss import pixel_loss
 
-ABSENT = -1.0  # in place of the IoU of a class that is neither there nor found
+ABSENT = -1.0  # in place of the IoU of a class that is neither in the masks nor predicted
 
 
 class Segmenter(Learner):
-    """Learns classes of pixels; on the test set, in percent, `miou`, `pixel_accuracy` and `class_iou` (C,) of the last
-    test. Counted over all its pixels together, as VOC and ADE20K do, not image by image."""
+    """Learns classes of pixels; `miou`, `pixel_accuracy` and `class_iou` (C,) of the last test, in percent, are
+    computed over all pixels of the test set together, as for VOC and ADE20K, not per image."""
 
     model: Any
     miou: Tensor
@@ -65,8 +65,8 @@ class Segmenter(Learner):
 
     @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
-        """The class of every pixel, int64 (H, W), of a uint8 (3, H, W) image, fitted to the recipe's sides for it. In
-        eval mode."""
+        """The class of every pixel, int64 (H, W), of a uint8 (3, H, W) image, which is resized to the recipe's sides
+        internally. In eval mode."""
         assert not self.model.training
         height, width = image.shape[1:]
         size = fitted(height, width, self.recipe.side, self.recipe.long_side)
@@ -75,12 +75,12 @@ class Segmenter(Learner):
         return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0].argmax(dim=0)
 
     def test_batch(self, batch: Any) -> None:
-        """Count the pixels of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval mode."""
+        """Counts the pixels of one test batch; `sept.training.callbacks.EvaluateEvery` calls it in eval mode."""
         for image, mask in zip(batch["images"], batch["masks"], strict=True):
             self.confusion.update(self.predict(image), mask.long())
 
     def test_end(self) -> dict[str, float]:
-        """Turn the counts into IoUs, and give what is to be logged."""
+        """Computes IoUs from the counts, and returns what is to be logged."""
         counts = self.confusion.compute()
         self.confusion.reset()
         self.class_iou.copy_(class_ious(counts))
@@ -93,7 +93,7 @@ class Segmenter(Learner):
 
 
 def network_for(recipe: Segmentation, backbone: Backbone, classes: int, start: Path | None) -> nn.Module:
-    """The network of the recipe, with a trunk from the file `start`, or fresh."""
+    """The network of the recipe, with a trunk from the file `start`, or random."""
     if isinstance(recipe, SegmentLinear):
         from sept.transfer.segment_linear import build_linear
 
@@ -112,8 +112,8 @@ def linear(step: int, steps: int, peak: float, warmup: int, factor: float) -> fl
 
 
 def class_ious(confusion: Tensor) -> Tensor:
-    """(C,) float32 of a confusion matrix (C, C), there by found: of each class, the pixels that are right by those that
-    are it or were taken for it, in percent; ABSENT where there are none of either."""
+    """(C,) float32 IoU in percent from a confusion matrix (C, C), ground truth by prediction; ABSENT for classes in
+    neither."""
     hit = confusion.diagonal().float()
     union = confusion.sum(dim=0) + confusion.sum(dim=1) - confusion.diagonal()
     return torch.where(union > 0, 100 * hit / union.clamp(min=1), ABSENT)

@@ -1,7 +1,7 @@
 """A linear layer on the maps of a backbone: the cheapest segmenter (DINOv3, linear segmentation on ADE20K).
 
-Of a ViT the last map, after its norm. Of a network of stages the maps of all: each has a linear layer, and their logits
-are added at the finest grid, which is one linear layer on all maps together.
+For a ViT the last map, after its norm. For a network of stages all maps: each has a linear layer, and their logits are
+added at the finest grid, equivalent to one linear layer on all maps.
 """
 
 from contextlib import nullcontext
@@ -49,13 +49,13 @@ class LinearModel(nn.Module):
         return self
 
     def flops(self, images: Tensor) -> float:
-        """Forward and backward, which stops at a frozen trunk."""
+        """FLOPs of forward and backward pass; the latter stops at a frozen trunk."""
         every, trunk = counted_flops(self, images), counted_flops(self.trunk, images)
         return (1 + BACKWARD) * every - (BACKWARD * trunk if self.frozen else 0)
 
 
 def build_linear(recipe: SegmentLinear, backbone: Backbone, classes: int, start: Path | None) -> LinearModel:
-    """With a trunk from the file `start`, or fresh; ConfigError as of `build_trunk`."""
+    """With a trunk from the file `start`, or random; ConfigError as in `build_trunk`."""
     drop_path = 0.0 if recipe.frozen else recipe.drop_path_rate
     return LinearModel(recipe, build_trunk(backbone, start, drop_path, maps="last"), classes)
 

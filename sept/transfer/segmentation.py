@@ -1,4 +1,4 @@
-"""Fine-tuning the segmenter on the drawn images, and mean IoU on the task's test set."""
+"""Fine-tuning the segmenter on the sampled images, and mean IoU on the task's test set."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ UInt8Array = NDArray[np.uint8]
 
 
 def segment(job: FinetuneJob, task: SegmentationTask, train: Sequence[Masked]) -> dict[str, Any]:
-    """Trains on the drawn images, tests on all test images; leaves SEGMENTER and pictures, and gives the facts."""
+    """Trains on the sampled images, tests on all test images; saves SEGMENTER and pictures, and returns the facts."""
     recipe, runtime, classes = job.recipe, job.runtime, len(task.classes)
     check_masks([*train, *task.test], classes, runtime.threads)
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
@@ -56,7 +56,7 @@ def segment(job: FinetuneJob, task: SegmentationTask, train: Sequence[Masked]) -
 
 
 def _drawn(learner: Segmenter, sample: Mapping[str, Any]) -> UInt8Array:
-    """uint8 (H, 2 W, 3): a test image with the classes that are there to the left, those found to the right."""
+    """uint8 (H, 2 W, 3): a test image with the ground truth on the left, the prediction on the right."""
     found = learner.predict(sample["images"].to(learner.device)).cpu()
     pixels = sample["images"].permute(1, 2, 0).numpy()
     zoom = max(1, -(-LEAST_SIDE // min(pixels.shape[:2])))
@@ -65,8 +65,8 @@ def _drawn(learner: Segmenter, sample: Mapping[str, Any]) -> UInt8Array:
 
 
 def painted(pixels: UInt8Array, mask: NDArray) -> UInt8Array:
-    """An image (H, W, 3) under the colours of its mask (H, W). Class 0 and what is to be ignored stay as they are:
-    of most tasks that is the background."""
+    """An image (H, W, 3) overlaid with the colours of its mask (H, W). Class 0, usually the background, and ignored
+    pixels are left as they are."""
     colours = palette()[mask]
     mixed = np.rint((1 - OPACITY) * pixels + OPACITY * colours).astype(np.uint8)
     plain = (mask == 0) | (mask == IGNORE)
@@ -74,8 +74,8 @@ def painted(pixels: UInt8Array, mask: NDArray) -> UInt8Array:
 
 
 def palette() -> UInt8Array:
-    """(256, 3): VOC's colours of classes. Red, green and blue take the bits of the class in turns, lowest first, each
-    from its own highest bit down."""
+    """(256, 3): VOC's colours of classes. Red, green and blue take turns at the bits of the class, lowest first, each
+    filling from its highest bit down."""
     classes = np.arange(2**BITS)
     colours = np.zeros((2**BITS, 3), np.uint8)
     for bit in range(BITS):

@@ -1,4 +1,4 @@
-"""What fine-tunings of every kind share: the training, what it leaves and the pictures it draws."""
+"""What all kinds of fine-tuning share: the training, its saved files and pictures of predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ SHOWN = 8  # test images, spread evenly
 
 @dataclass(frozen=True)
 class FinetuneJob:
-    """One fine-tuning: its recipe on a backbone, from the weights in the file `start` (None: fresh ones).
+    """One fine-tuning: its recipe on a backbone, from the weights in the file `start` (None: random ones).
 
     seed: of the few-shot draw, which the recipe's own seed repeats. spec: what identifies it, for loggers.
     """
@@ -38,9 +38,9 @@ class FinetuneJob:
     loggers: Loggers
 
     def train(self, learner: Any, batches: Batches, watchers: Sequence[L.Callback], name: str) -> int:
-        """Trains `learner` and saves its network as `name`; gives how many images it saw, each as often as it did.
+        """Trains `learner` and saves its network as `name`; returns the number of images seen, counting repetitions.
 
-        On one device: labels are few, and what several would save is little.
+        On one device: labels are few, and several would save little.
         """
         alone, loggers = replace(self.runtime, devices=1), partial(self.loggers, self.folder.name, self.spec)
         train(learner, batches, self.folder, alone, what="fine-tune", loggers=loggers, watchers=watchers)
@@ -50,7 +50,7 @@ class FinetuneJob:
 
 
 class Predictions:
-    """Pictures of what a learner finds in some test images; `watcher` sends them to the loggers that take images.
+    """Pictures of a learner's predictions on some test images; `watcher` sends them to the loggers that take images.
 
     images: the test images. draw: uint8 (H, W, 3) of one of them, with the learner in eval mode.
     """
@@ -63,7 +63,7 @@ class Predictions:
         return LogImagesAtEnd(PREDICTIONS, self)
 
     def __call__(self) -> dict[str, np.ndarray]:
-        """By the place of the image."""
+        """The pictures by the image's index."""
         training, count = self.learner.training, len(self.images)
         self.learner.eval()
         places = np.linspace(0, count - 1, min(SHOWN, count)).astype(int).tolist()

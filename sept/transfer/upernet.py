@@ -1,7 +1,7 @@
 """UPerNet on a trunk: the decoder of segmentation-models-pytorch with the sizes of Swin's segmentation code.
 
-As there: an auxiliary head on the map before the last, dropout before both classifiers. Other than there: batch norm is
-not shared by several GPUs, as one trains.
+The same: an auxiliary head on the map before the last, dropout before both classifiers. Unlike there: batch norm is not
+synchronised, as a single GPU trains.
 """
 
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from sept.transfer.recipes import Segment
 DECODER = "segmentation_models_pytorch"
 HEAD_STD = 0.01  # of a new classifier's weights (mmseg)
 LEAST_STAGES = 2
-FINER_MAPS, LEAST_DEPTH = 2, 3  # maps of half sides that the decoder expects before the trunk's, and does not look at
+FINER_MAPS, LEAST_DEPTH = 2, 3  # finer maps that the decoder expects before the trunk's but does not use
 
 
 class SegmenterModel(nn.Module):
@@ -50,21 +50,21 @@ class SegmenterModel(nn.Module):
         return logits, enlarged(self.auxiliary(maps[-2]), self.trunk, images)
 
     def flops(self, images: Tensor) -> float:
-        """Forward and backward, less the auxiliary head."""
+        """FLOPs of forward and backward pass, without the auxiliary head."""
         return (1 + BACKWARD) * counted_flops(self, images)
 
 
 def enlarged(logits: Tensor, trunk: Trunk, images: Tensor) -> Tensor:
-    """To the pixels of the images, which the trunk filled up to whole patches."""
+    """Upsamples to the images' pixels, which the trunk padded to whole patches."""
     height, width = images.shape[2:]
     whole = F.interpolate(logits.float(), trunk.size(images), mode="bilinear", align_corners=False)
     return whole[:, :, :height, :width]
 
 
 def build_segmenter(recipe: Segment, backbone: Backbone, classes: int, start: Path | None) -> SegmenterModel:
-    """With a trunk from the file `start`, or fresh.
+    """With a trunk from the file `start`, or random.
 
-    Raises ConfigError as `build_trunk`, for a trunk of one stage, and where the decoder's package is not installed.
+    Raises ConfigError as `build_trunk`, for a trunk of one stage, and if the decoder's package is not installed.
     """
     if find_spec(DECODER) is None:
         raise ConfigError(f"a segmenter takes its decoder from {DECODER}: pip install 'sept[segment]'")

@@ -1,15 +1,15 @@
-"""A CUDA device that is not there: `with pretended() as device:` runs what is inside on the CPU as if it were.
+"""A simulated ("pretended") CUDA device: `with pretended() as device:` runs the code inside on the CPU as if on a GPU.
 
-Tensors are tensors of the CPU, with real numbers; a tag on their storage says that they are on the device. Python sees
-`tensor.device == cuda:0`, `torch.cuda` answers, and Lightning trains on it. What a card refuses is refused: mixed
-devices (`MixedDevices`), numpy of a tensor there, a generator of the other side, memory used by one stream while
-another may still be at work on it (`Unordered`), more memory than `memory` bytes. What makes the host wait is counted,
-as are operators launched and the bytes they move. Autocast casts as CUDA's does.
+Tensors are CPU tensors with real values; a tag on their storage marks them as on the device. Python sees `tensor.device
+== cuda:0`, `torch.cuda` works, and Lightning trains on it. The errors of a real card are raised: mixed devices
+(`MixedDevices`), numpy of a device tensor, a generator of the wrong device, memory used by one stream while another may
+still use it (`Unordered`), more memory than `memory` bytes. Synchronisations of the host are counted, as are launched
+operators and the bytes they move. Autocast casts as on CUDA.
 
-Not seen: kernels and their numbers, time, several devices, NCCL, what torch.compile makes (inside, it gives back what
-it is given), saving a tensor (`torch.save` counts no wait), what is written through a numpy view after it was taken,
-and the order of streams inside autograd's own backward pass. Memory counts what tensors hold: not the cache, the
-context, or what CUDA's kernels need beside.
+Not simulated: kernels and their numerics, time, several devices, NCCL, torch.compile (a no-op inside), the
+synchronisation of saving a tensor (`torch.save`), writes through a numpy view after it was taken, and the order of
+streams inside autograd's own backward pass. Memory counts tensors only, not the cache, the context, or workspaces of
+CUDA's kernels.
 """
 
 import threading
@@ -61,12 +61,12 @@ MEMORY = 80 * 2**30  # bytes
 
 @contextmanager
 def pretended(bf16: bool = True, memory: int = MEMORY) -> Iterator[Device]:
-    """Inside, there is one CUDA device, of `memory` bytes, with or without bfloat16 of its own; gives what it counts.
+    """Context manager with one CUDA device, of `memory` bytes, with or without native bfloat16; yields its counters.
 
-    Threads that are started inside see it as well, processes do not. Raises RuntimeError where there is one already.
+    Threads started inside see it too, processes do not. Raises RuntimeError if there is a CUDA device already.
     """
     if torch.cuda.is_available():
-        raise RuntimeError("there is a CUDA device, or a pretended one, already")
+        raise RuntimeError("there is already a CUDA device, or a pretended one")
     device = Device(memory, bf16)
     with ExitStack() as stack:
         python = Python(device)
@@ -80,7 +80,7 @@ def pretended(bf16: bool = True, memory: int = MEMORY) -> Iterator[Device]:
 
 
 def _patches(device: Device, python: Python) -> Iterator[tuple[Any, str, Any]]:
-    """(owner, name, value) of what stands for another thing while the device is there."""
+    """(owner, name, value) of the attributes patched while the device exists."""
     for owner, functions in ((torch.cuda, cuda_functions(device)), (torch.accelerator, accelerator_functions(device))):
         for name, value in functions.items():
             if hasattr(owner, name):
@@ -109,8 +109,8 @@ def _clearing(python: Python) -> Any:
 
 
 def _backward(device: Device, python: Python) -> Any:
-    """Hooks, checkpoints and functions of one's own run inside a backward pass, which torch treats as one function:
-    they see the device too."""
+    """Makes hooks, checkpoints and custom functions see the device inside a backward pass, which torch treats as one
+    function."""
     real = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
 
     def run(tensors: Any, *args: Any, **options: Any) -> Any:
@@ -123,7 +123,7 @@ def _backward(device: Device, python: Python) -> Any:
 
 
 def _saving(python: Python) -> Any:
-    """Hooks are given what a backward pass is to find, and asked for it, from inside functions of torch."""
+    """Saved-tensor hooks are called from inside torch functions, and must see the device too."""
     real = torch.autograd.graph.saved_tensors_hooks.__init__
 
     def seen(hook: Any) -> Any:
@@ -140,12 +140,12 @@ def _saving(python: Python) -> Any:
 
 
 def _seeing(python: Python) -> Any:
-    """Inside a function of torch: Python code that it calls sees the device."""
+    """Makes Python code that is called inside a torch function see the device."""
     return nullcontext() if any(isinstance(mode, Python) for mode in modes_in_use()) else python
 
 
 def _record_stream(tensor: torch.Tensor, stream: Any) -> None:
-    """For Tensor.record_stream, which takes streams of a card alone."""
+    """Replaces Tensor.record_stream, which accepts only a real card's streams."""
     tag = tag_of(tensor)
     if tag is None or not tag.on_device:
         raise RuntimeError("record_stream is for tensors on a device")
@@ -153,7 +153,7 @@ def _record_stream(tensor: torch.Tensor, stream: Any) -> None:
 
 
 def _grouping() -> Any:
-    """What optimisers and clipping sort their lists of tensors by: torch looks at the devices without asking Python."""
+    """Replaces the grouping of tensors in optimisers and clipping, where torch reads devices without calling Python."""
     real = torch._C._group_tensors_by_device_and_dtype
 
     def group(lists: list[list[Any]], with_indices: bool = False) -> dict[Any, Any]:
@@ -170,12 +170,12 @@ def _grouping() -> Any:
 
 
 def _compiled(function: Any = None, **options: Any) -> Any:
-    """torch.compile, which cannot look through what pretends: as if it were not asked for."""
+    """Replaces torch.compile, which cannot trace the simulation, by a no-op."""
     return function if function is not None else _compiled
 
 
 def _thread(device: Device) -> Any:
-    """torch keeps modes by the thread."""
+    """Enables the modes in new threads, as torch keeps them per thread."""
     real = threading.Thread.run
 
     def run(thread: threading.Thread) -> None:

@@ -1,5 +1,5 @@
-"""What CUDA's autocast does to the arguments of functions, by their names (torch documentation, "CUDA Op-Specific
-Behavior"), and what it does to those that are made of them."""
+"""The casts of CUDA's autocast, by function name (torch documentation, "CUDA Op-Specific Behavior"), including
+functions composed of those."""
 
 from collections.abc import Callable
 from typing import Any
@@ -73,13 +73,13 @@ REFUSED = {"binary_cross_entropy"}
 
 
 class Autocast:
-    """Casts of a thread; those of parameters are kept until autocast ends, as torch does."""
+    """Casts of a thread; casts of parameters are cached until autocast ends, as in torch."""
 
     def __init__(self) -> None:
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The arguments as autocast hands them on. Raises RuntimeError for what is unsafe in half precision."""
+        """The arguments as autocast casts them. Raises RuntimeError for functions that are unsafe in half precision."""
         if name in REFUSED:
             raise RuntimeError(f"torch.nn.functional.{name} is unsafe to autocast: use {name}_with_logits")
         if name in LOWER:

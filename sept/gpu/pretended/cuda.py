@@ -1,4 +1,4 @@
-"""What of torch.cuda and torch.accelerator the project, Lightning and torch itself use, for a pretended device."""
+"""The parts of torch.cuda and torch.accelerator used by the project, Lightning and torch, for a simulated device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +11,7 @@ from sept.gpu.pretended.order import DEFAULT, Event, Stream
 from sept.gpu.pretended.state import CUDA, Device, wants_device
 
 NAME = "pretended device"
-CAPABILITY = {True: (8, 0), False: (7, 5)}  # with and without bfloat16 of its own
+CAPABILITY = {True: (8, 0), False: (7, 5)}  # with and without native bfloat16
 
 
 def cuda_functions(device: Device) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def accelerator_functions(device: Device) -> dict[str, Any]:
 
 
 def _chosen(which: Any = None) -> None:
-    """Raises RuntimeError for a device that is not there."""
+    """Raises RuntimeError for a device that does not exist."""
     if which is not None and not (isinstance(which, int) and which < 0):
         wants_device(which)
 

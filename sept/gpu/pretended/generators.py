@@ -1,4 +1,4 @@
-"""Generators of random numbers on a pretended device. They draw the CPU's numbers, not CUDA's."""
+"""Random generators on a simulated device. They draw the CPU's numbers, not CUDA's."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class DeviceGenerator(_REAL):  # type: ignore[misc]
 
 
 class _Kind(type):
-    """Makes what it is asked for, and takes every generator for one of its own."""
+    """Metaclass that creates the right generator, and accepts every generator as an instance."""
 
     def __call__(cls, device: Any = "cpu") -> torch._C.Generator:
         return DeviceGenerator() if wants_device(device) else _REAL(device=device)
@@ -28,11 +28,11 @@ class _Kind(type):
 
 
 class Generator(metaclass=_Kind):
-    """Stands for torch.Generator."""
+    """Replaces torch.Generator."""
 
 
 def require_generator(func: Any, args: tuple, kwargs: dict[str, Any], there: bool) -> None:
-    """Raises RuntimeError where the generator is on the other side than what is drawn."""
+    """Raises RuntimeError if the generator's device differs from that of the result."""
     for each in (*args, *kwargs.values()):
         if isinstance(each, _REAL) and each.device.type != ("cuda" if there else "cpu"):
             expected = "cuda" if there else "cpu"

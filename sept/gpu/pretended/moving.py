@@ -1,4 +1,4 @@
-"""Copies between host and device that Python asks for, with their gradients."""
+"""Copies between host and device called from Python, with their gradients."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ def place_of(there: bool, dtype: torch.dtype) -> Move:
 
 
 def parsed(func: Any, args: tuple, kwargs: dict[str, Any]) -> Move:
-    """What Tensor.to, .cuda, .cpu or .type_as was asked for."""
+    """The arguments of Tensor.to, .cuda, .cpu or .type_as as a `Move`."""
     rest, named = args[1:], dict(kwargs)
     if func is Tensor.cpu:
         return Move(False, None, memory_format=named.get("memory_format"))
@@ -45,7 +45,7 @@ def parsed(func: Any, args: tuple, kwargs: dict[str, Any]) -> Move:
 
 
 def moved(device: Device, source: Tensor, move: Move) -> Tensor:
-    """`source` where `move` wants it: itself where that changes nothing."""
+    """`source` moved by `move`; itself if nothing changes."""
     was = on_device(source)
     if move.there is None or move.there == was:
         with device.making(was):
@@ -68,7 +68,7 @@ def _format(move: Move) -> torch.memory_format:
 
 
 class _Moved(torch.autograd.Function):
-    """The gradient goes back where the tensor came from, in its type."""
+    """The gradient goes back to the tensor's device and type."""
 
     @staticmethod
     def forward(source: Tensor, device: Device, move: Move) -> Tensor:  # type: ignore[override]

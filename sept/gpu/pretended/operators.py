@@ -1,4 +1,4 @@
-"""Every operator that reaches torch's dispatcher: checked by CUDA's rules, counted, its results put in their place."""
+"""Intercepts every operator at torch's dispatcher: checks it by CUDA's rules, counts it, and tags its results."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ class Operators(TorchDispatchMode):
         return result
 
     def _order(self, given: list[Placed], there: bool, written: set[int]) -> None:
-        """Checks what the operator uses, and marks it as used by one more piece of work."""
+        """Checks the ordering of the operator's memory accesses, and records them as one more piece of work."""
         mark = self.device.clock.launch() if there else None
         for tensor, _, tag in given:
             if tag is None:
@@ -66,7 +66,7 @@ class Operators(TorchDispatchMode):
                 _mark(tag, mark, write)
 
     def _count(self, rule: Rule, given: list[Placed], result: Any) -> None:
-        """What the operator did on the device, and whether the host waited for it."""
+        """Counts the operator's work on the device, and whether the host waited for it."""
         device = self.device
         if rule.launches:
             results = [each for tensor in tensors_in(result) if (each := placed(tensor)) is not None]
@@ -86,8 +86,8 @@ class Operators(TorchDispatchMode):
             device.count_wait(SIZES)
 
     def _moved(self, func: Any, args: tuple, kwargs: Any, source: Placed) -> Any:
-        """A copy to the other side, as new memory: `Python` tells which. What the host gets without waiting for it
-        is in pinned memory, as torch has it."""
+        """A copy to the other side, as new memory; `Python` says which. An asynchronous copy to the host is in pinned
+        memory, as in torch."""
         there, later = bool(self.device.here.target), bool(kwargs.get("non_blocking"))
         result = func(*args, **kwargs)
         if there or later:
@@ -98,8 +98,8 @@ class Operators(TorchDispatchMode):
         return result
 
     def _cross(self, to: Placed, source: Placed, later: bool) -> None:
-        """A copy between the sides. The host waits unless it is asked not to, its own memory is pinned, and the bytes
-        are copied as they are: torch converts the type of what goes to or from the device on the host."""
+        """A copy between the sides. The host waits unless non_blocking is set, its memory is pinned, and the bytes are
+        copied unchanged: torch converts types on the host."""
         clock, (to_tag, from_tag) = self.device.clock, (to[2], source[2])
         to_device = _there(to_tag)
         mark = clock.launch()

@@ -1,27 +1,27 @@
-"""What is known to be done when: streams, events and the host of a pretended device.
+"""Ordering of work: streams, events and the host of a simulated device (vector clocks).
 
-Work runs at once on the CPU, so nothing ever races here. What is checked is whether it could on a card: every piece of
-work is the n-th of its stream, and each stream and the host know, of every stream, up to which piece it is done.
+Work runs synchronously on the CPU, so nothing races here. The check is whether it could on a card: every piece of work
+is the n-th of its stream, and each stream and the host know up to which piece every stream is done.
 """
 
 import threading
 import time
 from typing import Any, ClassVar
 
-HOST = -1  # beside the numbers of streams
-DEFAULT = 0  # the number of the stream that work goes to unless told otherwise
+HOST = -1  # as an index next to those of streams
+DEFAULT = 0  # index of the default stream
 
-Mark = tuple[int, int]  # a piece of work: its stream, and how many came before it there and with it
+Mark = tuple[int, int]  # a piece of work: its stream, and its 1-based number there
 
 
 class Unordered(RuntimeError):
-    """Memory is used by one stream, or by the host, while another may still be at work on it."""
+    """Memory is used by one stream, or by the host, while another may still be using it."""
 
 
 class Clock:
-    """Who knows what to be done: one dictionary from stream to number of pieces a stream, and one for the host.
+    """Completed work as known to each stream and to the host: dictionaries from stream to number of pieces.
 
-    What the host has waited for is known to all work that it launches afterwards. All threads of the host know alike.
+    What the host has waited for is known to all work that it launches afterwards. All host threads share one state.
     """
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class Clock:
         return self.stream, self.launched[self.stream]
 
     def done(self, mark: Mark | None, by: int) -> bool:
-        """Whether `by` may take that piece for done: its own stream's is done before what comes next there."""
+        """Whether `by` may assume that piece to be done: within a stream, earlier work always is."""
         if mark is None or mark[0] == by:
             return True
         stream, number = mark
         return max(self.known[by].get(stream, 0), self.known[HOST].get(stream, 0)) >= number
 
     def state(self, stream: int) -> dict[int, int]:
-        """What will be known to be done once all that is on `stream` by now is done."""
+        """What is known to be done once all work now on `stream` is done."""
         found = dict(self.known[HOST])
         for other, number in self.known[stream].items():
             found[other] = max(found.get(other, 0), number)
@@ -69,7 +69,7 @@ class Clock:
             known[stream] = max(known.get(stream, 0), number)
 
     def wait(self, stream: int | None = None) -> None:
-        """The host waits for the current stream, or for that one."""
+        """The host waits for the current or the given stream."""
         self.learn(HOST, self.state(self.stream if stream is None else stream))
 
     def wait_for_all(self) -> None:
@@ -98,7 +98,7 @@ class Event:
         self.clock.learn(HOST, self._state)
 
     def query(self) -> bool:
-        """True: work is done as soon as it is launched, and who asked knows it now."""
+        """True, as work is done when launched; the caller then knows it."""
         self.synchronize()
         return True
 
@@ -138,7 +138,7 @@ class Stream:
         return True
 
     def is_capturing(self) -> bool:
-        """No graphs are captured here."""
+        """Always False: no graphs are captured here."""
         return False
 
     @property

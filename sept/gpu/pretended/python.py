@@ -1,4 +1,4 @@
-"""What Python sees of a pretended device: where tensors are, moves, factories, and what a card refuses."""
+"""The simulated device at Python level: locations of tensors, moves, factories, and a card's errors."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ def handles(*functions: Any) -> Callable[[Handler], Handler]:
 
 
 class Python(TorchFunctionMode):
-    """Every function of torch that Python calls passes here; it is off inside them."""
+    """Intercepts every torch function called from Python; inactive inside them."""
 
     def __init__(self, device: Device) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Python(TorchFunctionMode):
         return self.call(func, name, args, kwargs)
 
     def call(self, func: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """Anything that needs no treatment of its own."""
+        """Functions without special handling."""
         there = any_there(args, kwargs)
         device, pinned = kwargs.get("device"), bool(kwargs.get("pin_memory"))
         target = there if device is None else wants_device(device)
@@ -83,7 +83,7 @@ def _to(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 @handles(torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 def _from_data(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Made of numbers on the host, and copied to the device, which the host waits for."""
+    """Created from values on the host and copied to the device synchronously."""
     data = args[1] if func is Tensor.new_tensor else args[0] if args else kwargs["data"]
     device, wants_grad = kwargs.get("device"), kwargs.get("requires_grad", False)
     like = args[0] if func is Tensor.new_tensor else data if isinstance(data, Tensor) else None
@@ -106,7 +106,7 @@ def _from_data(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> 
 
 @handles(Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 def _numpy(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """A view of the numbers, which may be written through it."""
+    """A view of the values, through which they may be written."""
     if on_device(args[0]):
         if not kwargs.get("force"):
             raise TypeError("can't convert cuda:0 device type tensor to numpy: copy it to the host first, Tensor.cpu()")
@@ -159,7 +159,8 @@ def _deepcopy(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> A
 
 @handles(F.one_hot, torch._C._nn.one_hot)
 def _one_hot(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """On CPUs torch looks whether the classes are in range; on CUDA it asks for the highest if it was told none."""
+    """On CPUs torch checks that classes are in range; on CUDA it synchronises only to find the number of classes if not
+    given."""
     classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
     if classes < 0 and on_device(args[0]):
         mode.device.count_wait(SCALARS)
@@ -172,7 +173,7 @@ def _one_hot(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> An
 
 @handles(Tensor.__getitem__, Tensor.__setitem__)
 def _item(mode: Python, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Lists, arrays and tensors of the host that index a tensor on the device are copied there first."""
+    """Host lists, arrays and tensors that index a device tensor are first copied to the device."""
     if on_device(args[0]):
         args = (args[0], _indices(mode, args[1]), *args[2:])
     return mode.call(func, func.__name__, args, kwargs)

@@ -1,4 +1,4 @@
-"""What CUDA asks of an operator's tensors, and which operators make the host wait, read from the operator's schema."""
+"""CUDA's requirements on an operator's tensors, and which operators synchronise, derived from the operator's schema."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,19 +21,19 @@ SCALAR_READS = {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero"}
 SIZE_READS = {
     *(f"aten::{name}" for name in ("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "bincount")),
     *("aten::unique_consecutive", "aten::unique_dim_consecutive", "torchvision::nms"),
-    # LAPACK's answers whether it went well
+    # LAPACK's status is checked
     *(f"aten::{name}" for name in ("_linalg_eigh", "linalg_eig", "_linalg_svd", "linalg_lstsq")),
 }
 
 
 class MixedDevices(RuntimeError):
-    """An operator was given tensors on several devices."""
+    """An operator was called with tensors on several devices."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """name: without overload. written: places of arguments, or their names, that the operator writes to. pointwise:
-    tensors of the host with one number may take part. launches: does something on the device."""
+    """name: without overload. written: positions or names of arguments that the operator writes to. pointwise: host
+    tensors with one element are allowed. launches: runs something on the device."""
 
     name: str
     written: frozenset[int | str]
@@ -65,7 +65,7 @@ def _on_lists(name: str, func: Any) -> bool:
 
 
 def require_one_device(func: Any, rule: Rule, args: tuple, given: list[Placed], written: set[int]) -> None:
-    """Raises MixedDevices where CUDA would refuse; some of `given` is on the device. written: ids of tensors."""
+    """Raises MixedDevices if CUDA would; some of `given` are on the device. written: ids of tensors."""
     for tensor, _, tag in given:
         if _there(tag) or _allowed(rule, args, tensor, written):
             continue
@@ -74,7 +74,7 @@ def require_one_device(func: Any, rule: Rule, args: tuple, given: list[Placed], 
 
 
 def _allowed(rule: Rule, args: tuple, tensor: Any, written: set[int]) -> bool:
-    """Whether a tensor of the host may take part beside one on the device."""
+    """Whether a host tensor may be combined with one on the device."""
     if rule.name in INDEXED:
         return tensor is not args[0] and (tensor.ndim == 0 or any(tensor is index for index in args[1]))
     return tensor.ndim == 0 and rule.pointwise and id(tensor) not in written

@@ -1,4 +1,4 @@
-"""What the parts of a pretended device share: its memory, its clock, what was counted, and where a thread stands."""
+"""Shared state of a simulated device: memory, clock, counters, and per-thread context."""
 
 import sys
 import threading
@@ -21,13 +21,13 @@ TO_DEVICE, FROM_DEVICE = "copies to the device", "copies from the device"
 SCALARS, SIZES = "scalars read", "sizes read"
 WAITS = (TO_DEVICE, FROM_DEVICE, SCALARS, SIZES)  # of the host for the device
 OPERATORS, BYTES = "operators", "bytes"  # launched on the device, and read and written by them there
-_OTHERS = ("lightning", "torchvision", "timm", "torchmetrics")  # packages that a wait outside sept is put down to
+_OTHERS = ("lightning", "torchvision", "timm", "torchmetrics")  # packages to which a wait outside sept is attributed
 _HERE = PurePath(__file__).parent.parent
 
 
 class Here(threading.local):
-    """Where a thread stands. factories: whether tensors made from no tensor are on the device. target: where a copy,
-    or a tensor made like another, goes if not to the same side. unseen: checks that torch makes on CPUs alone."""
+    """Context of a thread. factories: whether new tensors are created on the device. target: where a copy, or a tensor
+    made like another, goes if not to the same side. unseen: inside checks that torch makes only on CPUs."""
 
     factories = False
     target: bool | None = None
@@ -59,7 +59,7 @@ class Device:
         self.where[name, caller()] += 1
 
     def use(self, tag: Tag, by: int, write: bool) -> None:
-        """Raises Unordered where `by`, a stream or the host, uses memory that another may still be at work on."""
+        """Raises Unordered if `by`, a stream or the host, uses memory that another may still be using."""
         if not self.clock.done(tag.write, by):
             raise Unordered(f"{_name(by)} uses what {_name(tag.write[0])} may not have written yet: {REMEDY}")  # type: ignore[index]
         if write:
@@ -68,7 +68,7 @@ class Device:
                     raise Unordered(f"{_name(by)} overwrites what {_name(mark[0])} may still be reading: {REMEDY}")
 
     def read_by_host(self, tensor: Tensor, write: bool = False) -> None:
-        """The host uses the numbers of a tensor that it holds."""
+        """The host reads the values of a host tensor."""
         tag = tag_of(tensor)
         if tag is not None and not tag.on_device:
             self.use(tag, HOST, write)
@@ -84,7 +84,7 @@ class Device:
 
     @contextmanager
     def making(self, there: bool) -> Iterator[None]:
-        """Inside, what is made from nothing is on the device, or it is not."""
+        """Context manager: new tensors are created on the device, or on the host."""
         before, self.here.factories = self.here.factories, there
         try:
             yield
@@ -93,7 +93,7 @@ class Device:
 
     @contextmanager
     def towards(self, there: bool) -> Iterator[None]:
-        """Inside, a copy, or a tensor made like another, goes to the device, or to the host."""
+        """Context manager: a copy, or a tensor made like another, goes to the device, or to the host."""
         before, self.here.target = self.here.target, there
         try:
             yield
@@ -109,7 +109,7 @@ def _name(by: int) -> str:
 
 
 def wants_device(device: Any) -> bool:
-    """Whether that is the pretended device. Raises RuntimeError for a second one, as CUDA does."""
+    """Whether that is the simulated device. Raises RuntimeError for a second one, as CUDA does."""
     kind = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
     if kind.type == "cuda" and kind.index not in (None, 0):
         raise RuntimeError(f"CUDA error: invalid device ordinal: {kind}, there is one device")
@@ -121,8 +121,8 @@ def any_there(*xs: Any) -> bool:
 
 
 def caller() -> str:
-    """The line of sept that stands nearest on the stack, "sept/training/loop.py:12", and what of a package that it uses
-    stands nearer still: "sept/training/loop.py:12 in torchvision/ops/boxes.py:30"."""
+    """The innermost line of sept on the stack, "sept/training/loop.py:12", with that of a package that it called:
+    "sept/training/loop.py:12 in torchvision/ops/boxes.py:30"."""
     frame: FrameType | None = sys._getframe(1)
     other = ""
     while frame is not None:
@@ -137,7 +137,7 @@ def caller() -> str:
 
 @cache
 def _known(path: str) -> tuple[bool, str]:
-    """Whether a file is one of sept, but for those here, and its name; none for files of nobody known."""
+    """Whether a file belongs to sept, except the files here, and its name; None for unknown files."""
     file = PurePath(path)
     if file.is_relative_to(_HERE.parent):
         return (False, "") if file.is_relative_to(_HERE) else (True, str(file.relative_to(_HERE.parent.parent)))

@@ -1,4 +1,4 @@
-"""Whose memory a storage is: tags on storages of the CPU, and a count of what the pretended device holds."""
+"""Ownership of storages: tags on CPU storages, and the memory in use on the simulated device."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sept.gpu.pretended.order import Clock, Mark, Unordered
 
-ROUNDED = 512  # bytes: what CUDA's allocator gives out is a multiple of it
+ROUNDED = 512  # bytes: CUDA's allocator returns multiples of it
 _TAG = "_pretended"
 
 Placed = tuple[Tensor, Any, "Tag | None"]  # a tensor, its storage, and that one's tag
@@ -17,8 +17,8 @@ Placed = tuple[Tensor, Any, "Tag | None"]  # a tensor, its storage, and that one
 class Tag:
     """Of a storage that is on the device, or in pinned memory of the host; other storages have none.
 
-    write: the work that wrote it last; reads: of each stream the last work that read it. home: the stream that it was
-    allocated on; kept_for: others that its memory is kept for (`record_stream`).
+    write: the last work that wrote it; reads: per stream the last work that read it. home: the stream that it was
+    allocated on; kept_for: other streams that its memory is kept for (`record_stream`).
     """
 
     __slots__ = ("home", "kept_for", "memory", "on_device", "reads", "size", "write")
@@ -34,20 +34,20 @@ class Tag:
             self.memory.freed(self)
 
     def marks(self) -> list[Mark]:
-        """The last works on it."""
+        """The last accesses to it."""
         return [*self.reads.items(), *([self.write] if self.write else [])]
 
 
 class Memory:
-    """What the device has, holds and held at most, in bytes."""
+    """Total, current and peak memory of the device, in bytes."""
 
     def __init__(self, total: int, clock: Clock) -> None:
         self.total, self.clock = total, clock
         self.held = self.peak = 0
-        self._left: dict[int, list[Mark]] = {}  # by the stream whose memory was freed: others' works on it
+        self._left: dict[int, list[Mark]] = {}  # by the stream whose memory was freed: other streams' work on it
 
     def put(self, tensor: Tensor, on_device: bool, home: int) -> Tag:
-        """Tags the storage of a fresh tensor. Raises torch.OutOfMemoryError where the device does not hold it."""
+        """Tags the storage of a new tensor. Raises torch.OutOfMemoryError if the device has too little memory."""
         storage = tensor.untyped_storage()
         size = -(-storage.nbytes() // ROUNDED) * ROUNDED if on_device else 0
         if on_device:
@@ -67,8 +67,8 @@ class Memory:
         for mark in self._left.pop(home, []) if size else []:
             if not self.clock.done(mark, by=home):
                 raise Unordered(
-                    f"memory of stream {home} was freed while stream {mark[0]} may still use it, and is given out "
-                    f"again: tell it with tensor.record_stream, or let stream {home} wait for stream {mark[0]} first"
+                    f"memory of stream {home} was freed while stream {mark[0]} may still use it, and is reused: "
+                    f"call tensor.record_stream, or let stream {home} wait for stream {mark[0]} first"
                 )
 
     def freed(self, tag: Tag) -> None:
@@ -79,7 +79,7 @@ class Memory:
 
 
 def placed(tensor: Tensor) -> Placed | None:
-    """None for what has no storage of its own here: sparse tensors and some subclasses."""
+    """None for tensors without a storage: sparse tensors and some subclasses."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     if tensor.layout != torch.strided:
@@ -102,7 +102,7 @@ def on_device(tensor: Tensor) -> bool:
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:
-    """The tensors of an argument: lists, tuples and dictionaries are looked into."""
+    """The tensors in an argument, including those in lists, tuples and dictionaries."""
     if isinstance(x, Tensor):
         yield x
     elif isinstance(x, (list, tuple)):

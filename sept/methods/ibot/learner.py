@@ -1,4 +1,4 @@
-"""iBOT: the self-distilled masked-image encoder that retrieves (iBOT paper and released code)."""
+"""iBOT: self-distillation with masked images, the paper's retriever (iBOT paper and released code)."""
 
 import math
 from typing import Any
@@ -24,8 +24,8 @@ GLOBAL_CROPS = 2
 class IBot(SelfSupervised):
     """Student and teacher ViT with a shared head; the teacher is the student's moving average.
 
-    A step (released code): teacher on unmasked global crops, student on masked global and plain local ones, loss with
-    the previous centres, centres, backward, clipping per tensor, optimiser, and then the EMA (unlike MoBy).
+    A step (released code): teacher on unmasked global crops, student on masked global and unmasked local ones, loss
+    with the previous centres, centres, backward, clipping per tensor, optimiser, and then the EMA (unlike MoBy).
     """
 
     views: MultiCrop
@@ -50,7 +50,7 @@ class IBot(SelfSupervised):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone that is handed on: the teacher."""
+        """The backbone that is saved: the teacher."""
         return self.teacher["backbone"]  # type: ignore[index]
 
     @property
@@ -74,7 +74,7 @@ class IBot(SelfSupervised):
         return cosine(step, self.steps, self.recipe.momentum, 1.0)
 
     def temperature(self) -> float:
-        """Of the teacher, for [CLS] and patches alike."""
+        """The teacher's temperature, the same for [CLS] and patches."""
         r = self.recipe
         return linear_epochs(self.epoch, r.warmup_teacher_temp_epochs, r.warmup_teacher_temp, r.teacher_temp)
 
@@ -110,7 +110,7 @@ class IBot(SelfSupervised):
         return self.finite(loss_cls + loss_patch)
 
     def _log_health(self, loss_cls: Tensor, loss_patch: Tensor, masks: list[Tensor], features: Tensor) -> None:
-        """A crop without a mask adds nothing to the patch loss, nor to its level by chance."""
+        """A crop without a mask contributes neither to the patch loss nor to its chance level."""
         masked = torch.cat(masks).any(dim=1).float().mean()
         cls, patch, masked = self.averaged(torch.stack([loss_cls, loss_patch, masked])).unbind()
         self.log_health(cls + patch, math.log(self.recipe.out_dim) * (1 + masked), self.gathered(features.detach()))
@@ -121,7 +121,7 @@ class IBot(SelfSupervised):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Feature of [CLS] (n, D), head outputs of [CLS] (n, C) and of patches (n, L, C), for images (n, 3, H, W).
 
-        crops: how many of them are of one sample. mask (n, L): patches that enter as the mask token.
+        crops: number of images per sample. mask (n, L): patches that enter as the mask token.
         """
         cls, patch = self.encode(self._tokens, net["backbone"], [images, mask], crops)
         head = net["head"]
@@ -157,7 +157,7 @@ class IBot(SelfSupervised):
 
     @torch.no_grad()
     def _update_centers(self, cls: Tensor, patch: Tensor) -> None:
-        """Move the centres to the means over all ranks; they count from the next step on."""
+        """Moves the centres to the means over all ranks; used from the next step on."""
         m = self.recipe.center_momentum
         means = [
             cls.float().mean(dim=0, keepdim=True),
@@ -179,6 +179,6 @@ class IBot(SelfSupervised):
                 parameter.grad = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The student's step, then the teacher's: a callback that saves comes after both."""
+        """The student's step, then the teacher's, so that a callback that saves runs after both."""
         super().optimizer_step(*args, **kwargs)
         ema_update(self.student, self.teacher, self.momentum(self.step))

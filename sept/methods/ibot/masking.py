@@ -9,7 +9,7 @@ ASPECT = (0.3, 1 / 0.3)
 
 
 def mask_ratio(rng: np.random.Generator, ratios: list[float], variances: list[float]) -> float:
-    """One of `ratios`, chosen evenly, moved by a uniform draw within its variance (iBOT: 0, or .3 +- .2)."""
+    """One of `ratios`, chosen uniformly, shifted by a uniform draw within its variance (iBOT: 0, or .3 +- .2)."""
     choice = int(rng.integers(len(ratios)))
     low, high = ratios[choice] - variances[choice], ratios[choice] + variances[choice]
     return ratios[choice] if variances[choice] == 0 else float(rng.uniform(low, high))

@@ -10,7 +10,7 @@ from sept.errors import ConfigError
 from sept.methods.recipe import CHANNELS, Recipe
 from sept.ranges import MOST_BLUR, MOST_JITTER, SHARE, format_value, require_rates
 
-LR_BATCH = 256  # images that the published base rate of iBOT is for
+LR_BATCH = 256  # batch size that iBOT's published base rate refers to
 TOLERANCE = 1e-9  # of sums of decimal fractions
 
 
@@ -65,13 +65,13 @@ class IBotRecipe(Recipe):
         return [self.side, *([self.local_side] if self.local_crops else [])]
 
     def view_bytes(self, backbone: Backbone) -> int:
-        """Two global crops with a mask each, a byte for a patch, and the local ones."""
+        """Two global crops with a mask each, a byte per patch, and the local crops."""
         patches = (self.side // _patch(backbone)) ** 2
         pixels = CHANNELS * (2 * self.side**2 + self.local_crops * self.local_side**2)
         return int(pixels + 2 * patches)
 
     def flops(self, backbone: Backbone) -> float:
-        """Two global crops through student and teacher with all their tokens, local crops through the student."""
+        """Two global crops through student and teacher with all tokens, local crops through the student."""
         backbone = replace(backbone, args={**backbone.args, "dynamic_img_size": True})  # as the learner builds it
         dim = width(backbone)
         head = 2 * (
@@ -87,5 +87,5 @@ class IBotRecipe(Recipe):
 
 
 def _patch(backbone: Backbone) -> int:
-    """Pixels of a side of a patch."""
+    """Side of a patch in pixels."""
     return int(shape_of(backbone).get("patch_size", 16))

@@ -25,10 +25,11 @@ from sept.training.optim import cosine
 class MoBy(TwoViewLearner):
     """Online encoder, projector and predictor; target encoder and projector; two queues of keys.
 
-    A step (released code): EMA update, both target forwards without gradient, both online forwards, loss, enqueue,
-    optimiser. The released code has the online forwards first, with the same numbers; here nothing of them is held
-    while the target's pass. The target runs in train mode, with BatchNorm statistics of its own and no drop path.
-    Processes sharing a batch gather its features before the heads: BatchNorm, keys, queues and loss are those of one.
+    A step: EMA update, both target forward passes without gradient, both online forward passes, loss, enqueue,
+    optimiser. The released code runs the online passes first, with the same numbers; here their activations are not
+    held during the target's passes. The target runs in train mode, with its own BatchNorm statistics and without drop
+    path. Processes sharing a batch gather its features before the heads: BatchNorm, keys, queues and loss are as in one
+    process.
     """
 
     online: Any
@@ -46,7 +47,7 @@ class MoBy(TwoViewLearner):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone that is handed on: the online one."""
+        """The backbone that is saved: the online one."""
         return self.online["encoder"]  # type: ignore[no-any-return]
 
     @property
@@ -74,7 +75,7 @@ class MoBy(TwoViewLearner):
         return self.finite(loss)
 
     def queue_age(self, step: int, batch: int) -> float:
-        """Steps since the oldest key of the queue was made; the random ones it starts with count from step 0."""
+        """Age in steps of the queue's oldest key; the initial random ones count from step 0."""
         return float(min(step, math.ceil(self.recipe.queue / batch)))
 
     def head_bytes(self) -> int:
@@ -91,7 +92,7 @@ def _branch(encoder: nn.Module, recipe: MoByRecipe) -> nn.ModuleDict:
 
 
 def _project(branch: Any, features: list[Tensor]) -> list[Tensor]:
-    """Projections of each view: the projector has batch statistics, of each view for itself."""
+    """Projections of each view separately, because of the projector's batch statistics."""
     return [branch["projector"](x) for x in features]
 
 

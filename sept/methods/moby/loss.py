@@ -8,7 +8,7 @@ from sept.training.optim import at_least_single
 
 
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of telling each query's key from the queue: a scalar.
+    """Mean cross-entropy of classifying each query's key against the queue: a scalar.
 
     query (B, D) predictions of one view, key (B, D) target projections of the other, both L2-normalised;
     queue (D, M) earlier keys of the key's view. No gradient reaches key or queue. At random features it

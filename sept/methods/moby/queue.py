@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class KeyQueue(nn.Module):
-    """Two rings of M keys, one a view, written at one shared position; buffers, so checkpoints hold them.
+    """Two ring buffers of M keys, one per view, with a common write position; buffers, so checkpoints contain them.
 
     keys: (2, D, M) float32, N(0, 1) then L2-normalised per column at the start (MoBy released code).
     """
@@ -21,7 +21,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys1: Tensor, keys2: Tensor) -> None:
-        """Write the keys (B, D) of both views over the oldest, B at most M."""
+        """Overwrites the oldest keys with those of both views (B, D), B at most M."""
         size, batch = self.keys.shape[2], keys1.shape[0]
         assert batch <= size, f"a queue of {size} keys does not take a batch of {batch}"
         slots = (self.position + torch.arange(batch, device=self.keys.device)) % size

@@ -1,14 +1,14 @@
-"""Approximate indexes in place of the exact scan: an index proposes rows, exact scores put them in order.
+"""Approximate indexes in place of the exact scan: an index proposes rows, which are ranked by exact scores.
 
-Two keep the same interface: `ivf` (faiss, files in a folder) and `milvus` (Milvus Lite in a folder, or a cluster). Both
-are built once by `build(folder, features, ...)`, which goes on after a kill, opened by `open_*(folder, features, ...)`,
+Two share an interface: `ivf` (faiss, files in a folder) and `milvus` (Milvus Lite in a folder, or a cluster). Both
+are built once by `build(folder, features, ...)`, which resumes after a kill, opened by `open_*(folder, features, ...)`,
 and searched as `Index.search(queries, depth)`. They differ from the exact scan only in the rows that they miss:
 
 - scores are those of `sept.retrieval.index.search`, bit for bit, and order a list by (-score, row);
 - skipped rows were never added;
-- a list is as long as asked for. One that its probed cells cannot fill is searched again with twice the probes, at last
-  with all cells, so that complete lists hold every readable row and `select` ends as it does on an exact scan. What a
-  deeper search finds at the top may differ from a shallower one, so Algorithm 1's choice depends on the first depth.
+- a list has the requested length. If the probed cells cannot fill it, the search is repeated with twice the probes,
+finally with all cells, so that complete lists hold every readable row and `select` ends as with an exact scan. The top
+of a deeper search may differ from that of a shallower one, so Algorithm 1's choice depends on the first depth.
 
 Shapes: Q queries, D dim, K budget.
 """
@@ -28,14 +28,14 @@ from sept.retrieval.lists import Ranked
 from sept.retrieval.select import random_subset, select
 
 TRAINING_PER_CELL = 39  # below this k-means fits noise; faiss warns
-SPARE_SHARE, SPARE_LEAST = 8, 64  # proposed beyond the depth: what 8-bit codes put just below the cut is put right
+SPARE_SHARE, SPARE_LEAST = 8, 64  # proposals beyond the depth, since 8-bit codes misrank rows near the cut
 
 Fetch = Callable[[np.ndarray, int, int], IntArray]
 Progress = Callable[[int], None]
 
 
 class Index(Protocol):
-    """What the selection asks of an index. `facts` say what it is and how it was searched, for the result row."""
+    """The index as the selection uses it. `facts` describe it and how it was searched, for the result row."""
 
     @property
     def facts(self) -> Mapping[str, Any]: ...
@@ -46,7 +46,7 @@ class Index(Protocol):
 
 
 def cells(nlist: int, vectors: int) -> int:
-    """How many cells `vectors` can fill: `nlist`, or fewer for a small pool."""
+    """Number of cells for `vectors`: `nlist`, or fewer for a small pool."""
     return max(1, min(nlist, vectors // TRAINING_PER_CELL))
 
 
@@ -62,8 +62,8 @@ def filled(
 ) -> tuple[Ranked, int]:
     """Ranked lists of min(depth, features.embedded) from an index of `made` cells, and the most cells probed.
 
-    fetch(queries (q, D), wanted, probes) proposes rows (q, wanted) int64, each once, -1 where the cells held no more.
-    Raises DataError when even all cells hold too few: the index was made of other features.
+    fetch(queries (q, D), wanted, probes) proposes distinct rows (q, wanted) int64, padded with -1.
+    Raises DataError if even all cells hold too few: the index was built from other features.
     """
     check_queries(queries, features)
     depth = min(depth, features.embedded)
@@ -77,14 +77,14 @@ def filled(
             break
         if probes >= made:
             held = int((proposed[short[0]] >= 0).sum())
-            raise DataError(f"the index gave {held:,} rows of {features.embedded:,}: delete it and build it again")
+            raise DataError(f"the index returned {held:,} rows of {features.embedded:,}: delete it and build it again")
         probes = min(2 * probes, made)
     return _rescored(queries, features, proposed, depth), probes
 
 
 def _rescored(queries: np.ndarray, features: Features, proposed: IntArray, depth: int) -> Ranked:
     """The best `depth` of the proposed rows (Q, wanted) by (-score, row); scores are exact for queries rounded to 28
-    binary places, as in the exact search: float64 holds every partial sum, in whatever order it is taken."""
+    binary places, as in the exact search: float64 represents every partial sum, in any order."""
     exact = exact_queries(queries)
     ranked = Ranked(np.empty((len(queries), depth), dtype=np.int64), np.empty((len(queries), depth)))
     for query, row in enumerate(proposed):
@@ -102,12 +102,12 @@ def readable(features: Features, first: int, last: int) -> IntArray:
 
 
 def identity(features: Features, **settings: Any) -> dict[str, Any]:
-    """What an unfinished index must agree with before it is gone on with."""
+    """What an unfinished index must match to be resumed."""
     return {"rows": features.rows, "embedded": features.embedded, "dim": features.dim, **settings}
 
 
 def require_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises DataError naming the file unless what it says of the features and settings is what is wanted."""
+    """Raises DataError naming the file unless its features and settings are the expected ones."""
     changed = {name: (found.get(name), value) for name, value in wanted.items() if found.get(name) != value}
     if changed:
         told = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
@@ -123,10 +123,11 @@ def recall(approximate: Ranked, exact: Ranked, depth: int) -> float:
 def compare(
     index: Index, features: Features, queries: np.ndarray, budget: int, sample: int, seed: int, device: str = "cpu"
 ) -> dict[str, float | int]:
-    """What the index costs in quality on at most `sample` of the queries, against one exact scan; for the result row.
+    """The quality loss of the index on at most `sample` of the queries, against one exact scan; for the result row.
 
     index_recall: `recall` at index_depth, the depth that Algorithm 1 needs. index_kept: share of its set that it also
-    picks from the index's lists. For a sample the budget shrinks with the number of queries, so the depth stays alike.
+    picks from the index's lists. For a sample the budget shrinks with the number of queries, so the depth stays
+    similar.
     """
     chosen = np.sort(random_subset(len(queries), min(sample, len(queries)), fold(seed, "index sample")))
     some = queries[chosen]
@@ -145,7 +146,7 @@ def compare(
 def _selected(
     lists: Callable[[int], Ranked], queries: int, budget: int, available: int
 ) -> tuple[Ranked, tuple[IntArray, int]]:
-    """The deepest lists that Algorithm 1 asked for; its rows and the depth it needed."""
+    """The deepest lists that Algorithm 1 requested, its rows, and the depth it needed."""
     seen: list[Ranked] = []
 
     def kept(depth: int) -> Ranked:

@@ -1,9 +1,9 @@
-"""The paper's kind of index in faiss: k-means cells of 8-bit codes, of which each query looks into the nearest few.
+"""The paper's kind of index in faiss: k-means cells of 8-bit codes; each query searches the nearest few.
 
 The trained index (cells and code ranges, no vectors) is one file, then every million pool rows are one more: a kill
-costs one part, memory holds one part, and a GPU need not hold them all. A search looks up the cells once and takes the
-best of all parts, which is what one big index would give. SEPT's are Milvus' defaults: 16,384 cells, 256 probed.
-Shapes: Q queries, D dim, n rows of one block.
+costs one part, memory holds one part, and a GPU need not hold them all. A search looks up the cells once and merges the
+best of all parts, like one big index. SEPT's are Milvus' defaults: 16,384 cells, 256 probed. Shapes: Q queries, D dim,
+n rows of one block.
 """
 
 import json
@@ -48,11 +48,11 @@ def build(
     part_rows: int = PART_ROWS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Makes what `folder` lacks of the index of all readable rows, and returns {added, cells, parts, trained_on}.
+    """Builds the missing parts of the index of all readable rows; returns {added, cells, parts, trained_on}.
 
     The cells are nlist, fewer where the pool has less than 39 vectors for each; they depend on the seed alone. progress
-    is called with the number of rows done. Raises DataError when the folder was begun with other features or settings,
-    StorageError when the disk refuses.
+    is called with the number of rows done. Raises DataError if the folder was begun with other features or settings,
+    StorageError for disk errors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = cells(nlist, features.embedded)
@@ -109,7 +109,7 @@ class IvfSq8:
         """Rows (q, wanted) of the probed cells with the best 8-bit scores, in no order; -1 where they hold no more."""
         self.on_gpu = _gpus(self.device) and max(wanted, probes) <= GPU_MOST
         vectors = np.ascontiguousarray(queries, dtype=np.float32)
-        trained = _load(self.folder / TRAINED)  # kept by name: its quantizer dies with it
+        trained = _load(self.folder / TRAINED)  # kept referenced: it owns the quantizer
         near, near_scores = (None, None) if self.on_gpu else trained.quantizer.search(vectors, probes)[::-1]
         rows = np.full((len(queries), wanted), -1, dtype=np.int64)
         scores = np.full((len(queries), wanted), -np.inf, dtype=np.float32)
@@ -127,7 +127,7 @@ class IvfSq8:
 
 
 def open_ivf(folder: Path, features: Features, nprobe: int, device: str = "cpu") -> IvfSq8:
-    """The index that `build` finished in `folder`; nprobe is out of the nlist asked for, and scaled with it.
+    """The index that `build` finished in `folder`; nprobe refers to the requested nlist, and is scaled with it.
 
     Raises DataError when it is unfinished or was built of other features, ConfigError for a wrong nprobe.
     """
@@ -145,7 +145,7 @@ def _train(features: Features, made: int, trained_on: int, seed: int, device: st
     index.cp.seed = fold(seed, "ivf k-means") >> (63 - SEED_BITS)
     rows = readable(features, 0, features.rows)
     sample = np.sort(rows[random_subset(len(rows), trained_on, fold(seed, "ivf sample"))])
-    on_gpu = _to_gpu(faiss.IndexFlatIP(features.dim)) if _gpus(device) else None  # faiss borrows it: kept by name
+    on_gpu = _to_gpu(faiss.IndexFlatIP(features.dim)) if _gpus(device) else None  # kept referenced: faiss borrows it
     index.clustering_index = on_gpu
     index.train(features.take(sample))
     index.clustering_index = None
@@ -204,7 +204,7 @@ def _save(index: Any, path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    """An index whose vectors, if any, are read from the disk when they are looked at."""
+    """An index whose vectors, if any, are memory-mapped."""
     faiss = _faiss()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if path.name != TRAINED else 0)

@@ -1,9 +1,8 @@
 """The same kind of index in Milvus, the paper's vector database: embedded in the folder (Milvus Lite), or a cluster.
 
-One collection, the pool row as primary key. Milvus makes cells for each of its segments, not for the pool, so their
-number is chosen for a segment, and a share of probes means that share of every segment. IVF_SQ8 where the server has
-it (clusters, and Milvus Lite since 3), else IVF_FLAT, else FLAT; `facts` say which.
-Shapes: Q queries, D dim, q queries of one request.
+One collection, the pool row as primary key. Milvus makes cells per segment, not for the pool, so their number is chosen
+for a segment, and the share of probes applies to every segment. IVF_SQ8 if the server supports it (clusters, and Milvus
+Lite since 3), else IVF_FLAT, else FLAT; `facts` say which. Shapes: Q queries, D dim, q queries of one request.
 """
 
 import json
@@ -36,12 +35,13 @@ def build(
     batch_bytes: int = BATCH_BYTES,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Makes what the collection lacks of the index of all readable rows; returns {added, cells, index_type, server}.
+    """Builds the missing part of the index of all readable rows; returns {added, cells, index_type, server}.
 
     uri: of a cluster, such as http://host:19530 (with user:password@ before the host where it asks for one); None for
-    Milvus Lite in `folder`. Rows go in by batches, in order, so that a rerun finds by a few counts where a kill struck.
-    progress is called with the number of rows done. Raises StorageError when the server cannot be reached or refuses,
-    ConfigError when pymilvus is missing, DataError when the collection has another dim or other rows than the pool.
+    Milvus Lite in `folder`. Rows are inserted in batches, in order, so that after a kill a rerun finds its position by
+    a few counts. progress is called with the number of rows done. Raises StorageError when the server cannot be reached
+    or refuses, ConfigError when pymilvus is missing, DataError when the collection has another dim or other rows than
+    the pool.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = cells(nlist, min(features.embedded, server.segment_rows(features.dim, uri)))
@@ -56,7 +56,7 @@ def build(
 
 
 def _add(client: Any, collection: str, features: Features, batch_bytes: int, progress: Progress | None) -> None:
-    """Adds the batches from the first incomplete one on, which may be there in part; then all rows are counted."""
+    """Adds the batches from the first incomplete one on, which may exist in part; then counts all rows."""
     size = max(1, batch_bytes // (4 * features.dim))
     starts = range(0, features.rows, size)
 
@@ -110,8 +110,8 @@ class Milvus:
     def _fetch(self, queries: np.ndarray, wanted: int, probes: int) -> IntArray:
         """Rows (q, wanted) of the probed cells with the best 8-bit scores; -1 where they hold no more.
 
-        Beyond what Milvus returns to one request, the pool is cut into ranges of rows and each asked for its best. One
-        that returned all it may, none of it below the wanted-th best so far, may hold more: its halves are asked.
+        Beyond Milvus' limit per request, the pool is split into row ranges, each queried for its best. A range that
+        returned the maximum, all above the wanted-th best so far, may hold more: its halves are queried.
         """
         found = [np.empty((0, 2)) for _ in queries]  # (row, score) pairs of each; float64 holds rows exactly
         edges = np.linspace(0, self.features.rows, 1 + _ranges(wanted)).astype(int).tolist()
@@ -156,7 +156,7 @@ class Milvus:
 
 @contextmanager
 def open_milvus(folder: Path, features: Features, nprobe: int, uri: str | None = None) -> Iterator[Milvus]:
-    """The index that `build` finished; uri as there. nprobe is out of the nlist asked for, and scaled with it.
+    """The index that `build` finished; uri as there. nprobe refers to the requested nlist, and is scaled with it.
 
     Raises DataError when it is unfinished, of other features, or gone from the server; StorageError when that cannot be
     reached, or fails within; ConfigError for a wrong nprobe.
@@ -176,7 +176,7 @@ def open_milvus(folder: Path, features: Features, nprobe: int, uri: str | None =
 
 
 def _ranges(wanted: int) -> int:
-    """Into how many the pool is cut at first: each should hold half of what one request returns."""
+    """Number of initial ranges of the pool: each should hold half of what one request returns."""
     return 1 if wanted <= server.TOP_MOST else -(-2 * wanted // server.TOP_MOST)
 
 
@@ -187,5 +187,5 @@ def _union(found: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 def _cut(found: np.ndarray, wanted: int) -> float:
-    """The wanted-th best score, below which nothing matters; minus infinity while there are fewer."""
+    """The wanted-th best score, below which no row matters; minus infinity while there are fewer."""
     return float(-np.partition(-found[:, 1], wanted - 1)[wanted - 1]) if len(found) >= wanted else -np.inf

@@ -1,6 +1,6 @@
-"""All that is said to Milvus: connecting, making a collection and its index, putting rows in, asking for the nearest.
+"""All calls to Milvus: connecting, creating a collection and its index, inserting rows, searching.
 
-The only file that knows pymilvus, an extra. Tested against Milvus Lite; the calls are those that clusters document.
+The only file that uses pymilvus, an extra. Tested with Milvus Lite; the calls are those documented for clusters.
 """
 
 import logging
@@ -30,7 +30,7 @@ LITE = "milvus.db"
 def connected(folder: Path, uri: str | None) -> Iterator[Any]:
     """A client of the cluster at `uri`, or of Milvus Lite in the folder, which one process may have open at a time.
 
-    Whatever Milvus refuses within leaves as one StorageError that names the place. ConfigError without pymilvus.
+    Errors of Milvus inside become a StorageError that names the location. ConfigError without pymilvus.
     """
     try:
         from pymilvus import MilvusClient  # lazily: an extra
@@ -38,7 +38,7 @@ def connected(folder: Path, uri: str | None) -> Iterator[Any]:
         raise ConfigError(
             f"index.name=milvus needs the extra `milvus`: pip install 'sept[milvus]' ({error})"
         ) from error
-    for name in ("pymilvus", "milvus_lite", "grpc._server"):  # they log a trace of what they raise, or do without
+    for name in ("pymilvus", "milvus_lite", "grpc._server"):  # they log tracebacks of errors that they raise or handle
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _one_line(place(folder, uri)):
         client = MilvusClient(uri or str(folder / LITE), timeout=CONNECT_S)
@@ -51,7 +51,7 @@ def connected(folder: Path, uri: str | None) -> Iterator[Any]:
 
 
 def _stop_lite(path: Path) -> None:
-    """Ends the embedded server, which closing its client does not: it holds the lock and files still to be written."""
+    """Stops the embedded server, which closing its client does not: it holds the lock and unwritten files."""
     from milvus_lite.server_manager import server_manager_instance
 
     server_manager_instance.release_server(str(path))
@@ -70,7 +70,7 @@ def _one_line(where: str) -> Iterator[None]:
 
 
 def place(folder: Path, uri: str | None) -> str:
-    """Where the collection is, as an error may name it: without a password."""
+    """Where the collection is, for error messages: without a password."""
     if uri is None:
         return f"Milvus Lite at {folder / LITE} (which one process at a time may open)"
     host = urlsplit(uri).netloc.rpartition("@")[2]
@@ -78,14 +78,15 @@ def place(folder: Path, uri: str | None) -> str:
 
 
 def segment_rows(dim: int, uri: str | None) -> int:
-    """How many vectors the server indexes together."""
+    """Number of vectors per segment of the server."""
     return (LITE_SEGMENT_BYTES if uri is None else SEGMENT_BYTES) // (4 * dim)
 
 
 def begin(client: Any, collection: str, dim: int, cells: int) -> None:
-    """A loaded collection with its index: a cluster counts rows of no other, and builds the index as segments fill.
+    """A loaded collection with its index: a cluster counts rows only when loaded, and builds the index as segments
+    fill.
 
-    Raises DataError when it is there with another dim.
+    Raises DataError if it exists with another dim.
     """
     from pymilvus import DataType
 
@@ -120,7 +121,7 @@ def _create_index(client: Any, collection: str, cells: int) -> None:
 
 
 def put(client: Any, collection: str, rows: IntArray, vectors: np.ndarray, replace: bool) -> None:
-    """Adds vectors (n, D) float32 under their rows (n,); with `replace` some may be there."""
+    """Adds vectors (n, D) float32 under their rows (n,); with `replace` some may exist already."""
     data = [{ROW: row, VECTOR: vector} for row, vector in zip(rows.tolist(), vectors, strict=True)]
     (client.upsert if replace else client.insert)(collection, data, timeout=REQUEST_S)
 
