@@ -11,7 +11,7 @@ from sept.data.images import ImageError, Pixels, ample, decode
 from sept.data.loading import Place
 from sept.data.tasks.task import Example
 from sept.data.transforms import FinetuneTransform, eval_view
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 if TYPE_CHECKING:
     from sept.data.detection.boxes import Instance
@@ -28,7 +28,9 @@ def read_image(example: Example, side: int | None = None) -> Pixels:
     try:
         return decode(example.read(), side and ample(side))
     except (ImageError, OSError) as error:
-        raise DataError(f"{where}: {error}; replace or remove it: a labelled image is never skipped") from None
+        raise DataError(
+            f"{where}: {reason(error, example.path)}; replace or remove it: a labelled image is never skipped"
+        ) from None
 
 
 def reader(examples: Sequence[Example], side: int) -> Callable[[int], Pixels]:

@@ -11,7 +11,7 @@ from sept.data.detection.boxes import Boxed
 from sept.data.images import ImageError, Pixels, decode
 from sept.data.loading import Place
 from sept.data.rng import numpy_rng
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 FLIPPED = 0.5  # share of the training images (MoBY's transfer, and every recipe before it)
 
@@ -40,7 +40,9 @@ def read_pixels(image: Boxed) -> Pixels:
     try:
         return decode(image.path.read_bytes())
     except (ImageError, OSError) as error:
-        raise DataError(f"{image.path}: {error}; replace it: an annotated image is never skipped") from None
+        raise DataError(
+            f"{image.path}: {reason(error, image.path)}; replace it: an annotated image is never skipped"
+        ) from None
 
 
 class DetectionImages(Dataset):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sept.data.detection.frames import Frame, read_frame
 from sept.data.images import DECODER_ERRORS, ImageError, Pixels, decode, upright
-from sept.errors import DataError
+from sept.errors import DataError, reason
 from sept.runtime.progress import progress
 
 IGNORE = 255
@@ -74,7 +74,9 @@ def read_masked(image: Masked, classes: int) -> tuple[Pixels, Pixels]:
     try:
         pixels = decode(image.path.read_bytes())
     except (ImageError, OSError) as error:
-        raise DataError(f"{image.path}: {error}; replace it: an image with a mask is never skipped") from None
+        raise DataError(
+            f"{image.path}: {reason(error, image.path)}; replace it: an image with a mask is never skipped"
+        ) from None
     return pixels, read_mask(image, classes)
 
 
