@@ -28,11 +28,11 @@ class Example(NamedTuple):
         """The image file's bytes. Raises OSError, ImageError, or DataError where an archive is not as it was listed."""
         if self.size is None:
             return self.path.read_bytes()
-        return _reader(self.path.parent).read(self.path.name, self.offset, self.size)
+        return reader_of(self.path.parent).read(self.path.name, self.offset, self.size)
 
 
 @lru_cache(maxsize=4)
-def _reader(folder: Path) -> Reader:
+def reader_of(folder: Path) -> Reader:
     """One a process: archives stay open."""
     return Reader(folder)
 
