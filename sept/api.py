@@ -10,6 +10,7 @@ option of the group.
 overrides: any other setting, as on the command line: `["shot=10shot", "leak=remove"]`.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+LISTED = (  # functions that remember what they found on disk, while a process runs
+    *(("sept.data.locate", "identify"), ("sept.data.about", "about_source"), ("sept.data.read", "read")),
+    *(("sept.data.tasks.tree", "members"), ("sept.data.sources.reader", "reader_of")),
+)
 OUTPUTS = Path("outputs")  # below the current folder, as for search.py
 BLOCK_ROWS = 8192  # rows read at a time
 COLUMNS = ["path", "rank", "query", "similarity"]
@@ -89,13 +94,22 @@ def embed(pool: str | Path, *, retriever: str = RETRIEVER, overrides: Sequence[s
 
 
 def search(
-    pool: str | Path, query: str | Path, *, top: int = 20, retriever: str = RETRIEVER, overrides: Sequence[str] = ()
+    pool: str | Path,
+    query: str | Path | None = None,
+    *,
+    text: str | None = None,
+    top: int = 20,
+    retriever: str = RETRIEVER,
+    overrides: Sequence[str] = (),
 ) -> "pa.Table":
-    """The `top` pool images most similar to each query, an image or a folder of them; columns as in
-    `Selected.table`."""
+    """The `top` pool images most similar to each query, an image or a folder of them, or to `text`, which needs a
+    retriever of images and text (`clip_b16_text`); columns as in `Selected.table`."""
     from sept.app.search_report import look_up
 
-    looked_up = f"query.path={quoted(str(query))}"
+    if (query is None) == (text is None):
+        given = "neither" if text is None else f"query={str(query)!r} and text={text!r}"
+        raise ConfigError(f"search looks up a query (an image or a folder) or a text, one of the two; given: {given}")
+    looked_up = f"query.path={quoted(str(query))}" if text is None else f"query.text={quoted(text)}"
     e = _composed(pool, None, [f"retriever={retriever}", looked_up, f"query.top={top}", *overrides])
     pipeline, store = make(e, lambda steps: steps.features, selection_only=True)
     return look_up(e, pipeline, store).rename_columns({"pool_key": "path"}).select(COLUMNS)
@@ -145,7 +159,15 @@ def _checked(overrides: Sequence[str]) -> Experiment:
     if wrong := [each for each in overrides if "=" not in each]:
         raise ConfigError(f"overrides: {wrong[0]!r} is not KEY=VALUE")
     compose.check_overrides([*overrides])
+    _forget()
     return compose.experiment(overrides)
+
+
+def _forget() -> None:
+    """What calls before have listed: images may have come since, and the current folder be another."""
+    for module, name in LISTED:
+        if module in sys.modules:
+            getattr(sys.modules[module], name).cache_clear()
 
 
 def _found(group: str, given: str | Path, by_suffix: dict[str, str]) -> list[str]:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from sept.backbones import Backbone
 from sept.backbones.files import resolve
 from sept.backbones.flops import is_plain, shape_of
+from sept.backbones.hub import HUB
 from sept.config import Experiment
 from sept.data import locate
 from sept.data.patterns.domains import classes
@@ -25,11 +26,12 @@ from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
 from sept.retrievers import FEATURES, LIBRARIES, sizes
+from sept.retrievers.settings import Retriever
 from sept.selectors import RandomSubset
 from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment, SegmentLinear
 
 PYRAMID = 5  # levels of the detector's pyramid: maps that it takes at most
-SEGMENTED = 2  # minimum number of maps for a segmenter
+MAPS = {Detect: (1, "deep"), Segment: (2, "spread"), SegmentLinear: (1, "last")}  # minimum number of maps, and which
 LAST_CELL = 32  # pixels of the coarsest cell of a convolutional network of known shape
 SHIPPED = "sept:"  # in front of the names of weights that come with the package
 EXTRAS = {  # package and extra that a choice needs
@@ -51,6 +53,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
         _require_pool(e)
     if (e.searches or e.query.looks_up) and not e.of_vectors:
         _require_retriever(e)
+        _require_published("retriever.weights", e.retriever.weights, "retriever.backbone", e.retriever)
     if selection_only:
         return
     sides = e.pretrain.sides() if e.pretrains else []
@@ -66,12 +69,13 @@ def require(e: Experiment, selection_only: bool = False) -> None:
             feature = FEATURES["pooled"]
             how: dict[str, Any] = {"function": feature.function, "times": feature.times}
             _try("backbone", "embed", e.backbone, [e.finetune.side, *sides], feature.needs, **how)
-        case Detect():
-            _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID, maps="deep")
-        case Segment():
-            _try("backbone", "trunk", e.backbone, sides, least=SEGMENTED, most=PYRAMID, maps="spread")
-        case SegmentLinear():
-            _try("backbone", "trunk", e.backbone, sides, least=1, most=PYRAMID, maps="last")
+        case Detect() | Segment() | SegmentLinear():
+            least, maps = MAPS[type(e.finetune)]
+            frozen = isinstance(e.finetune, SegmentLinear) and e.finetune.frozen
+            drop = 0.0 if frozen else e.finetune.drop_path_rate
+            _try("backbone", "trunk", e.backbone, sides, least=least, most=PYRAMID, maps=maps, drop_path_rate=drop)
+    option = ("pretrain.from", e.pretrain.start) if e.pretrains else ("init.weights", e.init.weights)
+    _require_published(*option, "backbone", e)
 
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
@@ -153,19 +157,22 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
 def _require_retriever(e: Experiment) -> None:
     r = e.retriever
     crop = r.resolved_preprocess().crop
+    key = "retriever.backbone"
     if r.library != "timm":
         LIBRARIES[r.library].load().attempt(r.backbone, crop, e.query.text is not None)
         return
     sides = [crop]
     if r.weights is None:
         how = {"drop_path_rate": r.train.drop_path_rate, **_shares(e)}
-        _try("retriever.backbone", "pretrain", r.backbone, r.train.sides(), r.train.needs, **how)
+        _try(key, "pretrain", r.backbone, r.train.sides(), r.train.needs, **how)
         sides.append(r.train.side)
     feature = FEATURES[r.feature]
     if r.weights is None or not sizes.is_known(r.backbone, crop, r.feature):
         how = {"function": feature.function, "times": feature.times}
-        _try("retriever.backbone", "embed", r.backbone, sides, feature.needs, **how)
-    if r.weights is not None and r.weights.startswith(SHIPPED) and is_plain(r.backbone):
+        _try(key, "embed", r.backbone, sides, feature.needs, **how)
+    if r.weights is None:
+        _require_published("retriever.train.from", r.train.start, key, r)
+    elif r.weights.startswith(SHIPPED) and is_plain(r.backbone):
         _require_shipped(r.weights, shape_of(r.backbone))
 
 
@@ -173,6 +180,15 @@ def _shares(e: Experiment) -> dict[str, Any]:
     """How a self-supervised batch is split for encoding, as far as the user specifies it."""
     chunk = e.hardware.chunk
     return {"devices": e.hardware.devices, "chunk": chunk if isinstance(chunk, int) else None}
+
+
+def _require_published(option: str, weights: str | None, key: str, holder: Experiment | Retriever) -> None:
+    """Where the published weights are asked for, the network has their sizes. key: the setting that names it."""
+    if weights == HUB and holder.backbone.args:
+        from sept.backbones import trial
+
+        library = holder.library if isinstance(holder, Retriever) else "timm"
+        trial.require_published(option, key, holder.backbone, LIBRARIES[library].load().build)
 
 
 def _require_shipped(weights: str, shape: dict[str, Any]) -> None:
@@ -211,6 +227,8 @@ def _tried(
 def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...], **how: Any) -> bool:
     """Whether no test is needed: networks of known shape, in whole patches, heads and windows."""
     if not is_plain(backbone) or "dynamic_img_size" in backbone.args:
+        return False
+    if backbone.name != backbone.architecture:  # timm knows which tags of weights there are
         return False
     shape = shape_of(backbone)
     if "output_stride" in shape:

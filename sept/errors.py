@@ -56,3 +56,9 @@ class Interrupted(BaseException):
     """
 
     exit_code = 75
+
+
+def reason(error: BaseException, path: object = "") -> str:
+    """Why, in one line, without the file's name and the system's number, for a message that names `path` itself."""
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(told.split()).removeprefix(str(path)).lstrip(",: ")

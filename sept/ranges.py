@@ -238,6 +238,8 @@ def declared(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Rule]]:
 
 def format_value(value: Any) -> str:
     """A value as it would be written on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"[{','.join(map(format_value, value))}]" if isinstance(value, list) else str(value)
 
 

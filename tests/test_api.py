@@ -64,6 +64,12 @@ def test_vectors_lie_beside_the_names_of_their_images():
     assert found.keys[0] == "blue/000.jpg"
 
 
+def test_images_that_came_between_two_calls_are_seen(tmp_path):
+    for count in (2, 3):
+        write_images(tmp_path / "few" / str(count), count, COLOURS["red"], count)
+        assert len(sept.embed(tmp_path / "few", retriever="ibot_micro").keys) == (2 if count == 2 else 5)
+
+
 def test_a_looked_up_image_of_the_pool_finds_itself_first():
     found = sept.search("photos/", "photos/red/007.jpg", retriever="ibot_micro", top=3).to_pylist()
     assert [row["rank"] for row in found] == [0, 1, 2]
@@ -95,7 +101,11 @@ def test_a_run_gives_its_row_and_the_store_what_was_made_before():
         (lambda: select(budget=201), ConfigError, "holds only 200"),
         (lambda: select(overrides=["shots=5"]), ConfigError, "shot"),
         (lambda: sept.search("photos/", "nothing.jpg", retriever="ibot_micro"), ConfigError, "nothing.jpg"),
+        (lambda: sept.search("photos/"), ConfigError, "one of the two; given: neither"),
+        (lambda: sept.search("photos/", "a.jpg", text="a"), ConfigError, "given: query='a.jpg' and text='a'"),
+        (lambda: sept.search("photos/", text="a", retriever="ibot_micro"), ConfigError, "retriever=clip_b16_text"),
         (lambda: sept.run(["plan=true"]), ConfigError, "plan=true"),
+        (lambda: sept.run(["seed=0,1"]), ConfigError, "several values make a sweep"),
         (lambda: sept.run("budget=1k"), ConfigError, "a list of strings"),
         (lambda: sept.run([1]), ConfigError, "a list of strings"),
         (lambda: sept.run(["pool"]), ConfigError, "is not KEY=VALUE"),

@@ -40,7 +40,10 @@ TRIED = [
     ("moby", Backbone(SWINS, SWIN.args | {"in_chans": 1}), [32], "does not take sides"),
     ("classify", SWIN, [64, 32], ""),
     ("classify", Backbone(SWINS, SWIN.args | {"window_size": 8}), [64, 32], "weights cannot be handed on"),
-    ("classify", Backbone("vgg11"), [32], "do not fit vgg11"),
+    ("classify", Backbone("vgg11"), [32], "^finetune.drop_path_rate=0.1: vgg11 has no stochastic depth; set finetune."),
+    ("moby", Backbone("vgg11"), [32], "^pretrain.drop_path_rate=0.1: vgg11 has no stochastic depth; set pretrain."),
+    ("trunk", Backbone("swinv2_tiny_window8_256"), [], r"takes no images of any size, .*; swin_\*, vit_\* and conv"),
+    ("moby", Backbone(VITS, VIT.args | {"nonsense": 1}), [32], "do not fit .*: it takes no nonsense; leave it out"),
     ("trunk", SWIN, [32], ""),
     ("trunk", Backbone("resnet18"), [], ""),
     ("trunk", VIT, [32], ""),
@@ -61,7 +64,14 @@ def test_a_network_is_tried_without_data(role, model, sides, message):
     with pytest.raises(ConfigError, match=message) as refused:
         trial.attempt("backbone", role, model, sides, **how)
     assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith("backbone")
+    assert str(refused.value).startswith(("backbone", "finetune.drop_path_rate", "pretrain.drop_path_rate"))
+
+
+def test_a_network_without_stochastic_depth_is_built_where_none_is_asked_for():
+    trial.attempt("backbone", "classify", Backbone("vgg11"), [32], drop_path_rate=0.0, batch=2)
+    trial.attempt("backbone", "trunk", Backbone("vgg11"), [], least=2, most=5, maps="spread", drop_path_rate=0.0)
+    with pytest.raises(ConfigError, match=r"^retriever\.train\.drop_path_rate=0\.2: vgg11 has no stochastic depth"):
+        trial.attempt("retriever.backbone", "pretrain", Backbone("vgg11"), [32], drop_path_rate=0.2)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -95,6 +105,33 @@ def test_the_shapes_that_are_known_are_timms(name):
         ),
         ("pool.curated=nope", "pool.curated=nope: must be one of curated, wild"),
         ("pretrain.side=30", "multiples of its patches"),
+        (
+            "backbone.name=vit_small_patch16_224.nonsense",
+            "backbone.name=.*has no weights nonsense of .*; it has dino, ",
+        ),
+        (
+            "retriever=timm retriever.backbone.name=resnet18.no retriever.weights=f",
+            "retriever.backbone.name=.*no weights no",
+        ),
+        (
+            "init=foundation",
+            "init.weights=hub: the published weights of swin_.* do not fit backbone.args=.* without them",
+        ),
+        ("pretrain.from=hub", "pretrain.from=hub: the published weights of swin_.* give a file: pretrain.from=FILE"),
+        ("retriever=ibot_micro retriever.weights=hub", "^retriever.weights=hub: .* do not fit retriever.backbone.args"),
+        ("retriever.train.from=hub", "^retriever.train.from=hub: .* do not fit retriever.backbone.args"),
+        (
+            "backbone.args.num_classes=3",
+            "^backbone.args.num_classes=3: a head is made for the task's classes; leave it",
+        ),
+        (
+            "backbone.args.pretrained=true",
+            "^backbone.args.pretrained=true: init=foundation fine-tunes published weights",
+        ),
+        ("retriever.backbone.args.pretrained=true", "^retriever.backbone.args.pretrained=true: retriever.weights=hub"),
+        ("backbone.args.drop_path_rate=0.1", "write pretrain.drop_path_rate and finetune.drop_path_rate"),
+        ("backbone=vit_micro backbone.args.depth=-1", "^backbone.args.depth=-1: must be a whole number of at least 1"),
+        ("backbone.args.depths=[2,0]", r"^backbone.args.depths=\[2,0\]: must be a whole number of at least 1"),
     ],
 )
 def test_it_is_told_before_any_work(overrides, message):

@@ -225,7 +225,7 @@ def test_tensors_of_another_kind_are_refused_by_name(changed, told, tmp_path):
 @pytest.mark.parametrize(
     ("model", "args", "told"),
     [
-        (VIT, {"img_size": 64}, "its images are 64 pixels, the model's 32 pixels: set model.name and model.args"),
+        (VIT, {"img_size": 64}, "its images are 64 pixels, the model's 32 pixels: take the network of the file"),
         (VIT, {"patch_size": 4}, "its patches are 4 pixels, the model's 8 pixels"),
         (VIT, {"depth": 3}, "its depth are 3, the model's 2"),
         (VIT, {"embed_dim": 64}, "its width are 64, the model's 32"),

@@ -133,17 +133,20 @@ def test_the_options_of_a_group_have_the_same_keys(group):
         ("+table=a,b", "one table per command"),
         ("backbone.depth=3", "An argument of the network is set with backbone.args.depth=VALUE"),
         ("retriever.backbone.depth=3", "is set by retriever.backbone.args.depth=VALUE"),
+        ("init=rand_init,random selector=random,sept", "init=random and selector=sept contradict each other"),
     ],
 )
 def test_a_misspelt_override_is_refused_with_the_nearest_names(override, message):
     with pytest.raises(ConfigError) as refused:
-        check_overrides([override])
+        check_overrides(override.split())
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_what_hydra_and_models_own_is_let_through():
     check_overrides(["hydra.run.dir=x", "-m", "backbone.args.embed_dim=32", "budget=1k,2k", "seed=0,1"])
+    check_overrides(["init=random", "selector=random"])
+    check_overrides(["init=rand_init,pretrain", "selector=random,sept", "-m"])
 
 
 def test_a_smuggled_field_is_refused_when_loading():
@@ -157,6 +160,7 @@ def test_a_smuggled_field_is_refused_when_loading():
     ("overrides", "message"),
     [
         (["compute.flops=1e15"], "set exactly one"),
+        (["init=random", "selector=sept"], "init=random and selector=sept contradict each other: init=random is init="),
         (["compute.epochs=null"], "set exactly one"),
         (["pretrain.queue=32"], "does not hold one batch"),
         (["budget.images=0"], "at least 1"),
@@ -173,6 +177,37 @@ def test_a_smuggled_field_is_refused_when_loading():
 def test_settings_that_cannot_work_are_refused_in_one_line(overrides, message):
     with pytest.raises(ConfigError, match=message) as refused:
         experiment(overrides)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["finetune=probe", "finetune.epochs=3"],
+            "finetune=probe has no such setting; classify, detect, segment, segment_",
+        ),
+        (["selector.source=x"], "selector.source: selector=sept has no such setting; random has it"),
+        (["backbone.args=foo"], "backbone.args=foo: holds settings, each by its name: write backbone.args.NAME=VALUE"),
+        (["retriever.train=moby_micro"], "or an option by pretrain@retriever.train=OPTION"),
+        (["seed=0,1"], "seed=0,1: several values make a sweep: add -m"),
+        (["seed=range(1,3)"], "seed=range(1,3): several values make a sweep: add -m"),
+        (["seed=abc"], "seed=abc: must be a whole number"),
+        (["finetune.lr=abc"], "finetune.lr=abc: must be a number"),
+        (["finetune.crop_scale=3"], "finetune.crop_scale=3: must be a list, [A,B]"),
+        (["plan=maybe"], "plan=maybe: must be true or false"),
+        (["backbone.name=null"], "backbone.name: must not be null"),
+        (["+seed=1"], "seed is there already: write it once, without +"),
+        (["+pool=folder"], "pool is there already: write it once, without +"),
+        (["pool.path=a(b"], "pool.path=a(b: a value with blanks or signs goes between quotes"),
+        (["a b"], "a b: is not KEY=VALUE"),
+        (["pool.path=${nope}"], "what ${..} stands for is not there (Interpolation key 'nope' not found)"),
+    ],
+)
+def test_what_hydra_and_omegaconf_refuse_is_told_in_plain_words(overrides, message):
+    with pytest.raises(ConfigError) as refused:
+        experiment(overrides)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

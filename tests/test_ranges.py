@@ -87,7 +87,7 @@ def test_the_stages_that_can_be_forced_are_those_that_have_a_version():
         ("finetune.rand_augment=rand-m9-x", "must be like rand-m9-mstd0.5-inc1"),
         ("hardware.workers=-1", "hardware.workers=-1: must be auto or at least 0"),
         ("hardware.workers=2.5", "auto or a whole number at least 0"),
-        ("hardware.chunk=true", "hardware.chunk=True: must be auto or a whole number"),
+        ("hardware.chunk=true", "hardware.chunk=true: must be auto or a whole number"),
         ("hardware.workers={}", "auto or a whole number at least 0"),
         ("++retriever.backbone.args.patch_size=null", "patch_size=null would have no effect"),
         ("query.top=0", "query.top=0: must be at least 1"),

@@ -267,7 +267,7 @@ def test_a_name_that_timm_does_not_have_is_refused_with_the_nearest():
     assert told.startswith("retriever.backbone.name=vit_smal_patch14_dinov2.lvd142m: timm ")
     assert "near it: vit_small_patch14_dinov2" in told
     told = refused("retriever.backbone.name=vit_small_patch14_dinov2.lvd")
-    assert told.endswith("has no weights lvd of vit_small_patch14_dinov2; known are lvd142m")
+    assert told.endswith("has no weights lvd of vit_small_patch14_dinov2; it has lvd142m")
 
 
 @pytest.mark.parametrize(

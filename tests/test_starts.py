@@ -9,6 +9,7 @@ from hub_server import Hub, published
 from micro import SIDE, SWIN, VIT, ibot, moby
 
 from sept import compose
+from sept.app.making import make
 from sept.backbones.files import origin
 from sept.backbones.networks import build
 from sept.backbones.saved import WEIGHTS
@@ -143,6 +144,19 @@ def test_weights_that_are_of_no_use_are_told_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"^pretrain\.from: .* does not fit SwinTransformer: missing"):
         store.make(p.pretrain)
     assert not list((tmp_path / "store").glob("pool/*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "others"),
+    [("init.weights", ["init=foundation"]), ("pretrain.from", []), ("retriever.weights", ["init=sept"])],
+)
+def test_a_file_that_does_not_fit_is_told_before_any_other_work(option, others, tmp_path):
+    folder = tmp_path / "file"
+    save_backbone(build("resnet18", {"layers": [1, 1, 1, 1]}), folder, "resnet18", {}, {})
+    e = cell(*others, f"{option}={folder / WEIGHTS}", f"store.root={tmp_path / 'store'}")
+    with pytest.raises(ConfigError, match=rf"^{option}: .* does not fit \w+: missing"):
+        make(e, lambda steps: [steps.run])
+    assert not list((tmp_path / "store").glob("[a-z]*/*"))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ def test_a_member_that_was_damaged_is_named_when_it_is_read(tmp_path):
     data = bytearray(path.read_bytes())
     data[task.train[0].path.offset + 60] ^= 255
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"some\.zip, iris/\d\.png: .*a labelled image is never skipped"):
+    with pytest.raises(
+        DataError, match=r"some\.zip, iris/\d\.png: byte [\d,]+: damaged: .*a labelled image is never skipped"
+    ):
         read_image(read_imagefolder(path, **HALF).train[0])
 
 

@@ -12,6 +12,7 @@ from hub_server import Hub
 from PIL import Image
 from safetensors.torch import save, save_file
 
+import sept
 from sept import capability, compose
 from sept.backbones import Backbone
 from sept.errors import ConfigError
@@ -96,6 +97,7 @@ def test_a_text_is_looked_up_in_the_pool(file, tmp_path):
         without=("retriever",),
     )
     assert done.returncode == 0, done.stderr
+    assert "okenizer" not in done.stderr
     lines = done.stdout.splitlines()
     start = lines.index("a red kite, over 'a' field")
     scores = [float(line.split()[0]) for line in lines[start + 1 : start + 4]]
@@ -104,6 +106,21 @@ def test_a_text_is_looked_up_in_the_pool(file, tmp_path):
     assert page.read_text().count("data:image") == 1 + 3
     [made] = (store / "retriever").glob("clip_b16_text*")
     assert json.loads((made / "manifest.json").read_text())["spec"]["library"] == "open_clip"
+
+
+def test_a_text_is_looked_up_from_python(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+    chosen = [*OVERRIDES[1:], f"retriever.weights={file}", "hardware.accelerator=cpu"]
+    text = "a red kite, over 'a' field = ${home}"
+    found = sept.search("photos/", text=text, top=3, retriever="clip_b16_text", overrides=chosen).to_pylist()
+    assert [row["query"] for row in found] == [text] * 3
+    assert [row["rank"] for row in found] == [0, 1, 2]
+    scores = [row["similarity"] for row in found]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_weights_from_the_hub_are_those_that_open_clip_names(network, monkeypatch, tmp_path):

@@ -146,7 +146,7 @@ def test_a_source_that_is_not_there_is_named_and_may_be_left_out(tmp_path, first
         pipeline(tmp_path / "s", "pool=in22k_intern", "+pool.sources.more={kind:folder,path:null}")
     with pytest.raises(ConfigError, match=r"pool\.without=nope"):
         pipeline(tmp_path / "s", "pool=in22k_intern", "pool.without=[nope]")
-    with pytest.raises(ConfigError, match=r"pool\.sources\.more: \['paht'\] given, needs kind and path"):
+    with pytest.raises(ConfigError, match=r"pool\.sources\.more: paht given, needs \{kind:KIND,path:PATH\}"):
         pipeline(tmp_path / "s", "pool=in22k_intern", "+pool.sources.more={kind:folder,paht:x}")
     with pytest.raises(ConfigError, match="no source left"):
         pipeline(tmp_path / "s", "pool=in22k_intern", "pool.without=[in22k,intern]")

@@ -101,7 +101,7 @@ def test_zero_vectors_are_left_out_and_counted_up_to_a_share(tmp_path):
     pool = npy(tmp_path / "P.npy", vectors)
     assert features(tmp_path, pool).skipped.tolist() == [0, 4]
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"2 of the pool's 60 images .* 'row 0' \(a zero vector\)"):
+    with pytest.raises(DataError, match=r"2 of the pool's 60 images .* 'images/000\.png' \(a zero vector\)"):
         features(tmp_path / "other", pool, "pool.max_unreadable=0.01")
 
 
@@ -181,24 +181,27 @@ def uneven(path: Path) -> Path:
 REFUSED = {
     "NaN": (
         lambda path: npy(path / "P.npy", broken(33, np.nan)),
-        r"P\.npy: the vector of row 33 holds NaN or infinity",
+        r"P\.npy: the vector of row 33 \('images/033\.png'\) holds NaN or infinity",
     ),
-    "infinity": (lambda path: parquet(path / "P.parquet", broken(3, np.inf)), "the vector of row 3 holds NaN or infin"),
+    "infinity": (lambda path: parquet(path / "P.parquet", broken(3, np.inf)), r"row 3 \('images/003\.png'\) holds NaN"),
     "too few names": (lambda path: npy(path / "P.npy", drawn(), names(59)), r"P\.ids\.txt: 59 lines for the 60 vector"),
     "a blank name": (
         lambda path: npy(path / "P.npy", drawn(), ["", *names(59)]),
-        r"59 names for 60 vectors: a name is",
+        r"P\.ids\.txt, line 1: is blank, where the name of a vector of P\.npy has to be",
     ),
     "a name twice": (
         lambda path: npy(path / "P.npy", drawn(), [*names(59), names()[7]]),
-        r"names 'images/007\.png' twi",
+        r"P\.ids\.txt: names 'images/007\.png' twi",
     ),
     "whole numbers": (
         lambda path: npy(path / "P.npy", drawn().astype(int)),
         r"holds int64 of shape \(60, 6\); vectors",
     ),
     "one dimension": (lambda path: npy(path / "P.npy", drawn().ravel(), names()), r"holds float32 of shape \(360,\)"),
-    "another length": (lambda path: uneven(path / "P.parquet"), "the vector of row 31 has 4 numbers, others 6"),
+    "another length": (
+        lambda path: uneven(path / "P.parquet"),
+        r"the vector of row 31 \('images/031\.png'\) has 4 numbers, others 6",
+    ),
     "no file": (lambda path: path / "P.npy", r"P\.npy: no such file of vectors"),
     "another kind": (
         lambda path: npy(path / "P.npy", drawn()).with_suffix(".ids.txt"),
@@ -236,7 +239,7 @@ def test_queries_of_another_width_are_refused(tmp_path):
 
 def test_a_query_that_is_zero_is_refused(tmp_path):
     query = npy(tmp_path / "Q.npy", np.zeros((2, DIM), np.float32))
-    with pytest.raises(DataError, match="row 0 is a zero vector"):
+    with pytest.raises(DataError, match=r"row 0 \('images/000\.png'\) is a zero vector"):
         Store(tmp_path / "store").make(pipeline(npy(tmp_path / "P.npy", drawn()), query).queries)
 
 

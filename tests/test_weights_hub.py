@@ -108,8 +108,8 @@ def test_a_network_without_published_weights_is_refused(server):
 def test_names_and_tags_that_timm_does_not_have_are_refused_with_those_it_has():
     with pytest.raises(ConfigError, match=r"backbone\.name=resnet81: timm .* has no such model; near it: resnet18"):
         hub.fetch("resnet81", "retriever.weights")
-    with pytest.raises(ConfigError, match=r"has no weights nonsense of resnet18; known are .*a1_in1k"):
-        hub.fetch("resnet18.nonsense", "retriever.weights")
+    with pytest.raises(ConfigError, match=r"has no weights a8_in1k of resnet18; it has .*a1_in1k"):
+        hub.fetch("resnet18.a8_in1k", "retriever.weights")
 
 
 def test_the_repositories_that_a_plan_knows_are_timms():

@@ -13,6 +13,7 @@ from sept.runtime.hardware import Loggers, no_loggers, resolve
 from sept.store import Step, Store
 
 STARTED = "SEPT_STARTED"  # start time, seconds since the epoch; inherited by the jobs of a launcher
+READ = ("weights", "retriever")  # stages that read files, which may not fit their networks: they run first
 
 
 def make(
@@ -35,6 +36,10 @@ def make(
     store = Store(e.store.root, e.store.mode, e.store.force, since)
     for step in wanted(pipeline):
         console.print_plan(step, store)
-        shared_memory.require(e, pipeline.runtime, store.missing(step))
+        missing = store.missing(step)
+        shared_memory.require(e, pipeline.runtime, missing)
+        for each in missing if store.mode == "reuse" else []:
+            if each.stage in READ and not each.inputs:
+                store.make(each)
         store.make(step)
     return pipeline, store

@@ -60,7 +60,11 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     lines = [f"plan of {name}: {count}; nothing was run", *about(finals.values()), *_table(totals)]
     lines.append(ASSUMED)
     if absent:
-        told = [why if what in why else f"{what}: {why}" for what, why in absent.items()]
+        # Of a pool both begin with its path.
+        told = [
+            why if what in why else f"{what}: {why.removeprefix(what.removeprefix('pool ') + ': ')}"
+            for what, why in absent.items()
+        ]
         lines += ["missing on this machine:", *(f"  {line}" for line in told)]
     return "\n".join(lines)
 

@@ -6,11 +6,14 @@ from typing import Any
 import torch
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build, is_swin
+from sept.backbones.networks import NoDropPath, build, is_swin
 from sept.backbones.stages import StagesTrunk, reductions
 from sept.backbones.trunk import Trunk
 from sept.backbones.weights import load_backbone
 from sept.errors import ConfigError
+
+TRUNKS = "swin_*, vit_* and convolutional networks (resnet50, convnext_tiny) do"
+"""What does what another network does not, for messages."""
 
 MAPS = ("deep", "spread", "last")
 """Of a network of one grid: a pyramid of its last map (detection), one of maps from several depths (UPerNet), or its
@@ -32,7 +35,7 @@ def build_trunk(backbone: Backbone, start: Path | None, drop_path_rate: float = 
         return swin_trunk(backbone.name, backbone.args, start, drop_path_rate)
     found = reductions(described)
     if not found:
-        raise ConfigError(f"backbone.name={backbone.name}: it gives no maps, which detection and segmentation need")
+        raise ConfigError(f"backbone.name={backbone.name}: it gives no maps for detection and segmentation; {TRUNKS}")
     plain = len(found) > 1 and len({*found}) == 1
     network = (
         _of_any_size(backbone, drop_path_rate)
@@ -52,8 +55,10 @@ def _of_any_size(backbone: Backbone, drop_path_rate: float) -> Any:
     args = {**backbone.args, "dynamic_img_size": True}
     try:
         return build(backbone.name, args, drop_path_rate=drop_path_rate)
+    except NoDropPath:
+        raise
     except ConfigError:  # it was built without
         raise ConfigError(
             f"backbone.name={backbone.name}: its positions are for images of one size; detection and segmentation take "
-            "any, as vit_*, swin_* and convolutional networks do"
+            f"any: {TRUNKS}"
         ) from None

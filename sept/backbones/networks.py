@@ -3,9 +3,7 @@
 Shapes: B batch, L patch tokens, D width.
 """
 
-from difflib import SequenceMatcher
-from functools import lru_cache
-from importlib import import_module
+import re
 from typing import Any
 
 import timm
@@ -15,10 +13,16 @@ from timm.models import swin_transformer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sept.backbones import IMAGENET, OWN, Backbone, Statistics
+from sept.backbones import IMAGENET, Backbone, Statistics
+from sept.backbones.records import record_of
 from sept.errors import ConfigError
 
-NEAR = 3  # names in a message
+KEY = "backbone.name"  # the setting that holds a name, for messages
+DROP_PATH = "drop_path_rate"  # timm's argument, which networks without residual branches do not have
+
+
+class NoDropPath(ConfigError):
+    """A rate of stochastic depth was asked of a network that has none."""
 
 
 def build(
@@ -27,11 +31,23 @@ def build(
     """A timm model with fresh weights and a head of `num_classes` (0: none, it gives pooled features (B, D)).
 
     `side`: pixels of the square images that it is to take, None for the model's own size; see `sized_args`.
-    Raises ConfigError for a name timm does not have, arguments it does not take or a side that it cannot have.
+    Raises ConfigError for a name timm does not have, arguments it does not take or a side that it cannot have, and
+    NoDropPath where it has no stochastic depth and a rate is asked for.
     """
     args = sized_args(name, args, side)
     try:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args)
+        try:
+            return timm.create_model(
+                name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path_rate, **args
+            )
+        except TypeError as error:
+            if f"unexpected keyword argument {DROP_PATH!r}" not in str(error):
+                raise
+        if drop_path_rate:
+            raise NoDropPath(f"{DROP_PATH}={drop_path_rate}: {name} has no stochastic depth; set it to 0")
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, **args)
+    except NoDropPath:
+        raise
     except Exception as error:  # of timm's constructors, which check few of their arguments
         raise ConfigError(f"backbone.args={args} do not fit {name}: {_first_line(error)}") from error
 
@@ -44,7 +60,7 @@ def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, A
     take any size. Of other models, those that can only be built for one size refuse weights of another.
     Raises ConfigError for a name timm does not have, or a side that is no multiple of the model's patches.
     """
-    config = _record(name)
+    config = record_of(name, KEY)
     if side is None or config is None or not config.fixed_input_size:
         return dict(args)
     if to_2tuple(args.get("img_size", config.input_size[-1])) == (side, side):
@@ -55,39 +71,10 @@ def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, A
     return next((way for way in ways if _takes(name, way, side)), dict(args))
 
 
-def _record(name: str) -> Any:
-    """timm's record of the published weights of the name, None where it knows of none.
-
-    Raises ConfigError naming near ones for a name or a tag that timm does not have.
-    """
-    architecture, _, tag = name.partition(".")
-    if architecture in OWN:
-        import_module(OWN[architecture])
-    if not timm.is_model(architecture):
-        near = ", ".join(_near(architecture, (*timm.list_models(), *OWN)))
-        raise ConfigError(f"backbone.name={name}: timm {timm.__version__} has no such model; near it: {near}")
-    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")] if tag else []
-    try:
-        return timm.get_pretrained_cfg(name)
-    except RuntimeError:
-        near = ", ".join(f"{architecture}.{each}" for each in _near(tag, tuple(tags))) or "none"
-        raise ConfigError(f"backbone.name={name}: timm {timm.__version__} has no such weights; it has {near}") from None
-
-
-@lru_cache(maxsize=16)
-def _near(name: str, known: tuple[str, ...]) -> list[str]:
-    """Names that begin most like it, the shortest first among equals."""
-
-    def unlike(other: str) -> tuple[float, int, str]:
-        return -SequenceMatcher(None, name, other[: len(name)]).ratio(), len(other), other
-
-    return sorted(known, key=unlike)[:NEAR]
-
-
 def statistics(backbone: Backbone) -> Statistics:
     """Mean and deviation by which images for the network are normalised: ImageNet's, unless timm's record of its name
     says otherwise and the backbone asks for that."""
-    record = _record(backbone.name)
+    record = record_of(backbone.name, KEY)
     if backbone.statistics == "imagenet" or record is None or len(record.mean) != len(IMAGENET[0]):
         return IMAGENET
     return tuple(record.mean), tuple(record.std)
@@ -107,6 +94,9 @@ def _takes(name: str, args: dict[str, Any], side: int) -> bool:
 
 
 def _first_line(error: Exception) -> str:
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        return f"it takes no {unknown[1]}; leave it out"
     return str(error).partition("\n")[0] or type(error).__name__
 
 

@@ -22,7 +22,7 @@ def sizes_apart(own: State, state: State) -> str:
         theirs, ours = size(state), size(own)
         if theirs and ours and theirs != ours:
             lines.append(f"its {what} are {theirs}{unit}, the model's {ours}{unit}")
-    return "; " + ", ".join(lines) + ": set model.name and model.args to the file's" if lines else ""
+    return "; " + ", ".join(lines) + ": take the network of the file, by its name and args" if lines else ""
 
 
 def _patch(state: State) -> int:

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build, has_batch_norm, layer_ids, tokens, width
+from sept.backbones.networks import DROP_PATH, NoDropPath, build, has_batch_norm, layer_ids, tokens, width
+from sept.backbones.weights import DERIVED
 from sept.errors import ConfigError
 from sept.runtime.named import load
 
 IMAGES = 2
 CLASSES = 10
+FINE_TUNED = ("classify", "trunk")  # roles
+TRAINED = {"backbone": "pretrain", "retriever.backbone": "retriever.train"}  # where a network's recipe stands
 TRUNK_SIDE = 64  # pixels of an image for a trunk, which takes any
 
 
@@ -29,6 +32,11 @@ def attempt(
             if needs:
                 _require_offers(backbone, sides, needs)
             ROLES[role](backbone, sides, **how)
+        except NoDropPath:
+            option = f"{'finetune' if role in FINE_TUNED else TRAINED[key]}.{DROP_PATH}"
+            raise ConfigError(
+                f"{option}={how[DROP_PATH]}: {backbone.name} has no stochastic depth; set {option}=0"
+            ) from None
         except ConfigError as error:
             message = str(error)
             raise ConfigError(
@@ -38,6 +46,25 @@ def attempt(
             asked = f"sides of {', '.join(map(str, sides))} pixels" if sides else "images"
             why = str(error).partition("\n")[0] or type(error).__name__
             raise ConfigError(f"{key}.name={backbone.name} with {backbone.args} does not take {asked}: {why}") from None
+
+
+def require_published(option: str, key: str, backbone: Backbone, build: Callable[[Backbone], nn.Module]) -> None:
+    """ConfigError where the network's arguments give it other tensors than its published weights have.
+
+    option: the setting that asks for those. key: the one that holds the network. build: of the network's library.
+    """
+    with torch.device("meta"):
+        own, published = (_shapes(build(each)) for each in (backbone, Backbone(backbone.name)))
+    apart = sorted(name for name in own.keys() | published.keys() if own.get(name) != published.get(name))
+    if apart:
+        raise ConfigError(
+            f"{option}=hub: the published weights of {backbone.name} do not fit {key}.args={backbone.args}, which "
+            f"change {apart[0]}: write {key}.name={backbone.name} without them, or give a file: {option}=FILE"
+        )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items() if not name.endswith(DERIVED)}
 
 
 def _refuse(backbone: Backbone, why: str) -> ConfigError:
@@ -127,14 +154,22 @@ def _classify(backbone: Backbone, sides: Sequence[int], drop_path_rate: float, b
             )
 
 
-def _trunk(backbone: Backbone, sides: Sequence[int], least: int, most: int, maps: str) -> None:
+def _trunk(
+    backbone: Backbone, sides: Sequence[int], least: int, most: int, maps: str, drop_path_rate: float = 0.0
+) -> None:
     """sides: of pre-training, if there is one. least, most: how many maps there must be. maps: as in `build_trunk`."""
-    from sept.backbones.families import build_trunk
+    from sept.backbones.families import TRUNKS, build_trunk
 
-    trunk = build_trunk(backbone, None, maps=maps)
+    trunk = build_trunk(backbone, None, drop_path_rate, maps)
     if not least <= len(trunk.channels) <= most:
         raise _refuse(backbone, f"it has maps of {len(trunk.channels)} sizes, where {least} to {most} will do")
-    trunk(torch.empty(IMAGES, 3, TRUNK_SIDE, TRUNK_SIDE))
+    try:
+        trunk(torch.empty(IMAGES, 3, TRUNK_SIDE, TRUNK_SIDE))
+    except Exception as error:  # timm's networks fail in as many ways as there are
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise _refuse(
+            backbone, f"it takes no images of any size, for detection and segmentation; {TRUNKS} ({why})"
+        ) from None
     _require_same_weights(
         backbone, [build(backbone.name, backbone.args), *(build(backbone.name, backbone.args, side=s) for s in sides)]
     )

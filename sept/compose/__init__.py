@@ -20,12 +20,19 @@ from sept.compose.names import (
     defaults,
     known_names,
     nearest,
-    one_line,
     options,
     renamed,
     written,
 )
-from sept.compose.overrides import COMPLETION, check_hydra, check_overrides, completed, is_hydras
+from sept.compose.overrides import (
+    COMPLETION,
+    check_hydra,
+    check_overrides,
+    check_selector,
+    completed,
+    is_hydras,
+    one_line,
+)
 from sept.compose.usage import usage
 from sept.config import SETTINGS, Experiment
 from sept.errors import ConfigError
@@ -77,6 +84,7 @@ def load(cfg: Any, expanded: bool = True) -> Experiment:
 
 def experiment(overrides: Sequence[str], expanded: bool = False) -> Experiment:
     """The experiment that `python train.py` with these overrides runs; `expanded`: they are one cell of a sweep."""
+    check_selector(overrides)
     with one_line():
         cfg = composed(completed(overrides)).config
     return _checked(cfg, expanded)

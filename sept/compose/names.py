@@ -1,20 +1,16 @@
-"""Names that a command line may use: groups, options, settings; errors of Hydra and OmegaConf in one line."""
+"""Names that a command line may use: groups, their options, settings."""
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from sept.config import SETTINGS, Experiment
-from sept.errors import ConfigError, StorageError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
@@ -85,34 +81,6 @@ def _names(cls: type, prefix: str) -> list[str]:
         if is_dataclass(item.type):
             names += _names(item.type, f"{prefix}{item.name}.")  # type: ignore[arg-type]
     return names
-
-
-SWEEP = "multirun.yaml"  # file that Hydra writes for a sweep that it launches
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """Context manager: errors of Hydra and OmegaConf become a one-line ConfigError."""
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_refusal(error)) from None
-    except OSError as error:
-        if Path(str(error.filename)).name != SWEEP:
-            raise
-        raise StorageError(
-            f"{error.filename}: {error.strerror}; Hydra keeps a sweep's settings there: start in another folder or set "
-            "hydra.sweep.dir=FOLDER"
-        ) from None
-
-
-def _refusal(error: Exception) -> str:
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
-    key = getattr(cause, "full_key", None)
-    if not key:
-        return " ".join(lines)
-    return unknown_name(str(key)) if isinstance(cause, ConfigKeyError) else f"{key}: {lines[0]}"
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,16 +1,39 @@
-"""Command-line overrides: completed, and refused in one line if they contain an unknown name."""
+"""Command-line overrides: completed; errors of ours, Hydra and OmegaConf about them in one line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from sept.compose.composition import HYDRA, PRIMARY, parse, register
-from sept.compose.names import CONF, is_known, nearest, one_line, options, renamed, unknown_name
+from sept.compose.names import (
+    CONF,
+    OF_SEVERAL_KINDS,
+    is_known,
+    known_names,
+    nearest,
+    options,
+    renamed,
+    unknown_name,
+    written,
+)
 from sept.compose.usage import ADDED
+from sept.config import SETTINGS
 from sept.errors import ConfigError, StorageError
+from sept.ranges import format_value
 
 COMPLETION = {"-sc", "--shell-completion"}  # what follows is for Hydra
 NETWORKS = {"backbone.name": ("backbone", ""), "retriever.backbone.name": ("retriever", "backbone@retriever.backbone")}
@@ -49,6 +72,20 @@ def check_overrides(overrides: Sequence[str]) -> None:
                     raise ConfigError(f"{key}={choice}: no such option; " + nearest(choice, known))
         elif not is_known(key):
             raise ConfigError(unknown_name(key))
+    check_selector(overrides)
+
+
+def check_selector(overrides: Sequence[str]) -> None:
+    """Refuse an `init` that says who selects, as `init=random` does, beside a `selector` that says otherwise."""
+    given = dict(text.lstrip("+").partition("=")[::2] for text in overrides)
+    selectors = given.get("selector", "").split(",") if "selector" in given else []
+    for column in given.get("init", "").split(","):
+        others = [name for name in selectors if name != column]
+        if column in options("selector") and others:
+            raise ConfigError(
+                f"init={column} and selector={others[0]} contradict each other: init={column} is init=pretrain "
+                f"selector={column}; give one of the two alone"
+            )
 
 
 def check_hydra(overrides: Sequence[str]) -> None:
@@ -102,3 +139,93 @@ def _check_folder(key: str, folder: str, holders: dict[str, str | None]) -> None
         path.mkdir(parents=True, exist_ok=True)  # as Hydra will
     except OSError as error:
         raise StorageError(f"{key}={folder} cannot be created: {error.strerror}") from None
+
+
+# What Hydra and OmegaConf refuse, in our own words: the setting, what it must be, and how it is written.
+
+SWEEP = "multirun.yaml"  # file that Hydra writes for a sweep that it launches
+QUOTES = "a value with blanks or signs goes between quotes, inside those of the shell: \"KEY='VALUE'\""
+SEVERAL = (
+    "several values make a sweep: add -m on a command line, and call once for each from Python; a list is written "
+    "KEY=[A,B], and a text with commas between quotes"
+)
+MUST = {  # by what OmegaConf says of a value
+    "converted to Integer": "must be a whole number",
+    "converted to Float": "must be a number",
+    "not a valid bool": "must be true or false",
+    "to string": "must be a text",
+    "not a ListConfig": "must be a list, [A,B]",
+    "not Optional": "must not be null",
+    "Cannot assign": "holds settings, each by its name: write {key}.NAME=VALUE",
+    "Cannot merge": "holds settings, each by its name: write {key}.NAME=VALUE",
+    "not a subclass": "holds settings, each by its name: write {key}.NAME=VALUE",
+    "support deletion": "cannot be left out",
+}
+
+
+INSIDE = {"retriever.backbone": "backbone", "retriever.train": "pretrain"}  # groups whose options stand elsewhere, too
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Context manager: errors of Hydra and OmegaConf become a one-line ConfigError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_refusal(error)) from None
+    except OSError as error:
+        if Path(str(error.filename)).name != SWEEP:
+            raise
+        raise StorageError(
+            f"{error.filename}: {error.strerror}; Hydra keeps a sweep's settings there: start in another folder or set "
+            "hydra.sweep.dir=FOLDER"
+        ) from None
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, OverrideParseException) and error.override:
+        return f"{error.override}: {QUOTES if '=' in error.override else 'is not KEY=VALUE'}"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
+    key = getattr(cause, "full_key", None)
+    if key:
+        return _of_setting(cause, written(str(key)), lines[0])
+    told = " ".join(lines)
+    if there := re.search(r"already at '(.+?)'|Multiple values for (\S+)\.", told):
+        return f"{there[1] or there[2]} is there already: write it once, without +"
+    if swept := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)' (?:1\.|requires)", told):
+        return f"{swept[1]}: {SEVERAL}"
+    return told
+
+
+def _of_setting(error: Any, key: str, told: str) -> str:
+    """told: what OmegaConf says."""
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        return _of_another_kind(error, key) if key in known_names() else unknown_name(key)
+    if isinstance(error, InterpolationResolutionError):
+        why = told.rpartition("interpolation: ")[2].strip('"')
+        return f"{key}: what ${{..}} stands for is not there ({why})"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} is not set: write {key}=VALUE"
+    must = next((must for said, must in MUST.items() if said in told), None)
+    if must is None:
+        return f"{key}: {told}"
+    if error.value is None:
+        return f"{key}: {must.format(key=key)}"
+    option = f", or an option by {INSIDE[key]}@{key}=OPTION" if key in INSIDE else ""
+    return f"{key}={format_value(error.value)}: {must.format(key=key)}{option}"
+
+
+def _of_another_kind(error: Any, key: str) -> str:
+    """A setting that other options of the group have."""
+    group = next(each for each in OF_SEVERAL_KINDS if key.startswith(f"{each}."))
+    name = key.removeprefix(f"{group}.").partition(".")[0]
+    others = [kind for kind, settings in SETTINGS.items() if name in {item.name for item in fields(settings)}]
+    of_group = [kind for kind in others if issubclass(SETTINGS[kind], _base(error.object_type))]
+    chosen = error.parent_node._get_node("name")
+    return f"{key}: {group}={chosen} has no such setting; {', '.join(of_group)} {'have' if of_group[1:] else 'has'} it"
+
+
+def _base(kind: type) -> type:
+    """The class of all settings of the group."""
+    return next(each for each in reversed(kind.__mro__) if each is not object)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sept.data.costs import MAX_PIXELS, too_costly, webp_size
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 if TYPE_CHECKING:
     from sept.data.sources.reader import File
@@ -111,7 +111,8 @@ def read_labelled(file: "File", least_side: int | None = None) -> Pixels:
     try:
         return decode(file.read_bytes(), least_side)
     except (DataError, OSError) as error:
-        raise DataError(f"{file}: {error}; replace it: a labelled image is never skipped") from None
+        why = reason(error, getattr(file, "archive", file))  # it may name the archive itself
+        raise DataError(f"{file}: {why}; replace it: a labelled image is never skipped") from None
 
 
 def _stored(data: bytes, least_side: int | None) -> tuple[Pixels, int]:

@@ -7,6 +7,7 @@ for its answer; torch sees some of that and waits for ever on the rest.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sept.data.rng import permutation
 from sept.errors import ConfigError, SeptError, WorkerLost
-from sept.runtime.lifeline import STATE, Program, die_with_parent, stat_field
+from sept.runtime.lifeline import STATE, Program, die_with_parent, forkserver, stat_field
 
 LOOK_S = 1.0
 STOPPED_LOOKS = 20  # in a row: a program that is stopped and goes on with its workers does not look meanwhile
@@ -238,14 +239,14 @@ def loader(
     workers = min(workers, len(batches)) if len(batches) > 1 else 0  # type: ignore[arg-type]
     if workers:
         # Each worker is forked from a process that has these imported, which saves it seconds.
-        multiprocessing.set_forkserver_preload(["sept.runtime.forked", "__main__", __name__, type(dataset).__module__])
+        multiprocessing.set_forkserver_preload(["sept.runtime.forked", __name__, type(dataset).__module__])
     return Crewed(
         dataset,
         batch_sampler=batches,
         collate_fn=join or collate,
         num_workers=workers,
         pin_memory=pin and torch.cuda.is_available(),
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=forkserver(pickle.dumps((dataset, join))) if workers else None,
         worker_init_fn=Beginning(Program.this()) if workers else None,
     )
 

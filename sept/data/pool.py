@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sept.data.images import ImageError, Pixels, ample, decode
 from sept.data.sources.files import Entry, Root
 from sept.data.sources.reader import Reader
-from sept.errors import ConfigError, DataError
+from sept.errors import ConfigError, DataError, reason
 
 MANIFEST = "pool.parquet"
 ROWS_AT_ONCE = 1 << 17
@@ -72,7 +72,7 @@ class Pool:
             pool = cls(manifest, roots)
             sources = set(pc.unique(pool._column("source")).to_pylist())
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{manifest}: no readable pool manifest ({error})") from error
+            raise DataError(f"{manifest}: no readable pool manifest ({reason(error)})") from error
         if sources != set(roots):
             raise ConfigError(f"{manifest} has the sources {sorted(sources)}, but roots are given for {sorted(roots)}")
         for source, root in roots.items():

@@ -46,9 +46,9 @@ class Pool:
         """Sources as such: a typed mapping would take no further one from a command line."""
         for name, source in self.sources.items():
             if not isinstance(source, Source):
-                unknown = set(source or {"nothing": 0}) - {"kind", "path"}
+                unknown = sorted({*source} - {"kind", "path"}) if isinstance(source, dict) and source else [source]
                 if unknown:
-                    raise ConfigError(f"pool.sources.{name}: {sorted(unknown)} given, needs kind and path")
+                    raise ConfigError(f"pool.sources.{name}: {unknown[0]} given, needs {{kind:KIND,path:PATH}}")
                 self.sources[name] = Source(**source)
 
     def check(self) -> None:

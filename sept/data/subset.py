@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sept.data.images import Pixels
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 PIXELS = "pixels.bin"
 """uint8 (H, W, 3) images back to back, uncompressed."""
@@ -68,7 +68,7 @@ class Subset:
             index = np.load(folder / INDEX, allow_pickle=False)
             pixels = np.asarray(np.memmap(folder / PIXELS, dtype=np.uint8, mode="r"))
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{folder}: no readable subset ({error}); {AGAIN}") from error
+            raise DataError(f"{folder}: no readable subset ({reason(error)}); {AGAIN}") from error
         assert (index.dtype, index.shape[1:]) == (np.int64, (5,)), (index.dtype, index.shape)
         ends = np.cumsum(index[:, 2] * index[:, 3] * 3)
         if not np.array_equal(index[1:, 1], ends[:-1]) or index[0, 1] != 0 or ends[-1] != len(pixels):

@@ -1,6 +1,5 @@
 """Processes shards on this machine: in this process on one device, in a process per device on several."""
 
-import multiprocessing
 import os
 import pickle
 import signal
@@ -12,7 +11,7 @@ from multiprocessing.context import SpawnProcess
 
 from sept.engines.dispatch import Done, Make, Report, Worker, dispatch
 from sept.runtime.hardware import Runtime
-from sept.runtime.lifeline import die_with_parent
+from sept.runtime.lifeline import die_with_parent, spawn
 from sept.runtime.signals import raising, remembered
 
 
@@ -47,10 +46,10 @@ class Processes:
         self.workers: dict[int, _Hired] = {}
 
     def spawn(self, place: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        line, theirs = spawn.Pipe()
+        new = spawn(self.job)
+        line, theirs = new.Pipe()
         device = f"{self.accelerator}:{place}" if self.accelerator == "cuda" else self.accelerator
-        process = spawn.Process(target=_serve, args=(theirs, self.job, device))
+        process = new.Process(target=_serve, args=(theirs, self.job, device))
         process.start()
         theirs.close()  # then only the worker holds it, so that its death is noticed
         self.workers[place] = _Hired(process, line)

@@ -136,7 +136,7 @@ def check_readable(skips: list[Skip], rows: int, max_unreadable: float) -> None:
     named = "; ".join(f"{skip.key!r} ({skip.reason})" for skip in skips[:SKIPS_SHOWN])
     raise DataError(
         f"{len(skips)} of the pool's {rows} images are unreadable, more than pool.max_unreadable={max_unreadable:g}: "
-        f"{named}{'; ...' if len(skips) > SKIPS_SHOWN else ''}. Repair or remove them, or raise that share"
+        f"{named}{' and others' if len(skips) > SKIPS_SHOWN else ''}; repair or remove them, or raise that share"
     )
 
 

@@ -6,6 +6,7 @@ Arguments are parts of the model's configuration: `retriever.backbone.args.visio
 
 import difflib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # of a r
 CONFIG = "open_clip_config.json"  # beside weights: open_clip.create_model("local-dir:FOLDER") reads both
 SQUASHES = {"shortest": False, "squash": True}
 KEY = "retriever.backbone.name"
+PACKAGE = str(Path(open_clip.__file__).parent)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Not so what open_clip logs by the root logger of each name that it parses and each tokenizer that it takes."""
+    chatter = record.levelno <= logging.INFO and record.pathname.startswith(PACKAGE)
+    return not chatter or logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+logging.getLogger().addFilter(_is_of_use)
 
 
 def preprocess(name: str, args: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,31 @@
-"""No process outlives the program that started it, however the program ends.
+"""New processes: none outlives the program that started it, however that one ends, and none runs its main module again.
 
 A killed program cannot stop its processes. So the kernel does (a process dies with its parent), and each data worker
 also watches the program itself, as its parent is the process that it was forked from. Linux only; a no-op elsewhere.
+
+multiprocessing imports the script that was started in every new process, because objects sent there may be defined in
+it: a script without `if __name__ == "__main__":` starts its work again in each. What we send comes from packages: our
+processes need no main module, and start sooner without it. If an object is defined in the script, it is imported.
 """
 
 import ctypes
 import multiprocessing
+import multiprocessing.spawn
 import os
 import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import context
 from pathlib import Path
+from typing import Any
 
+MAIN = ("init_main_from_name", "init_main_from_path")  # what a new process is told to run
+_turn = threading.Lock()
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 STATE, STARTED = 0, 19  # fields of /proc/PID/stat after the name: state, and start in ticks since boot
 
@@ -77,3 +88,58 @@ def _end_after(watched: int) -> None:
     waiting.register(watched, select.POLLIN)
     waiting.poll()
     os._exit(1)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Inside, a process that this thread starts is told of no main module."""
+    starting = threading.get_ident()
+    with _turn:
+        prepare = multiprocessing.spawn.get_preparation_data
+
+        def prepared(name: str) -> dict[str, Any]:
+            told = prepare(name)
+            kept = threading.get_ident() != starting  # of a process of somebody else's
+            return {key: value for key, value in told.items() if kept or key not in MAIN}
+
+        multiprocessing.spawn.get_preparation_data = prepared
+        try:
+            yield
+        finally:
+            multiprocessing.spawn.get_preparation_data = prepare
+
+
+class _Spawned(context.SpawnProcess):
+    def start(self) -> None:
+        with _without_main():
+            super().start()
+
+
+class _Spawn(context.SpawnContext):
+    Process = _Spawned  # type: ignore[assignment]
+
+
+if sys.platform != "win32":  # which has none
+
+    class _Forked(context.ForkServerProcess):
+        def start(self) -> None:
+            with _without_main():
+                super().start()
+
+    class _ForkServer(context.ForkServerContext):
+        Process = _Forked  # type: ignore[assignment]
+
+
+def spawn(sent: bytes = b"") -> context.SpawnContext:
+    """multiprocessing's context of processes that begin as a new interpreter. sent: what they are given, pickled."""
+    return context.SpawnContext() if _needs_main(sent) else _Spawn()
+
+
+def forkserver(sent: bytes) -> context.ForkServerContext:
+    """The same of processes that are forked from one which has imported what is preloaded, and does nothing else."""
+    return context.ForkServerContext() if _needs_main(sent) else _ForkServer()
+
+
+def _needs_main(sent: bytes) -> bool:
+    """Whether a pickle names the main module."""
+    return b"__main__" in sent

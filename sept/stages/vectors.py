@@ -19,7 +19,7 @@ from sept.retrieval.shards import Skip
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
 from sept.stages.features import BYTES, LEAST_ROWS_PER_SHARD, SHARDS
-from sept.stages.pool import describe_skips
+from sept.stages.pool import describe_skips, open_pool
 from sept.stages.queries import IDS, VECTORS
 from sept.store.step import Artefact, Step
 
@@ -29,9 +29,10 @@ LOOKED_AT = 16  # names that are checked to be images
 
 @dataclass(frozen=True)
 class VectorsSpec:
-    """The spec of features from the pool's vectors."""
+    """The spec of features from the pool's vectors. skipped: how rows that are left out are reported."""
 
     scaled: str = "unit length"
+    skipped: str = "by name"
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,24 @@ def features(pool: Step, location: Location, max_unreadable: float) -> Step:
         VERSIONS["features"],
         VectorsSpec(),
         {"pool": pool},
-        partial(build_features, path=location.path, max_unreadable=max_unreadable),
+        partial(build_features, location=location, max_unreadable=max_unreadable),
         slug=pool.slug,
         estimate={"images": images, "dim": dim, "bytes": images * BYTES * dim},
         by_part=("shard-*.npy",),
     )
 
 
-def build_features(folder: Path, inputs: Mapping[str, Artefact], *, path: str, max_unreadable: float) -> dict[str, Any]:
-    file, rows = open_vectors(path), int(inputs["pool"].facts["rows"])
-    if rows != file.rows:  # blank lines are no names
-        raise DataError(f"{path}: {rows:,} names for {file.rows:,} vectors: a name is blank")
-    skips: list[Skip] = []
+def build_features(
+    folder: Path, inputs: Mapping[str, Artefact], *, location: Location, max_unreadable: float
+) -> dict[str, Any]:
+    assert location.path is not None
+    file, rows = open_vectors(location.path), int(inputs["pool"].facts["rows"])
+    file.require_names(rows)
+    pool, skips = open_pool({"pool0": inputs["pool"]}, [location]), list[Skip]()
 
     def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
         vectors, zero = unit_vectors(file, first, last, np.float16)
-        found = [Skip(row, f"row {row:,}", ZERO) for row in zero]
+        found = [Skip(row, pool.key(row), ZERO) for row in zero]
         skips.extend(found)
         return vectors, found
 
@@ -104,11 +107,9 @@ def build_queries(folder: Path, inputs: Mapping[str, Artefact], *, path: str) ->
     file = open_vectors(path)
     vectors, zero = unit_vectors(file, 0, file.rows, np.float32)
     ids = [*file.names()]
-    if zero or len(ids) != file.rows:
-        what = (
-            f"row {zero[0]:,} is {ZERO}" if zero else f"{len(ids):,} names for {file.rows:,} vectors: a name is blank"
-        )
-        raise DataError(f"query.path={path}: {what}")
+    file.require_names(len(ids))
+    if zero:
+        raise DataError(f"query.path={path}: {file.told(zero[0])} is {ZERO}")
     np.save(folder / VECTORS, vectors, allow_pickle=False)
     pq.write_table(pa.table({"id": ids, "class": [""] * len(ids)}), folder / IDS)
     return {"images": len(ids), "flops": 0.0}
@@ -122,7 +123,7 @@ def unit_vectors(file: VectorFile, first: int, last: int, dtype: Any) -> tuple[n
         lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
         wrong = np.flatnonzero(~np.isfinite(lengths))
         if len(wrong):
-            raise DataError(f"{file.path}: the vector of row {row + int(wrong[0]):,} holds NaN or infinity")
+            raise DataError(f"{file.path}: the vector of {file.told(row + int(wrong[0]))} holds NaN or infinity")
         empty = lengths == 0
         zero += (row + np.flatnonzero(empty)).tolist()
         vectors[row - first : row - first + len(block)] = block / np.where(empty, 1, lengths)[:, None]

@@ -28,7 +28,7 @@ from sept.errors import Interrupted, ProcessError, SeptError
 from sept.runtime.environment import forget
 from sept.runtime.failures import out_of_memory, refusal
 from sept.runtime.hardware import Runtime
-from sept.runtime.lifeline import die_with_parent
+from sept.runtime.lifeline import die_with_parent, spawn
 from sept.runtime.signals import Flag, raising, remembered
 
 POLL_S = 0.5
@@ -96,9 +96,9 @@ class _Member:
 
 
 def _started(rank: int, job: bytes, port: int) -> _Member:
-    spawn = multiprocessing.get_context("spawn")
-    line, theirs = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_process, args=(rank, job, port, theirs))
+    new = spawn(job)
+    line, theirs = new.Pipe(duplex=False)
+    process = new.Process(target=_process, args=(rank, job, port, theirs))
     process.start()
     theirs.close()
     return _Member(process, line)

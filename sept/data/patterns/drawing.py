@@ -6,7 +6,6 @@ Every image is a pure function of (seed, its number), so any number of workers w
 import csv
 import io
 import math
-import multiprocessing
 import os
 import tarfile
 from collections import Counter
@@ -22,7 +21,7 @@ from sept.data.patterns.domains import DOMAINS, JUNK, TARGETS, UInt8Array, class
 from sept.data.patterns.scenes import NEAR, draw_scene
 from sept.data.settings import LEAST_DRAWN_SIDE
 from sept.errors import ConfigError
-from sept.runtime.lifeline import die_with_parent
+from sept.runtime.lifeline import die_with_parent, spawn
 
 SHARD_IMAGES = 4096
 JPEG_QUALITY = 92
@@ -174,7 +173,7 @@ def in_processes(work: Callable[[Any], None], jobs: list[Any], workers: int) -> 
         for job in jobs:
             work(job)
         return
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=die_with_parent) as crew:
+    with spawn().Pool(workers, initializer=die_with_parent) as crew:
         crew.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers)))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sept.data.names import ACCEPTED, is_hidden, is_image
 from sept.data.sources.files import Entry
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 PARTS = 256
 """A folder is scanned in about as many parts, where it holds more than one part's images."""
@@ -88,7 +88,7 @@ def _visible(root: Path, below: str) -> list[str]:
             named = (_named(root, below, item) for item in items)
             return sorted((name for name in named if name), key=str.encode)
     except OSError as error:
-        raise DataError(f"{root / below}: cannot be listed ({error})") from error
+        raise DataError(f"{root / below}: cannot be listed ({reason(error)})") from error
 
 
 def _named(root: Path, below: str, item: os.DirEntry[bytes]) -> str | None:
@@ -117,7 +117,7 @@ def _size(root: Path, path: str) -> int:
     try:
         status = os.stat(os.path.join(root, path))
     except OSError as error:
-        raise DataError(f"{root}: cannot be listed ({error})") from error
+        raise DataError(f"{root / path}: cannot be read ({reason(error)})") from error
     if not stat.S_ISREG(status.st_mode):  # a pipe behind a link would be waited on for ever
         raise DataError(f"{root / path}: is a link to something that is no file; remove it")
     return status.st_size

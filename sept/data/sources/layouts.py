@@ -115,7 +115,8 @@ def _visible_remote(folder: str, pattern: str, kind: str) -> list[str]:
 
 def _refuse_missing(pattern: str, kind: str, missing: Sequence[Root], total: int) -> None:
     if missing:
-        raise DataError(f"{missing[0]}: no such {kind} ({len(missing)} of {total} of {pattern} missing)")
+        of_several = f" ({len(missing)} of {total} of {pattern} are missing)" if total > 1 else ""
+        raise DataError(f"{missing[0]}: no such {kind}{of_several}")
 
 
 def _refuse_none(pattern: str, kind: str, paths: Sequence[Root]) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sept.data.sources.files import UNKNOWN_SIZE, Entry, Root, name_of, open_stream, stem_of
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 COLUMN = "image"
 LEAVES = ("image.bytes", "image")
@@ -45,7 +45,7 @@ class Rows:
             self._file = pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             stream.close()
-            raise DataError(f"{path}: damaged, cut or no parquet file ({error})") from error
+            raise DataError(f"{path}: damaged, cut or no parquet file ({reason(error)})") from error
         self._stream = stream
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._leaf = self._find_leaf()
@@ -105,7 +105,7 @@ class Rows:
             data = self._held[row - self._first].as_py()
         except (pa.ArrowException, OSError) as error:
             self._group = -1
-            raise DataError(f"{self._path}, row {row:,}: damaged ({error}); fetch the file again") from error
+            raise DataError(f"{self._path}, row {row:,}: damaged ({reason(error)}); fetch the file again") from error
         if data is None:
             raise DataError(f"{self._path}, row {row:,}: has no bytes; it changed since it was listed")
         return data

@@ -113,7 +113,7 @@ class Member(NamedTuple):
 
     def read_bytes(self) -> bytes:
         """Raises DataError where the archive is damaged there or not as it was listed: it does not name the member."""
-        return _reader(self.archive.parent).read(self.archive.name, self.offset, self.size)
+        return reader_of(self.archive.parent).read(self.archive.name, self.offset, self.size)
 
     def open(self, mode: str = "rb") -> BinaryIO:
         assert mode == "rb", mode
@@ -125,6 +125,6 @@ File = Path | Member
 
 
 @lru_cache(maxsize=4)
-def _reader(folder: Path) -> Reader:
+def reader_of(folder: Path) -> Reader:
     """One a process: archives stay open."""
     return Reader(folder)

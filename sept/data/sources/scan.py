@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from sept.data.names import ACCEPTED
 from sept.data.sources.files import Absent, Entry
 from sept.data.sources.layouts import index, layout, parts, root
-from sept.errors import DataError
+from sept.errors import DataError, reason
 from sept.store.disk import storage_errors, sync, temporary_name
 
 Found = Entry | Absent
@@ -92,14 +92,15 @@ def _checked(
     ordered = np.sort(np.frombuffer(hashes, np.int64))
     suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if suspects:
-        _refuse_repeats(path, (each.key for each in found() if hash(each.key) in suspects))
+        _refuse_repeats(path, kind, (each.key for each in found() if hash(each.key) in suspects))
 
 
-def _refuse_repeats(path: str, keys: Iterator[str]) -> None:
+def _refuse_repeats(path: str, kind: str, keys: Iterator[str]) -> None:
     seen: set[str] = set()
     for key in keys:
         if key in seen:
-            raise DataError(f"{path}: names {key!r} twice; list every image once")
+            listed = getattr(parts(kind, path)[0], "path", path)  # the file with the names, where there is one
+            raise DataError(f"{listed}: names {key!r} twice; name every image once")
         seen.add(key)
 
 
@@ -196,4 +197,4 @@ def _read(path: Path) -> Iterator[Found]:
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     yield Absent(values[1]) if values[0] is None else Entry._make(values)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it, and it is made again") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); delete it, and it is made again") from error

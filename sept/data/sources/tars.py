@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, cast
 
 from sept.data.names import ACCEPTED, is_hidden, is_image, lost_its_suffix, plain
 from sept.data.sources.files import Entry, Root, name_of, open_stream, stem_of
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 END_CHUNK = 1 << 20
 END_BYTES = 2 * tarfile.BLOCKSIZE
@@ -111,7 +111,7 @@ def index_tar(path: Root, source: str, wanted: Callable[[str], bool] = is_image)
     except DataError:
         raise
     except _DAMAGE as error:
-        raise DataError(f"{path}: damaged, cut or no uncompressed tar, after {last} ({error})") from error
+        raise DataError(f"{path}: damaged, cut or no uncompressed tar, after {last} ({reason(error)})") from error
 
 
 def _opened(file: BinaryIO) -> tarfile.TarFile:

@@ -6,6 +6,7 @@ A name may be the path of the image, absolute or relative to the file's folder; 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,13 @@ import pyarrow.parquet as pq
 from sept.data.sources import lists
 from sept.data.sources.digest import digest_list
 from sept.data.sources.files import UNKNOWN_SIZE, Entry, Root
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 IDS = ".ids.txt"
 ID, VECTOR = "id", "vector"
 ROWS_AT_ONCE = 8192
 COUNTED_BYTES = 1 << 24
+NAME_CHARS = 200  # of a name in a message
 EXPECTED = f"FILE.npy (N, D) of floats with FILE{IDS} beside it, a name a line, or FILE.parquet of {ID} and {VECTOR}"
 
 
@@ -52,10 +54,32 @@ class VectorFile:
         """A digest of vectors and names. Raises DataError where there are not as many of them."""
         raise NotImplementedError
 
+    @property
+    def listed(self) -> Path:
+        """The file that holds the names."""
+        return self.path
+
     def names(self) -> Iterator[str]:
         """Of the rows, in their order."""
         for part in self.parts():
             yield from names_of(part)
+
+    def require_names(self, count: int) -> None:
+        """DataError where there are not as many names as vectors: of the rows of a text file, blank ones are none."""
+        if count != self.rows:
+            with open(self.listed, "rb") as file:
+                blank = next((number for number, line in enumerate(file, start=1) if not line.strip()), 0)
+            raise DataError(
+                f"{self.listed}, line {blank:,}: is blank, where the name of a vector of {self.path.name} has to be"
+            )
+
+    def told(self, row: int) -> str:
+        """A row in words: by its number and, where every row has one, by its name."""
+        names, name = 0, ""
+        with suppress(DataError, OSError):  # of the names, while something else is told
+            for names, each in enumerate(self.names(), start=1):
+                name = each if names == row + 1 else name
+        return f"row {row:,} ({name[:NAME_CHARS]!r})" if names == self.rows else f"row {row:,}"
 
 
 def open_vectors(path: str) -> VectorFile:
@@ -86,7 +110,7 @@ class NpyVectors(VectorFile):
         try:
             return np.load(self.path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{self.path}: damaged, cut or no array of NumPy ({error})") from None
+            raise DataError(f"{self.path}: damaged, cut or no array of NumPy ({reason(error)})") from None
 
     def read(self, first: int, last: int) -> Iterator[np.ndarray]:
         for start in range(first, last, ROWS_AT_ONCE):
@@ -116,7 +140,7 @@ class ParquetVectors(VectorFile):
         try:
             schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: damaged, cut or no parquet file ({error})") from None
+            raise DataError(f"{path}: damaged, cut or no parquet file ({reason(error)})") from None
         if not {ID, VECTOR} <= {*schema.names}:
             raise DataError(f"{path}: needs the columns {ID} and {VECTOR}; it has {', '.join(schema.names)}")
         kind = schema.field(VECTOR).type
@@ -163,7 +187,7 @@ class ParquetVectors(VectorFile):
                     yield self._array(column, row)[max(0, first - row) :]
                 row += len(column)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self.path}: damaged from row {row:,} on ({error})") from None
+            raise DataError(f"{self.path}: damaged from row {row:,} on ({reason(error)})") from None
 
     def _array(self, column: Any, row: int) -> np.ndarray:
         """(n, D). row: of the first. Raises DataError naming the first that is not D numbers."""
@@ -172,7 +196,9 @@ class ParquetVectors(VectorFile):
         wrong = np.flatnonzero(lengths != self.dim)
         if len(wrong):
             at, found = int(wrong[0]), max(0, int(lengths[wrong[0]]))
-            raise DataError(f"{self.path}: the vector of row {row + at:,} has {found:,} numbers, others {self.dim:,}")
+            raise DataError(
+                f"{self.path}: the vector of {self.told(row + at)} has {found:,} numbers, others {self.dim:,}"
+            )
         return np.asarray(numbers.fill_null(np.nan)).reshape(len(column), self.dim)
 
     def parts(self) -> list[Any]:
@@ -188,11 +214,13 @@ def names_of(part: lists.Lines | RowGroup) -> Iterator[str]:
         yield from (line for _, line in lists.lines(part))
         return
     with pq.ParquetFile(part.path, pre_buffer=False) as file:
+        row = sum(file.metadata.row_group(number).num_rows for number in range(part.number))
         for batch in file.iter_batches(row_groups=[part.number], columns=[ID]):
-            for name in batch.column(0).to_pylist():
+            for place, name in enumerate(batch.column(0).to_pylist()):
                 if name is None or not str(name).strip():
-                    raise DataError(f"{part.path}: a row of group {part.number} has no {ID}")
+                    raise DataError(f"{part.path}: row {row + place:,} has no {ID}")
                 yield str(name)
+            row += len(batch)
 
 
 def _chained(block: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from sept.data.images import ImageError
 from sept.data.names import begins_like_an_image, is_hidden, is_image, plain
 from sept.data.sources.files import Bytes, Entry, Root, Seeking, name_of, open_stream, read_exactly, stem_of
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 MAX_MEMBER_BYTES = 1 << 28
 """A larger image is refused: a deflated member may unpack to a thousand times its size."""
@@ -57,7 +57,7 @@ def index_zip(path: Root, source: str, wanted: Callable[[str], bool] = is_image)
     except DataError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged, cut or no zip archive ({error})") from error
+        raise DataError(f"{path}: damaged, cut or no zip archive ({reason(error)})") from error
     seen: set[str] = set()
     for member in images:
         _refuse_unfit(member, path)
@@ -179,7 +179,7 @@ def _inflate(file: Bytes, start: int, size: int) -> tuple[bytes, int]:
             end += len(piece)
             data += inflater.decompress(piece, size + 1 - len(data))
     except zlib.error as error:
-        raise ImageError(f"{file.where}, byte {start:,}: damaged: cannot be unpacked ({error})") from error
+        raise ImageError(f"{file.where}, byte {start:,}: damaged: cannot be unpacked ({reason(error)})") from error
     if not inflater.eof or len(data) != size:
         raise ImageError(f"{file.where}, byte {start:,}: damaged: unpacks to other than {size:,} bytes")
     return bytes(data), end - len(inflater.unused_data)

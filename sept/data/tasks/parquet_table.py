@@ -16,7 +16,7 @@ from sept.data.tasks.imagefolder import draw_split
 from sept.data.tasks.spelling import check_classes, tidy
 from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, role, told
 from sept.data.tasks.task import Example, Task
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 LABEL = "label"
 EXPECTED = (
@@ -97,7 +97,7 @@ def _rows(file: Path) -> tuple[list[Any], list[str] | None]:
             raise DataError(f"{file}: no column {LABEL!r}; its columns: {', '.join(schema.names)}; {EXPECTED}")
         labels = pq.read_table(file, columns=[LABEL], page_checksum_verification=True)[LABEL]
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: damaged, cut or no parquet file ({error})") from error
+        raise DataError(f"{file}: damaged, cut or no parquet file ({reason(error)})") from error
     if not (
         pa.types.is_integer(labels.type) or pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
     ):
