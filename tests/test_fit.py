@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sept.data.loading import Batches, loader, steps_per_epoch
+from sept.data import steps_per_epoch
+from sept.data.loading import Batches, loader
 from sept.data.subset import Subset
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.methods.ibot.learner import IBot

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from micro import SIDE, Labelled
 
-from sept.data.loading import Batches, StepSampler, collate, loader, steps_per_epoch
+from sept.data import steps_per_epoch
+from sept.data.loading import Batches, StepSampler, collate, loader
 from sept.errors import ConfigError
 
 

@@ -193,11 +193,6 @@ class StepSampler(Sampler[list[Place]]):
             yield [(epoch, int(sample)) for sample in order[start : start + share]]
 
 
-def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Whole batches in an epoch; one, of all samples, when there are fewer than a batch."""
-    return samples // min(batch_size, samples)
-
-
 @dataclass(frozen=True)
 class Batches:
     """What a training reads: batches of `batch_size` of the dataset's samples, in the order that `seed` draws."""

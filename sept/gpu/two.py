@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 
-from sept.data.loading import steps_per_epoch
+from sept.data import steps_per_epoch
 from sept.errors import Interrupted, SeptError
 from sept.gpu import failing
 from sept.gpu.card import Card

@@ -31,6 +31,7 @@ class Recipe:
     side: int = ranges.side(224)  # pixels of a training view
     batch_size: int = ranges.batch(512, least=2)
     drop_path_rate: float = ranges.share(0.2, below=1)
+    flip: float = ranges.share(0.5)  # probability of a mirrored view: 0 where a mirrored image shows another thing
     store_side: int = ranges.side(256)  # shorter side at which images are stored locally
     lr: float = ranges.rate(1e-3)
     warmup_epochs: int = ranges.epochs(5)

@@ -15,7 +15,8 @@ from sept.backbones import Backbone
 from sept.backbones.networks import sized_args, statistics
 from sept.backbones.saved import BACKBONE
 from sept.backbones.weights import save_backbone
-from sept.data.loading import Batches, steps_per_epoch
+from sept.data import steps_per_epoch
+from sept.data.loading import Batches
 from sept.data.subset import Subset
 from sept.data.transforms import normalise
 from sept.methods.learner import SelfSupervised

@@ -19,15 +19,15 @@ from sept.methods.recipe import TwoViewRecipe
 from sept.runtime.device import rank_and_world
 
 CROP_RATIO = (3 / 4, 4 / 3)
-FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
+JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
 
 
 def policy(
-    *, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float
+    *, flip: float, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float
 ) -> Policy:
     """The published colour pipeline, with jitter scaled by `jitter`, and the blur radius given for 224-px views."""
     return Policy(
-        flip=FLIP,
+        flip=flip,
         jitter=JITTER,
         brightness=BRIGHTNESS * jitter,
         contrast=CONTRAST * jitter,
@@ -83,6 +83,7 @@ class TwoViews(Views):
     def __init__(self, recipe: TwoViewRecipe, seed: int) -> None:
         policies = [
             policy(
+                flip=recipe.flip,
                 jitter=recipe.jitter,
                 grayscale=recipe.grayscale,
                 blur=recipe.blur[view],

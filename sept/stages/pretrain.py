@@ -152,8 +152,9 @@ def build(
 
 
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:
+    from sept.data import steps_per_epoch
     from sept.data.labelled import Tests, in_order
-    from sept.data.loading import loader, steps_per_epoch
+    from sept.data.loading import loader
     from sept.training.callbacks import KNNProbe
 
     shots = few_shots(task, probing.location, probing.shot, probing.seed)

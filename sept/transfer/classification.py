@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sept.data import steps_per_epoch
 from sept.data.labelled import Shots, Tests, in_order
-from sept.data.loading import Batches, loader, steps_per_epoch
+from sept.data.loading import Batches, loader
 from sept.data.rng import fold
 from sept.data.tasks.task import Example, Task
 from sept.data.transforms import FinetuneTransform
@@ -13,19 +14,17 @@ from sept.transfer.classify import Classifier
 from sept.transfer.probe import frozen_scores
 from sept.transfer.training import FinetuneJob
 
-FLIP, COLOR_JITTER = 0.5, 0.4  # SimMIM
 CLASSIFIER = "classifier.safetensors"
 
 
 def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, Any]:
     """Trains on the task's shots, tests on all test images; saves CLASSIFIER, and returns the facts."""
-    recipe, classes, runtime = job.recipe, len(task.classes), job.runtime
+    recipe, classes, runtime = job.recipe.settled(len(shots)), len(task.classes), job.runtime
     per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
     seed = fold(job.seed, "finetune", recipe.seed)
     learner = Classifier(recipe, job.backbone, classes, job.start, seed=seed, steps_per_epoch=per_epoch)
-    transform = FinetuneTransform(
-        recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]), FLIP, recipe.rand_augment, COLOR_JITTER
-    )
+    scale = (recipe.crop_scale[0], recipe.crop_scale[1])
+    transform = FinetuneTransform(recipe.side, scale, recipe.flip, recipe.rand_augment, recipe.color_jitter)
     pin = runtime.accelerator != "cpu"
     tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), runtime.workers, pin=pin)
     frozen = frozen_scores(learner.model, job.backbone, Tests(shots, recipe.side), tests, runtime)

@@ -9,10 +9,11 @@ from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
 from sept.backbones.flops import BACKWARD, counted_flops
+from sept.data import steps_per_epoch
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.targets import Annotated, DetectionImages, FlippedImages, as_lists
 from sept.data.labelled import in_order
-from sept.data.loading import Batches, loader, steps_per_epoch
+from sept.data.loading import Batches, loader
 from sept.data.rng import fold
 from sept.training.callbacks import EvaluateEvery
 from sept.transfer.detect import Detector

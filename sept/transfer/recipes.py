@@ -1,11 +1,13 @@
 """Recipes of transfer to a task: a classifier, detector or segmenter, or an evaluation of the frozen backbone."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from sept import ranges
 from sept.backbones import Backbone
 from sept.backbones.flops import BACKWARD, forward_flops, training_flops, trunk_flops, width
+from sept.data import steps_per_epoch
 from sept.errors import ConfigError
 from sept.ranges import COUNT, EPOCH, MOST_EPOCHS, RATIO, SIDE, require_rates
 
@@ -31,6 +33,10 @@ class Transfer:
     def passes(self) -> int:
         """How many times a training image is seen."""
         return 1
+
+    def settled(self, images: int) -> Self:
+        """The recipe as it trains on this many images."""
+        return self
 
     def flops(self, backbone: Backbone, classes: int) -> float:
         """FLOPs per training image and pass; for detectors and segmenters, in a plan, an estimate: only the trunk, at
@@ -83,9 +89,14 @@ class Classify(Finetune):
     warmup_epochs: int = ranges.epochs(10)
     warmup_lr: float = ranges.least_rate(2.5e-7)  # per `lr_batch` images
     min_lr: float = ranges.least_rate(2.5e-7)  # per `lr_batch` images
+    min_steps: int = ranges.whole(0, most=MOST_EPOCHS)  # few images: as many more epochs as this takes; 0: `epochs`
     layer_decay: float = ranges.share(0.9, above=0)
     clip: float = ranges.clip(5.0)
     crop_scale: list[float] = ranges.pair(0.08, 1.0, above=0, most=1)
+    flip: float = ranges.share(
+        0.5
+    )  # probability of a mirrored view: 0 where mirroring changes the class, as of letters
+    color_jitter: float = ranges.share(0.4)  # brightness, contrast and saturation; unused if rand_augment is set
     rand_augment: str | None = ranges.text("rand-m9-mstd0.5-inc1", form=RAND_AUGMENT, example="rand-m9-mstd0.5-inc1")
     erasing: float = ranges.share(0.25)
     mixup: float = ranges.share(0.8)
@@ -96,6 +107,13 @@ class Classify(Finetune):
     def check(self) -> None:
         slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
         require_rates("finetune", self.lr, self.batch_size / self.lr_batch, slowest)
+
+    def settled(self, images: int) -> Self:
+        """With as many epochs as `min_steps` takes; warm-up and tests keep their share of the training."""
+        epochs = max(self.epochs, math.ceil(self.min_steps / steps_per_epoch(images, self.batch_size)))
+        stretch = epochs / self.epochs
+        later = {name: round(getattr(self, name) * stretch) for name in ("warmup_epochs", "test_every")}
+        return replace(self, epochs=epochs, **later)
 
     def flops(self, backbone: Backbone, classes: int) -> float:
         return training_flops(backbone, self.side) + (1 + BACKWARD) * 2 * width(backbone) * classes

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sept.data import steps_per_epoch
 from sept.data.labelled import in_order
-from sept.data.loading import Batches, loader, steps_per_epoch
+from sept.data.loading import Batches, loader
 from sept.data.rng import fold
 from sept.data.segmentation.masks import IGNORE, Masked, SegmentationTask, check_masks
 from sept.data.segmentation.views import Crop, CroppedImages, WholeImages, as_lists

@@ -21,7 +21,15 @@ class MultiCrop(Views):
 
         def coloured(blur: float, solarise: float) -> Policy:
             radius, side = recipe.blur_radius, recipe.side  # local crops are blurred by as many pixels
-            return policy(jitter=recipe.jitter, grayscale=0.2, blur=blur, radius=radius, side=side, solarise=solarise)
+            return policy(
+                flip=recipe.flip,
+                jitter=recipe.jitter,
+                grayscale=0.2,
+                blur=blur,
+                radius=radius,
+                side=side,
+                solarise=solarise,
+            )
 
         globals_ = (recipe.side, (recipe.global_scale[0], recipe.global_scale[1]))
         locals_ = (recipe.local_side, (recipe.local_scale[0], recipe.local_scale[1]))
