@@ -10,50 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
+from world_files import png, sources, write_font
 
 from benchmarks.worlds import __main__ as command
 from benchmarks.worlds import drawing, folders, fonts, glyphs, icons, packages, scripts, sheet
 from benchmarks.worlds.packages import Package
 from benchmarks.worlds.pictures import Picture, World, distinct, near, spread, thumbnails, without_copies
 from sept.errors import ConfigError, DataError
-
-EM = 1000
-
-
-def write_font(path, family, letters, seed, alike="", blank=""):
-    """A font that draws each letter as four rectangles of its own; those of `alike` as one, those of `blank` not."""
-    names = {letter: f"u{ord(letter):05x}" for letter in letters}
-    glyphs_of = {".notdef": rectangles(np.random.default_rng([seed, 0]))}
-    for letter, name in names.items():
-        own = 1 if letter in alike else ord(letter)
-        glyphs_of[name] = (
-            TTGlyphPen(None).glyph() if letter in blank else rectangles(np.random.default_rng([seed, own]))
-        )
-    builder = FontBuilder(EM, isTTF=True)
-    builder.setupGlyphOrder(list(glyphs_of))
-    builder.setupCharacterMap({ord(letter): name for letter, name in names.items()})
-    builder.setupGlyf(glyphs_of)
-    builder.setupHorizontalMetrics(dict.fromkeys(glyphs_of, (EM, 0)))
-    builder.setupHorizontalHeader(ascent=800, descent=-200)
-    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
-    builder.setupOS2()
-    builder.setupPost()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    builder.save(path)
-
-
-def rectangles(rng):
-    pen = TTGlyphPen(None)
-    for _ in range(4):
-        x, y, width, height = (int(value) for value in rng.integers((0, 0, 80, 80), (600, 500, 400, 300)))
-        pen.moveTo((x, y))
-        for point in ((x, y + height), (x + width, y + height), (x + width, y)):
-            pen.lineTo(point)
-        pen.closePath()
-    return pen.glyph()
 
 
 def font_packages(folder):
@@ -68,12 +32,6 @@ def font_packages(folder):
     return found
 
 
-def png(path, seed, side=48, mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (6, 6, len(mode)), np.uint8)
-    Image.fromarray(pixels, mode).resize((side, side), Image.Resampling.NEAREST).save(path)
-
-
 def icon_packages(folder):
     """Themes of training, test and pool in one package: two devices each, and an application."""
     for place, theme in enumerate(("gnome", "mate", "Tango", "oxygen", "Paper", "Faenza")):
@@ -81,10 +39,6 @@ def icon_packages(folder):
             context, stem = name.split("/")
             png(folder / "usr/share/icons" / theme / "48x48" / context / f"{stem}.png", [place, other], mode="RGBA")
     return {"themes": Package("themes", "2:3", folder)}
-
-
-def sources(split):
-    return {each.source for pictures in split.values() for each in pictures}
 
 
 def tree(folder):

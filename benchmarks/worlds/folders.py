@@ -14,7 +14,6 @@ from benchmarks.worlds.pictures import Picture, World
 from sept.errors import ConfigError
 
 PER_FOLDER = 1_000  # images of the pool
-LEAST_CLASSES = 2
 
 
 def already(folder: Path, recipe: Mapping[str, Any]) -> bool:

@@ -63,8 +63,8 @@ def icon(path: Path) -> Icon | None:
     sizes = [size for folder in folders if (size := re.fullmatch(r"(\d+)(?:x\d+)?(?:@(\d)x?)?", folder))]
     if not contexts or not sizes or path.stem.endswith("symbolic"):
         return None
-    size, times = int(sizes[0][1]), int(sizes[0][2] or 1)
-    return Icon(path, theme, contexts[0], path.stem, size * times, times > 1)
+    pixels, times = int(sizes[0][1]), int(sizes[0][2] or 1)
+    return Icon(path, theme, contexts[0], path.stem, pixels * times, times > 1)
 
 
 def world(packages: Mapping[str, Package], seed: int) -> World:
