@@ -21,7 +21,7 @@ from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
 from sept.methods.heads import moby_mlp
 from sept.methods.ibot.head import IBotHead
-from sept.methods.moby.queue import KeyQueue
+from sept.methods.moby.contrast import KeyQueue
 from sept.methods.momentum import ema_update, momentum_copy
 from sept.retrievers.encoder import Encoder
 from sept.retrievers.pooling import cls_mean

@@ -14,8 +14,7 @@ from sept.backbones.networks import build, width
 from sept.data.rng import generator
 from sept.methods.heads import moby_mlp
 from sept.methods.learner import FLOAT_BYTES, TwoViewLearner
-from sept.methods.moby.loss import info_nce
-from sept.methods.moby.queue import KeyQueue
+from sept.methods.moby.contrast import KeyQueue, info_nce
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.momentum import ema_update, momentum_copy
 from sept.training.learner import seeded_weights
