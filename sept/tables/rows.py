@@ -16,7 +16,7 @@ from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 from sept.tables.labels import Line
 from sept.tables.paper import printed
-from sept.tables.statistics import gain
+from sept.tables.statistics import gain, independent
 
 MEAN_OF = {
     "mean": "score",
@@ -58,7 +58,7 @@ class _Group:
 
 
 def rows(cells: Iterable[Experiment]) -> list[Line]:
-    """A row for each comparison, in the order of the sweep: mean and deviation over its finished runs.
+    """A row for each comparison, in the order of the sweep: mean and deviation over the seeds of its finished runs.
 
     A cell whose data or weights are not on this machine, or whose artefact is damaged, counts as missing with a reason;
     one whose last attempt failed counts as failed.
@@ -124,6 +124,7 @@ def _line(group: _Group, variant: str | None) -> Line:
         "variant": variant,
         "metric": runs[0]["metric"] if runs else None,
         "n": len(runs),
+        "seeds": len({run["seed"] for run in runs}),
         **_summary(runs),
         "paper": printed(named),
         "status": _status(group),
@@ -134,10 +135,11 @@ def _line(group: _Group, variant: str | None) -> Line:
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Means, and deviations if there are several runs; only for the measures of the metric."""
+    """Means, and deviations if there are several runs, over seeds or over the fine-tunings of a single one; only for
+    the measures of the metric."""
     values = {}
     for name, source in (MEAN_OF | SPREAD_OF).items():
-        known = [run[source] for run in runs if run.get(source) is not None]
+        known = independent(runs, source)
         if len(known) > (name in SPREAD_OF):
             values[name] = (statistics.stdev if name in SPREAD_OF else statistics.fmean)(known)
     return values
