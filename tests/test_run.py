@@ -178,7 +178,9 @@ def own(images: Path, tiny: Tiny, *overrides: str) -> list[str]:
 def test_own_folders_end_in_a_row_and_broken_images_are_named(tiny: Tiny, images, tmp_path):
     done = run(*own(images, tiny, "hardware.workers=1"), store=tmp_path / "store")
     assert done.returncode == 0, done.stderr
-    assert "pool=folder" in done.stdout
+    assert "task=task, shot=3, init=sept, " in done.stdout  # the folders' names
+    assert "pool=pool, " in done.stdout
+    assert [*(tmp_path / "store" / "finetune").glob("task-sept-*")]
     [manifest] = (tmp_path / "store" / "features").glob("*/manifest.json")
     facts = json.loads(manifest.read_bytes())["facts"]
     assert (facts["rows"], facts["embedded"], facts["skipped"]) == (60, 57, 3)

@@ -1,5 +1,6 @@
 """The plan of a table, before anything is started: cells, what they share, what is stored and what is missing."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,9 +61,9 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     lines = [f"plan of {name}: {count}; nothing was run", *about(finals.values()), *_table(totals)]
     lines.append(ASSUMED)
     if absent:
-        # Of a pool both begin with its path.
+        # Of a pool and of an own task both begin with its path.
         told = [
-            why if what in why else f"{what}: {why.removeprefix(what.removeprefix('pool ') + ': ')}"
+            why if what in why else f"{what}: {why.removeprefix(re.sub('^(pool|task) ', '', what) + ': ')}"
             for what, why in absent.items()
         ]
         lines += ["missing on this machine:", *(f"  {line}" for line in told)]
