@@ -356,6 +356,21 @@ def test_a_table_that_is_not_there_is_refused_in_one_line(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("quickstart -m", "-m: leave it out; a table is read for all values that are given"),
+        ("--multirun quickstart", "--multirun: leave it out;"),
+        ("table=quickstart seed=0", "table=quickstart: write python -m sept.tables quickstart"),
+        ("+table=quickstart", "+table=quickstart: write python -m sept.tables quickstart"),
+    ],
+)
+def test_a_command_line_for_training_is_told_how_a_table_is_read(arguments, told, capsys):
+    assert main(arguments.split()) == 78
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(told)
+
+
 def test_several_tables_and_forms_come_from_one_command(settings, capsys):
     assert main(["quickstart", "patterns_table3", *settings, "seed=0", "budget=2k", "finetune.seed=0", "--csv"]) == 0
     parsed = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

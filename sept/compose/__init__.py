@@ -26,6 +26,7 @@ from sept.compose.names import (
 )
 from sept.compose.overrides import (
     COMPLETION,
+    MULTIRUN,
     check_hydra,
     check_overrides,
     check_selector,
@@ -42,6 +43,7 @@ __all__ = [
     "BASIC",
     "COMPLETION",
     "CONF",
+    "MULTIRUN",
     "OPEN",
     "Asked",
     "asked",
@@ -64,7 +66,6 @@ __all__ = [
 ]
 
 BASIC = "basic"  # Hydra's default launcher: one cell after the other, in this process
-MULTIRUN = ("-m", "--multirun")
 TABLE = "+table="
 
 
