@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
 from sept.app.making import make
-from sept.errors import Interrupted
+from sept.errors import ConfigError, Interrupted
 from sept.runtime import command, failures
 
 
@@ -72,6 +72,8 @@ def main() -> None:
     compose.check_overrides(arguments)
     compose.check_hydra(arguments)
     asked = compose.asked(arguments)
+    if asked.table is not None:
+        raise ConfigError(f"+table={asked.table}: search.py looks at one selection; tables are made by train.py")
     if asked.by_hydra:
         compose.hand_over(arguments)
         with compose.one_line():

@@ -156,6 +156,9 @@ def _composed(pool: str | Path, task: str | Path | None, overrides: Sequence[str
 def _checked(overrides: Sequence[str]) -> Experiment:
     if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
         raise ConfigError(f"overrides={overrides!r}: must be a list of strings KEY=VALUE, as on a command line")
+    sweeps = [each for each in overrides if each in compose.MULTIRUN or each.lstrip("+").startswith("table=")]
+    if sweeps:
+        raise ConfigError(f"overrides: {sweeps[0]!r} asks for several runs: call once for each, or use train.py")
     if wrong := [each for each in overrides if "=" not in each]:
         raise ConfigError(f"overrides: {wrong[0]!r} is not KEY=VALUE")
     compose.check_overrides([*overrides])

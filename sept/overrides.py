@@ -16,7 +16,8 @@ from sept.config import Experiment
 from sept.errors import ConfigError
 from sept.paths import quoted
 
-NAMED = ("pool", "retriever", "index", "query", "pretrain", "finetune", "task")  # named by the option's file
+NAMED = ("retriever", "index", "query", "pretrain", "finetune")  # named by the option's file
+OF_DATA = ("pool", "task")  # the same, or called like the data by an option that leaves the name open
 VALUED = ("budget", "compute", "shot")  # options that are recognised by their values
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
@@ -47,6 +48,7 @@ def command(e: Experiment) -> str:
 def _choices(e: Experiment) -> list[tuple[str, ...]]:
     """Options that differ from the default ones, without and with the paths that some of them need."""
     default, told = defaults(), {group: getattr(e, group).name for group in NAMED} | _initial(e)
+    told |= {group: _reading(group, getattr(e, group)) for group in OF_DATA}
     told |= {group: _saying(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
     chosen = [f"{group}={name}" for group, name in told.items() if name in options(group) and name != default[group]]
     if told["backbone"] is None:
@@ -70,6 +72,14 @@ def _initial(e: Experiment) -> dict[str, str | None]:
 def _saying(group: str, settings: Any) -> str | None:
     """The option of a group with exactly these values."""
     return next((name for name, said in _said(group).items() if said == asdict(settings)), None)
+
+
+def _reading(group: str, settings: Any) -> str | None:
+    """The option of the pool's or the task's name and kind, else the one that takes any data of this kind."""
+    said = _said(group)
+    if settings.name in said and said[settings.name]["kind"] == settings.kind:
+        return str(settings.name)
+    return next((name for name, of in said.items() if not of["name"] and of["kind"] == settings.kind), None)
 
 
 def _nearest(backbone: Backbone) -> str | None:

@@ -8,6 +8,8 @@ from sept.errors import ConfigError
 
 PLACES = ("SEPT_STORE", "SEPT_DATA", "SEPT_WEIGHTS")
 """Environment variables that paths in conf/ begin with."""
+SUFFIX = re.compile(r"(?i)(?:\.tar)?\.(?:tar|tgz|gz|bz2|xz|zip|parquet|csv|txt|npy)$")
+PATTERN = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]|[*?]")
 
 
 def settled(key: str, path: str) -> str:
@@ -32,6 +34,22 @@ def check_environment() -> None:
     for name in PLACES:
         if name in os.environ:
             settled(name, os.environ[name])
+
+
+def called(path: str, pattern: bool = False) -> str:
+    """What is at `path` is called: its last part, without the suffix of an archive or a table; `flowers` of
+    `data/flowers/` and of `flowers.zip`. Of a URL without its query. What cannot be printed becomes `_`.
+
+    pattern: braces and globs stand for what differs between shards and are left out, `web` of `web-{000..009}.tar`; of
+    a last part of nothing else, as in `web/*.tar`, the one before counts. Empty if nothing is left.
+    """
+    place = re.sub(r"[?#].*", "", path) if "://" in path else os.path.abspath(path)
+    for part in reversed(place.split("/")):
+        part = SUFFIX.sub("", part)
+        name = PATTERN.sub("", part).strip("-_. ") if pattern else part
+        if name:
+            return "".join(letter if letter.isprintable() else "_" for letter in name)
+    return ""
 
 
 def quoted(text: str) -> str:

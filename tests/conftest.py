@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # train.py and search.py are no part of the packa
 # Files that take longest, which start first: with `--dist loadfile` a process is alone with what it began last.
 LONG = ["sweeps", "distributed", "run", "tracking", "plan", "pretended", "similar", "paper_tasks", "ray", "signals"]
 LONG += ["launchers", "together", "crew", "detect_stage", "gpu_command", "full_size", "pipeline", "search", "fit"]
+LONG += ["tables"]
 
 TINY = [
     "retriever=ibot_micro_train",

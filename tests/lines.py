@@ -32,7 +32,8 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
         named |= {"query": "image", "retriever": "r"}
     named |= {name: value for name, value in rest.items() if name in named}
     runs = runs or [run(score, seed) for seed, score in enumerate(scores)]
-    row = named | {"n": len(runs), "metric": "top1" if runs else None, "status": "" if runs else "missing"}
+    row = named | {"n": len(runs), "seeds": len({each["seed"] for each in runs})}
+    row |= {"metric": "top1" if runs else None, "status": "" if runs else "missing"}
     row |= {"paper": printed(named), "reason": None, "runs": runs}
     row["experiments"] = [experiment(init) for _ in runs]
     if runs:

@@ -30,9 +30,9 @@ def test_a_plan_names_classes_and_sources(tmp_path):
     (tmp_path / "0.jpg").write_bytes(b"x")
     e = own(tmp_path)
     assert lines(e, own(tmp_path, "seed=1")) == [
-        f"pool folder: 43 images in {tmp_path}",
-        "task imagefolder: 4 classes (ash, elm, oak, ..), images of each: 8 to 10 to train on, 2 to test on; "
-        f"{tmp_path}: images beside its class folders are not used: 1",
+        f"pool {tmp_path.name}: 43 images in {tmp_path}",
+        f"task {tmp_path.name} in {tmp_path}: 4 classes (ash, elm, oak, ..), images of each: 8 to 10 to train on, "
+        f"2 to test on; {tmp_path}: images beside its class folders are not used: 1",
     ]
 
 
@@ -57,7 +57,7 @@ def test_a_plan_tells_a_task_with_splits(tmp_path):
     path = make("csv", tmp_path)
     told = lines(experiment("task=csv", f"task.path='{path}'", "shot.per_class=1", "init=rand_init"))
     classes = "3 classes (class 0, class 1, class 2)"
-    assert told == [f"task csv: {classes}, images of each: 4 to train on, 2 to test on"]
+    assert told == [f"task list in {path}: {classes}, images of each: 4 to train on, 2 to test on"]
 
 
 def test_a_listing_is_read_and_identified_once_for_all_cells(tmp_path):

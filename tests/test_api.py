@@ -109,6 +109,8 @@ def test_a_run_gives_its_row_and_the_store_what_was_made_before():
         (lambda: sept.run("budget=1k"), ConfigError, "a list of strings"),
         (lambda: sept.run([1]), ConfigError, "a list of strings"),
         (lambda: sept.run(["pool"]), ConfigError, "is not KEY=VALUE"),
+        (lambda: sept.run(["seed=0,1", "-m"]), ConfigError, "'-m' asks for several runs: call once for each, or use"),
+        (lambda: sept.run(["+table=compare"]), ConfigError, "'+table=compare' asks for several runs: call once for"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(call, error, said):

@@ -68,6 +68,8 @@ def test_every_option_composes_and_loads(choice):
         assert found.initial == KIND_OF.get(choice, chosen if chosen != "pretrain" else "sept")
     elif group == "backbone":
         assert asdict(found.backbone) == option("backbone", chosen) | ({"name": "resnet18"} if chosen == "timm" else {})
+    elif choice in PATHS and group in ("pool", "task"):
+        assert getattr(found, group).name == "somewhere"
     else:
         assert getattr(getattr(found, group), "name", chosen) == KIND_OF.get(choice, chosen)
 
@@ -131,8 +133,16 @@ def test_the_options_of_a_group_have_the_same_keys(group):
         ("+pool.imagez=1", "did you mean pool.images"),
         ("pretrain.temprature=1", "did you mean pretrain.temperature"),
         ("+table=a,b", "one table per command"),
+        ("table=quickstart", "table=quickstart: write +table=quickstart; it is added to the choices"),
+        ("experiment=paper", "experiment=paper: write +experiment=paper"),
+        ("table=quickstrat", "table=quickstrat: no such option; did you mean quickstart"),
+        ("-m=1 seed=0,1", "-m=1: write -m, by itself, for a sweep: python train.py seed=0,1"),
+        ("-mseed=0,1", "-mseed=0,1: write -m, by itself"),
+        ("--multi-run seed=0,1", "--multi-run: write -m, by itself"),
+        ("multirun=true seed=0,1", "multirun=true: write -m, by itself"),
+        ("m seed=0,1", "m: write -m, by itself"),
         ("backbone.depth=3", "An argument of the network is set with backbone.args.depth=VALUE"),
-        ("retriever.backbone.depth=3", "is set by retriever.backbone.args.depth=VALUE"),
+        ("retriever.backbone.depth=3", "is set with retriever.backbone.args.depth=VALUE"),
         ("init=rand_init,random selector=random,sept", "init=random and selector=sept contradict each other"),
     ],
 )

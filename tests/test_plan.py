@@ -1,6 +1,7 @@
 """A plan counts the cells of the paper's tables, names what is missing, and starts nothing."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import Tiny, run
 
+from sept.app.costs import Total, table
 from sept.app.plan import plan
 from sept.compose import CONF, expand
+from sept.runtime.hardware import Runtime
+from sept.store import Step
 
 CELLS = {  # launched and distinct, of SEPT
     "table2": (70, 70),
@@ -24,16 +28,16 @@ CELLS = {  # launched and distinct, of SEPT
 }
 
 
-@pytest.mark.parametrize("table", [path.stem for path in sorted((CONF / "table").glob("*.yaml"))])
-def test_every_table_is_planned_on_a_machine_without_its_data(table: str, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "table").glob("*.yaml"))])
+def test_every_table_is_planned_on_a_machine_without_its_data(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("SEPT_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SEPT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SEPT_WEIGHTS", str(tmp_path / "weights"))
-    one_seed = ["seed=0"] if table.startswith("patterns_") else []  # composing takes time
-    text = plan(table, expand(table, one_seed))
-    if table in CELLS:
-        launched, distinct = CELLS[table]
-        assert text.startswith(f"plan of {table}: {launched} cells, {distinct} of them distinct; nothing was run")
+    one_seed = ["seed=0"] if name.startswith("patterns_") else []  # composing takes time
+    text = plan(name, expand(name, one_seed))
+    if name in CELLS:
+        launched, distinct = CELLS[name]
+        assert text.startswith(f"plan of {name}: {launched} cells, {distinct} of them distinct; nothing was run")
         assert f"{tmp_path}" in text.partition("missing on this machine:")[2]
     else:
         assert "missing on this machine" not in text
@@ -66,10 +70,41 @@ def test_plans_of_all_tables_import_nothing_that_trains(tmp_path: Path) -> None:
     assert not imported & {"torch", "torchvision", "timm", "lightning", "torchmetrics", "wandb", "faiss", "matplotlib"}
 
 
+def costs(flops: float, images: float, accelerator: str, cores: int = 1) -> list[dict[str, str]]:
+    """The plan's table of one step that is to be made, as read by a person: each row by the titles of the columns."""
+    total = Total()
+    total.add(Step("pretrain", 1, {}, {}, dict, estimate={"flops": flops, "images": images}), cached=False)
+    lines = table({"pretrain": total}, Runtime(accelerator=accelerator, threads=cores))
+    columns = [(found[0], found.end()) for found in re.finditer(r"\S+(?: \S+)*", lines[0])]
+    cut = [*zip([0, *(end for _, end in columns)], columns, strict=False)]
+    rows = [line for line in lines if line.startswith(("pretrain", "total"))]
+    return [{title: row[start:end].strip() for start, (title, end) in cut} for row in rows]
+
+
+def test_a_plan_without_a_gpu_estimates_the_time_here():
+    quickstart = 1.23e13, 2e5
+    row = costs(*quickstart, "cpu", cores=2)[-1]
+    assert row["time here"] == "6.8 min"  # README: 6.6
+    assert not row.keys() & {"GPU-hours", "kWh"}  # 0.0 would say nothing
+    assert costs(*quickstart, "cpu")[-1]["time here"] == "13.7 min"
+    assert costs(*quickstart, "cuda")[-1].keys() >= {"GPU-hours", "kWh"}
+    assert "time here" not in costs(*quickstart, "cuda")[-1]
+
+
+def test_large_work_is_told_in_time_here_and_in_time_on_a_gpu():
+    row = costs(2.15e18, 3e7, "cpu", cores=2)[-1]
+    assert (row["time here"], row["GPU-hours"], row["kWh"]) == ("207.4 days", "5.4", "2.7")
+    assert [costs(flops, 1, "cpu")[0]["time here"] for flops in (6e8, 6e11, 3.6e13, 3.6e14)] == [
+        *("< 1 s", "10 s", "10.0 min", "1.7 h"),
+    ]
+
+
 def test_a_plan_from_the_command_line_shows_what_is_cached(tiny: Tiny) -> None:
     done = run("+table=quickstart", "finetune.seed=0,7", "plan=true", store=tiny.store)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("plan of quickstart: 6 cells, 6 of them distinct")
+    assert re.search(r"FLOPs +time here +disk\n", done.stdout)
+    assert "time here: 1 core with nothing else to do, assumed at 1.5e+10 FLOP/s" in done.stdout
     told = "task patterns_a: 16 classes of glyphs, images of each: 5 to train on, 3 to test on, drawn"
     assert told in done.stdout.splitlines()
     assert told in tiny.done.stderr.splitlines()  # before each run, too

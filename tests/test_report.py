@@ -122,6 +122,14 @@ def test_differences_and_costs_stand_on_the_page():
     assert total[2:5] == ["6", "1.20e+10", "18"]  # six runs with an artefact each
 
 
+def test_the_page_says_beside_a_number_what_its_spread_is_over():
+    runs = [run(40.0 + again, 0, again) for again in range(3)]
+    texts = Page(report({"t": [line("random", [], runs), line("sept", [1.0, 2.0])]})).texts
+    assert texts.count("3 fine-tunings") == texts.count("2 seeds") == 1
+    [note] = [text for text in texts if "Pre-trainings vary more" in text]
+    assert "python train.py +table=t seed=0,1,2" in note
+
+
 def test_names_are_escaped():
     evil = "<b>\"&amp;'</b><script>alert(1)</script>"
     lines = table(line("random", [1.0, 2.0], task=evil, pool=evil), line("sept", [2.0, 1.0], task=evil, pool="q"))

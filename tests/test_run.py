@@ -178,12 +178,24 @@ def own(images: Path, tiny: Tiny, *overrides: str) -> list[str]:
 def test_own_folders_end_in_a_row_and_broken_images_are_named(tiny: Tiny, images, tmp_path):
     done = run(*own(images, tiny, "hardware.workers=1"), store=tmp_path / "store")
     assert done.returncode == 0, done.stderr
-    assert "pool=folder" in done.stdout
+    assert "task=task, shot=3, init=sept, " in done.stdout  # the folders' names
+    assert "pool=pool, " in done.stdout
+    assert [*(tmp_path / "store" / "finetune").glob("task-sept-*")]
     [manifest] = (tmp_path / "store" / "features").glob("*/manifest.json")
     facts = json.loads(manifest.read_bytes())["facts"]
     assert (facts["rows"], facts["embedded"], facts["skipped"]) == (60, 57, 3)
     assert sorted(Path(each["key"]).stem for each in facts["unreadable"]) == ["010", "020", "030"]
     assert all(each["reason"] for each in facts["unreadable"])
+
+
+def test_a_table_of_own_folders_compares_over_seeds_of_everything(tiny: Tiny, images, tmp_path):
+    """Two seeds of three inits: six cells, four pre-trainings."""
+    done = run("+table=compare", *own(images, tiny), "seed=0,1", store=tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("│ 2 seeds ") == 6  # rows, and the differences between them
+    assert len(re.findall(r"│ task │ 3 +│ (?:rand_init|random +|sept +) │", done.stdout)) == 3
+    assert "vary more" not in done.stdout
+    assert len([*(tmp_path / "store" / "pretrain").iterdir()]) == 4
 
 
 def ended(monkeypatch, capsys, tmp_path, *overrides: str, tiny: list[str] = TINY) -> tuple[int, list[str]]:

@@ -55,6 +55,13 @@ def test_search_looks_a_picture_up_with_its_best_matches(tiny: Tiny):
     assert (written(done, tiny) / "gallery.png").is_file()
 
 
+def test_search_refuses_a_table(tmp_path):
+    done = run("+table=quickstart", store=tmp_path / "store", script="search.py")
+    assert done.returncode == 78
+    told = "error: +table=quickstart: search.py looks at one selection; tables are made by train.py"
+    assert done.stderr.splitlines() == [told]
+
+
 def test_search_refuses_a_query_that_is_not_there(tiny: Tiny):
     done = run("query=/nowhere.jpg", store=tiny.store, script="search.py")
     assert done.returncode == 78

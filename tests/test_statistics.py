@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lines import line, run
 from scipy import stats
 
-from sept.tables.statistics import CONFIDENCE, Interval, differences, gain, interval, paired
+from sept.tables.statistics import CONFIDENCE, Interval, differences, gain, independent, interval, paired
 
 SCORES = st.lists(st.floats(0, 100), min_size=2, max_size=12)
 
@@ -92,7 +92,15 @@ def test_finetunings_of_one_seed_count_once_and_alone_are_told_for_what_they_are
     result = paired(line("sept", [], ours), line("random", [], theirs))
     assert result == (interval([1.0, 11.0, 21.0]), "seeds")
     alone = paired(line("sept", [], ours[:3]), line("random", [], theirs[:3]))
-    assert alone == (interval([0.0, 1.0, 2.0]), "fine-tunings of one pre-training")
+    assert alone == (interval([0.0, 1.0, 2.0]), "fine-tunings")
+
+
+def test_the_values_of_a_row_are_its_seeds_and_within_one_its_finetunings():
+    runs = [run(10 * seed + again, seed, again) for seed in range(3) for again in range(3)]
+    assert independent(runs, "score") == [1.0, 11.0, 21.0]
+    assert independent(runs[3:6], "score") == [10, 11, 12]
+    assert independent([run(1, 0), run(7, 5, 0), run(9, 5, 1)], "score") == [1, 8]  # a seed counts once, however often
+    assert independent([{"seed": 0, "ap": None}, {"seed": 1}], "ap") == []
 
 
 def told(lines):

@@ -6,10 +6,12 @@ import json
 import re
 import shlex
 import shutil
+import statistics
 
 import pytest
 from conftest import TINY, Tiny
-from lines import line, table
+from conftest import run as run_command
+from lines import line, run, table
 
 from sept.compose import expand
 from sept.compose.names import leaves
@@ -50,7 +52,7 @@ def test_rows_hold_what_the_manifests_say_and_nothing_where_nothing_is(settings,
         assert "std" not in line
         assert by[init, 4]["n"] == 0
         blank = dict(zip(COLUMNS, cells_of(by[init, 4]), strict=True))
-        assert {name for name, text in blank.items() if text} <= {*CELL, "n", "status"}
+        assert {name for name, text in blank.items() if text} <= {*CELL, "n", "seeds", "status"}
         assert (blank["n"], blank["status"]) == ("0", "missing")
     assert (by["rand_init", 5]["budget"], by["rand_init", 5]["pool"], by["sept", 5]["budget"]) == (None, None, 32)
     assert by["rand_init", 5]["flops"] == manifest(tiny, "rand_init")["facts"]["flops"]
@@ -66,6 +68,19 @@ def test_cells_that_differ_in_more_than_seeds_are_never_averaged(settings):
     lines = rows(expand("quickstart", [*settings, "init=rand_init", "finetune.seed=0", "finetune.epochs=3,4"]))
     assert [line["n"] for line in lines] == [1, 0]
     assert [line["variant"] for line in lines] == ["finetune.epochs=3", "finetune.epochs=4"]
+
+
+def test_the_spread_of_a_row_is_over_its_seeds(settings, tiny):
+    """Two fine-tunings of each of two seeds are two values."""
+    sweep = ["init=rand_init", "seed=0,1", "finetune.seed=0,1"]
+    made = run_command("+table=quickstart", *sweep, store=tiny.store)
+    assert made.returncode == 0, made.stderr
+    [found] = rows(expand("quickstart", [*settings, *sweep]))
+    first, second = ([run["top1"] for run in found["runs"] if run["seed"] == seed] for seed in (0, 1))
+    assert (found["n"], found["seeds"], len(first), len(second)) == (4, 2, 2, 2)
+    means = statistics.fmean(first), statistics.fmean(second)
+    assert (found["mean"], found["std"]) == pytest.approx((statistics.fmean(means), statistics.stdev(means)))
+    assert "2 seeds, 4 fine-tunings" in made.stdout
 
 
 def test_a_comparison_says_how_many_of_its_runs_are_missing(settings):
@@ -196,10 +211,41 @@ def test_markdown_is_a_table_and_the_differences():
 def test_the_terminal_leaves_out_what_nobody_knows_and_says_noise():
     lines = table(line("random", [10.0, 12.0]), line("sept", [20.0, 9.0]))
     text = as_terminal({"t": lines})
-    assert "t: top-1 on the test set in %, mean ± deviation over n runs" in text
+    assert "t: top-1 on the test set in %, mean ± standard deviation" in text
     assert text.count("within noise") == 2  # of the row, and of the difference
     assert not re.search("paper|status|AP50|variant", text)
     assert "one run each" in as_terminal({"t": [line("random", [1.0]), line("sept", [2.0])]})
+
+
+def of_one_seed() -> list[dict]:
+    """Three fine-tunings of a seed each, as the quickstart makes them."""
+    lines = []
+    for init, scores in (("random", [20.0, 21.0, 22.0]), ("sept", [48.0, 49.0, 50.5])):
+        lines.append(line(init, [], [run(score, 0, again) for again, score in enumerate(scores)]))
+    return table(*lines)
+
+
+def test_a_spread_over_finetunings_of_one_pretraining_is_told_beside_the_number_and_what_to_run_below():
+    lines = of_one_seed()
+    seeds = "For seeds of everything: python train.py +table=t seed=0,1,2"
+    terminal, markdown = as_terminal({"t": lines}), as_markdown({"t": lines})
+    assert markdown.count("| 49.17 ± 1.26 | 3 fine-tunings |") == 1
+    assert "| higher, for this seed | 3 fine-tunings |" in markdown
+    for text in (terminal, markdown, as_latex({"t": lines})):
+        assert text.count("Pre-trainings vary more.") == 1
+        assert seeds in text.replace("\\", "")
+    assert any(told.startswith("±") and seeds in told for told in terminal.splitlines())  # one line, to be copied from
+    assert "over 3 fine-tunings; the paper's" in as_latex({"t": lines})
+    assert "vary more" not in as_terminal({"t": scores()}) + as_markdown({"t": scores()})
+    assert "2 seeds" in as_terminal({"t": scores()})
+
+
+def test_seeds_come_first_and_finetunings_within():
+    runs = [run(10.0 * seed + again, seed, again) for seed in range(3) for again in range(2)]
+    text = as_markdown({"t": [line("sept", [], runs)]})
+    assert "| 3 seeds, 6 fine-tunings |" in text
+    assert "Fine-tunings of one seed are averaged first; ± and intervals are over seeds." in text
+    assert as_latex({"t": [line("sept", [], runs), line("random", [1.0])]}).count(r"\,{\scriptsize 1 run}") == 1
 
 
 def test_what_is_measured_is_named():
@@ -308,6 +354,21 @@ def test_a_table_that_is_not_there_is_refused_in_one_line(capsys):
     assert main(["quickstart", "seed=abc"]) == 78
     assert main(["seed=1"]) == 78
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("quickstart -m", "-m: leave it out; a table is read for all values that are given"),
+        ("--multirun quickstart", "--multirun: leave it out;"),
+        ("table=quickstart seed=0", "table=quickstart: write python -m sept.tables quickstart"),
+        ("+table=quickstart", "+table=quickstart: write python -m sept.tables quickstart"),
+    ],
+)
+def test_a_command_line_for_training_is_told_how_a_table_is_read(arguments, told, capsys):
+    assert main(arguments.split()) == 78
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(told)
 
 
 def test_several_tables_and_forms_come_from_one_command(settings, capsys):

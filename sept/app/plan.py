@@ -1,42 +1,15 @@
 """The plan of a table, before anything is started: cells, what they share, what is stored and what is missing."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sept import capability
 from sept.app.console import about
+from sept.app.costs import Total, table
 from sept.config import Experiment
 from sept.pipeline import Pipeline
 from sept.runtime.hardware import resolve
-from sept.store import Step, Store
-
-FLOPS_PER_S = 1.1e14  # of one GPU: about a third of an A100's peak in bfloat16
-KILOWATTS = 0.5  # of one GPU with its share of the machine
-ASSUMED = (
-    f"assumed: {FLOPS_PER_S:.2g} FLOP/s and {KILOWATTS:g} kW per GPU; detectors: trunk only; features in float16, "
-    "stored images 4:3; published sizes for missing data"
-)
-HEADER = ("stage", "steps", "cached", "to do", "images", "FLOPs", "GPU-hours", "kWh", "disk")
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-@dataclass
-class Total:
-    """Counts over the steps of a stage: all, those in the store, and the cost of the others."""
-
-    steps: int = 0
-    cached: int = 0
-    images: float = 0.0
-    flops: float = 0.0
-    disk: float = 0.0
-
-    def add(self, step: Step, cached: bool) -> None:
-        self.steps += 1
-        self.cached += cached
-        if not cached:
-            self.images += step.estimate.get("images", 0.0)
-            self.flops += step.estimate.get("flops", 0.0)
-            self.disk += step.estimate.get("bytes", 0.0)
+from sept.store import Store
 
 
 def plan(name: str, cells: Sequence[Experiment]) -> str:
@@ -57,45 +30,13 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
     for key, step in steps.items():
         totals.setdefault(step.stage, Total()).add(step, key in cached)
     count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells, {len(finals)} of them distinct"
-    lines = [f"plan of {name}: {count}; nothing was run", *about(finals.values()), *_table(totals)]
-    lines.append(ASSUMED)
+    lines = [f"plan of {name}: {count}; nothing was run", *about(finals.values())]
+    lines += table(totals, resolve(cells[0].hardware))
     if absent:
-        # Of a pool both begin with its path.
+        # Of a pool and of an own task both begin with its path.
         told = [
-            why if what in why else f"{what}: {why.removeprefix(what.removeprefix('pool ') + ': ')}"
+            why if what in why else f"{what}: {why.removeprefix(re.sub('^(pool|task) ', '', what) + ': ')}"
             for what, why in absent.items()
         ]
         lines += ["missing on this machine:", *(f"  {line}" for line in told)]
     return "\n".join(lines)
-
-
-def _table(totals: dict[str, Total]) -> list[str]:
-    whole = Total()
-    for each in totals.values():
-        whole.steps, whole.cached = whole.steps + each.steps, whole.cached + each.cached
-        whole.flops, whole.disk = whole.flops + each.flops, whole.disk + each.disk
-    rows = [HEADER, *(_row(stage, total) for stage, total in totals.items()), _row("total", whole)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-
-
-def _row(name: str, total: Total) -> tuple[str, ...]:
-    hours = total.flops / FLOPS_PER_S / 3600
-    return (
-        name,
-        f"{total.steps:,}",
-        f"{total.cached:,}",
-        f"{total.steps - total.cached:,}",
-        f"{total.images:,.0f}" if total.images else "",
-        f"{total.flops:.2e}" if total.flops else "",
-        f"{hours:,.1f}" if total.flops else "",
-        f"{hours * KILOWATTS:,.1f}" if total.flops else "",
-        _bytes(total.disk) if total.disk else "",
-    )
-
-
-def _bytes(size: float) -> str:
-    unit = 0
-    while size >= 1000 and unit < len(UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.1f} {UNITS[unit]}"

@@ -26,6 +26,7 @@ from sept.compose.names import (
 )
 from sept.compose.overrides import (
     COMPLETION,
+    MULTIRUN,
     check_hydra,
     check_overrides,
     check_selector,
@@ -35,12 +36,14 @@ from sept.compose.overrides import (
 )
 from sept.compose.usage import usage
 from sept.config import SETTINGS, Experiment
+from sept.data.locate import ARCHIVES
 from sept.errors import ConfigError
 
 __all__ = [
     "BASIC",
     "COMPLETION",
     "CONF",
+    "MULTIRUN",
     "OPEN",
     "Asked",
     "asked",
@@ -63,7 +66,6 @@ __all__ = [
 ]
 
 BASIC = "basic"  # Hydra's default launcher: one cell after the other, in this process
-MULTIRUN = ("-m", "--multirun")
 TABLE = "+table="
 
 
@@ -100,6 +102,7 @@ def _checked(cfg: DictConfig, expanded: bool) -> Experiment:
         found = OmegaConf.to_object(cfg)
     assert isinstance(found, Experiment)
     _settle_paths(found)
+    _settle_names(found)
     found.check()
     if not expanded:
         found.check_unused()
@@ -118,6 +121,16 @@ def _settle_paths(e: Experiment) -> None:
         value = getattr(holder, name)
         if value is not None:
             setattr(holder, name, paths.settled(written(f"{group}.{name}"), value))
+
+
+def _settle_names(e: Experiment) -> None:
+    """A pool or a task without a name is called like its folder or file; one that is called like another option of its
+    group (`food101`, whose classes and splits may be others), like its kind and that."""
+    for group, holder in (("pool", e.pool), ("task", e.task)):
+        if not holder.name:
+            name = paths.called(holder.path, holder.kind in ARCHIVES) if holder.path else ""
+            taken = name in options(group) and name != holder.kind
+            holder.name = f"{holder.kind}-{name}" if taken else name or holder.kind
 
 
 @dataclass(frozen=True)

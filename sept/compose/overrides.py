@@ -35,6 +35,7 @@ from sept.config import SETTINGS
 from sept.errors import ConfigError, StorageError
 from sept.ranges import format_value
 
+MULTIRUN = ("-m", "--multirun")
 COMPLETION = {"-sc", "--shell-completion"}  # what follows is for Hydra
 NETWORKS = {"backbone.name": ("backbone", ""), "retriever.backbone.name": ("retriever", "backbone@retriever.backbone")}
 ANY = "timm"  # the option that takes any network, with no arguments set
@@ -59,9 +60,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
     if "," in tables:
         raise ConfigError(f"+table={tables}: one table per command")
     for override in overrides:
+        _check_sweep(override)
         key, equals, value = override.partition("=")
-        if key in ADDED:
-            raise ConfigError(f"{override}: write +{override}")
         key = key.lstrip("+~").partition("@")[0]
         if not equals or key.startswith("hydra") or key.startswith("-"):
             continue
@@ -73,6 +73,16 @@ def check_overrides(overrides: Sequence[str]) -> None:
         elif not is_known(key):
             raise ConfigError(unknown_name(key))
     check_selector(overrides)
+
+
+def _check_sweep(override: str) -> None:
+    """Refuse what asks for a table, an experiment or a sweep in another way than it is written."""
+    key, _, value = override.partition("=")
+    if key in ADDED and {*value.split(",")} <= {*options(key)}:
+        raise ConfigError(f"{override}: write +{override}; it is added to the choices, which have no {key} by default")
+    meant = key.lstrip("-+") in ("m", "multirun") or override.startswith(("-m", "--m"))
+    if meant and override not in MULTIRUN:
+        raise ConfigError(f"{override}: write -m, by itself, for a sweep: python train.py seed=0,1 init=random,sept -m")
 
 
 def check_selector(overrides: Sequence[str]) -> None:

@@ -9,9 +9,8 @@ from sept.ranges import require_one_of, require_set, require_unset
 
 POOL_KINDS = ("folder", "webdataset", "zip", "parquet", "list", "yfcc")  # how the images of a source lie on disk
 VECTORS = "vectors"  # kind of a pool, and name of a query, of vectors that were made elsewhere
-CLASSIFICATION_TASKS = (
-    *("imagefolder", "csv", "parquet", "flowers102", "stanford_cars", "food101", "places365", "inat2017"),
-)
+OWN_TASKS = ("imagefolder", "csv", "parquet")  # kinds of a person's own labelled images
+CLASSIFICATION_TASKS = (*OWN_TASKS, "flowers102", "stanford_cars", "food101", "places365", "inat2017")
 DETECTION_TASKS = ("voc", "cityscapes", "logodet", "patterns_boxes")  # tasks with annotated boxes
 SEGMENTATION_TASKS = ("voc_masks", "ade20k", "patterns_masks")  # tasks with a class for every pixel
 SYNTHETIC_POOLS = ("patterns", "patterns_scenes", "patterns_wild")  # of the embedded world
@@ -29,7 +28,11 @@ class Source:
 
 @dataclass
 class Pool:
-    """The unlabelled images that are searched. kind: of SYNTHETIC_POOLS, of POOL_KINDS (on disk), union or VECTORS."""
+    """The unlabelled images that are searched. kind: of SYNTHETIC_POOLS, of POOL_KINDS (on disk), union or VECTORS.
+
+    name: what it is called in rows, tables and folders, no part of a key; if empty, that of its path is taken when a
+    config is loaded.
+    """
 
     name: str = ranges.text("")
     kind: str = ranges.choice("folder", (*SYNTHETIC_POOLS, "union", *POOL_KINDS, VECTORS))
@@ -116,7 +119,7 @@ class Shot:
 
 @dataclass
 class Task:
-    """The labelled task. kind: synthetic, or on disk with classes, boxes or masks."""
+    """The labelled task. kind: synthetic, or on disk with classes, boxes or masks. name: as of a `Pool`."""
 
     name: str = ranges.text("")
     kind: str = ranges.choice(

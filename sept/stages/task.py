@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sept.data.annotated import draw_images, draw_shots
 from sept.data.locate import Location
 from sept.data.read import OPTIONS, read
-from sept.data.settings import SYNTHETIC_TASKS, Query, Shot
+from sept.data.settings import OWN_TASKS, SYNTHETIC_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.data.tasks.task import Example, Task
 from sept.runtime.hardware import Runtime
@@ -27,7 +27,8 @@ IMAGES, CLASS_LIST = "images", "classes.txt"
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """listing: digest of its classes, splits and images; null if a plan does not find it."""
+    """listing: digest of its classes, splits and images; null if a plan does not find it, which then tells it by
+    name."""
 
     kind: str
     listing: Any
@@ -54,10 +55,12 @@ def locate(t: TaskSettings) -> Location:
 
 def step(t: TaskSettings, runtime: Runtime, presence: Presence) -> Step:
     location = locate(t)
+    told = f"{t.name} in {t.path}" if t.kind in OWN_TASKS else t.name
     if t.kind in SYNTHETIC_TASKS:
         spec, estimate, about = _drawn(t)
     else:
-        spec, estimate, about = presence.find(f"task={t.name}", partial(_listed, t, location), _published(t))
+        what = f"task {t.path}" if t.kind in OWN_TASKS else f"task={t.name}"
+        spec, estimate, about = presence.find(what, partial(_listed, t, location), _published(t))
     return Step(
         "task",
         VERSIONS["task"],
@@ -66,7 +69,7 @@ def step(t: TaskSettings, runtime: Runtime, presence: Presence) -> Step:
         partial(build, spec=spec, location=location, runtime=runtime),
         slug=t.name,
         estimate=estimate,
-        about=about and f"task {t.name}: {about}",
+        about=about and f"task {told}: {about}",
     )
 
 
@@ -79,7 +82,8 @@ def _published(t: TaskSettings) -> Described:
     from sept.paper import published
 
     size = published(t.name)
-    return TaskSpec(t.kind, None, t.name), {"classes": size.classes, "images": size.images}, ""
+    name = t.path if t.kind in OWN_TASKS else t.name
+    return TaskSpec(t.kind, None, name), {"classes": size.classes, "images": size.images}, ""
 
 
 def _drawn(t: TaskSettings) -> Described:

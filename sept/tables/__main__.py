@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from sept.compose import check_overrides, expand
+from sept.compose import MULTIRUN, check_overrides, expand
 from sept.errors import ConfigError, SeptError
 from sept.paths import path
 from sept.runtime import command
@@ -18,12 +18,12 @@ from sept.tracking import send_table
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, or writes the report, and returns the exit code."""
-    options = _parser().parse_args(arguments)
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    options = _parser().parse_args([text for text in given if text not in MULTIRUN])
     overrides = [text for text in options.named if "=" in text or text.startswith("~")]
     names = list(dict.fromkeys(text for text in options.named if text not in overrides))
     try:
-        if not names:
-            raise ConfigError("which table? name one or more from conf/table")
+        _require_names(given, names)
         check_overrides(overrides)
         tables = {}
         for name in names:
@@ -41,6 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _require_names(given: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses a command line for train.py, and one that names no table."""
+    flag = next((text for text in given if text in MULTIRUN), None)
+    if flag:
+        raise ConfigError(f"{flag}: leave it out; a table is read for all values that are given, as in seed=0,1,2")
+    asked = next((text for text in given if text.lstrip("+").startswith("table=")), None)
+    if asked:
+        raise ConfigError(f"{asked}: write python -m sept.tables {asked.partition('=')[2]}")
+    if not names:
+        raise ConfigError("which table? name one or more from conf/table")
 
 
 def _as_latex(tables: Tables) -> str:

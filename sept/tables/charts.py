@@ -11,12 +11,13 @@ from sept.tables import labels
 from sept.tables.labels import Line
 
 MAX_BARS = 8  # side by side; with more, only the smallest budget is shown
+ERROR_BARS = "Error bars: standard deviation over seeds, or over the fine-tunings of a single one."
 POOLED = ("query", "retriever")  # choices that, besides variant, can distinguish series of one init
 
 
 @dataclass(frozen=True)
 class Point:
-    """One row: y and paper in percent; spread is the deviation over its runs, None for a single one."""
+    """One row: y and paper in percent; spread is its standard deviation, None for a single run."""
 
     x: float
     y: float
@@ -72,7 +73,7 @@ def charts(lines: Sequence[Line]) -> list[Chart]:
 def _explained(chart: Chart) -> Chart:
     """The caption, with an explanation of the marks."""
     points = [point for panel in chart.panels for series in panel.series for point in series.points]
-    marks = ["Error bars: deviation over runs."] if any(point.spread is not None for point in points) else []
+    marks = [ERROR_BARS] if any(point.spread is not None for point in points) else []
     marks += ["Stars: the paper's numbers."] if any(point.paper is not None for point in points) else []
     return replace(chart, caption=" ".join([chart.caption, *marks]))
 

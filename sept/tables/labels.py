@@ -7,16 +7,21 @@ from itertools import groupby
 from typing import Any
 
 from sept.results import CELL, METRICS
-from sept.tables.statistics import CONFIDENCE, Difference
+from sept.tables.statistics import CONFIDENCE, FINETUNINGS, ONE_RUN, SEEDS, Difference
 
 Line = dict[str, Any]
-"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: complete), reason,
-runs (as from `sept.results.row`) and their experiments."""
+"""A row: CELL, variant, metric, n (runs), seeds (different ones), the means and deviations named below, gain, paper,
+status (empty: complete), reason, runs (as from `sept.results.row`) and their experiments."""
 
 CHOICES = (*CELL, "variant")
 ALWAYS = ("task", "shot", "init")  # shown for every row, even if all are equal
 PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
-ONE_RUN = "one run each: noise unknown"
+OF_ONE_SEED = (
+    "± and intervals over fine-tunings are those of one seed: one draw of labelled images, one selection, one "
+    "pre-training. Pre-trainings vary more. For seeds of everything: python train.py +table={name} seed=0,1,2, with "
+    "your other choices as before."
+)
+WITHIN_SEEDS = "Fine-tunings of one seed are averaged first; ± and intervals are over seeds."
 
 
 def shared_choices(lines: Sequence[Line]) -> dict[str, Any]:
@@ -57,7 +62,29 @@ def metric(lines: Sequence[Line]) -> str:
 
 
 def title(name: str, lines: Sequence[Line]) -> str:
-    return f"{name}: {metric(lines)} on the test set in %, mean ± deviation over n runs"
+    return f"{name}: {metric(lines)} on the test set in %, mean ± standard deviation"
+
+
+def over(line: Line) -> str:
+    """What the mean and the deviation are over: `3 seeds`, `3 fine-tunings`, `3 seeds, 9 fine-tunings`, `1 run`."""
+    n, seeds = line["n"], line["seeds"]
+    if n < 2:
+        return "1 run" if n else ""
+    if seeds == n:
+        return f"{n} {SEEDS}"
+    return f"{n} {FINETUNINGS}" if seeds == 1 else f"{seeds} {SEEDS}, {n} {FINETUNINGS}"
+
+
+def same_over(lines: Sequence[Line]) -> str | None:
+    """What all rows that have runs are over, if it is the same."""
+    found = {over(line) for line in lines} - {""}
+    return found.pop() if len(found) == 1 else None
+
+
+def notes(name: str, lines: Sequence[Line]) -> list[str]:
+    """What has to be known of the spread of a table: a sentence each, with what to run."""
+    told = [OF_ONE_SEED.format(name=name)] if any(line["seeds"] == 1 < line["n"] for line in lines) else []
+    return told + ([WITHIN_SEEDS] if any(1 < line["seeds"] < line["n"] for line in lines) else [])
 
 
 def describe_shared(lines: Sequence[Line]) -> str:
@@ -98,11 +125,12 @@ def format_gain(line: Line) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """Whether the difference is more than noise, in one or two words."""
+    """Whether the difference is more than noise, in a few words."""
     within = difference.interval.within_noise
     if within is None:
-        return ONE_RUN
-    return "within noise" if within else "higher" if difference.interval.mean > 0 else "lower"
+        return f"{ONE_RUN}: noise unknown"
+    told = "within noise" if within else "higher" if difference.interval.mean > 0 else "lower"
+    return f"{told}, for this seed" if difference.over == FINETUNINGS else told
 
 
 def describe_subject(difference: Difference) -> str:

@@ -46,10 +46,9 @@ def _table(name: str, lines: Sequence[Line]) -> str:
 
 
 def _caption(name: str, lines: Sequence[Line]) -> str:
-    counts = sorted({line["n"] for line in lines} - {0})
-    runs = f"n = {counts[0]}" if len(counts) == 1 else "n as marked"
-    told = f"{labels.title(name, lines)} ({runs}); the paper's in parentheses. {labels.describe_shared(lines)}"
-    return escape(told.strip())
+    over = labels.same_over(lines) or "as marked"
+    told = f"{labels.title(name, lines)} over {over}; the paper's in parentheses."
+    return escape(" ".join(text for text in (told, labels.describe_shared(lines), *labels.notes(name, lines)) if text))
 
 
 def _heads(layout: Matrix) -> list[str]:
@@ -64,7 +63,7 @@ def _heads(layout: Matrix) -> list[str]:
 
 
 def _entries(layout: Matrix, way: int, lines: Sequence[Line]) -> list[str]:
-    same = len({line["n"] for line in lines} - {0}) < 2
+    same = labels.same_over(lines) is not None
     choices = zip(layout.names, layout.ways[way], strict=True)
     entries = [escape(labels.cell(name, value)) for name, value in choices]
     for column in range(len(layout.columns)):
@@ -76,6 +75,6 @@ def _entries(layout: Matrix, way: int, lines: Sequence[Line]) -> list[str]:
 def _entry(line: Line, same: bool) -> str:
     """Our number, and the paper's if it has one."""
     ours = labels.spread(line, "mean", "std").replace("±", r"\pm")
-    count = "" if same or not line["n"] else rf"\,{{\scriptsize n={line['n']}}}"
+    count = "" if same or not line["n"] else rf"\,{{\scriptsize {labels.over(line)}}}"
     paper = "" if line["paper"] is None else f" ({line['paper']:.2f})"
     return (f"${ours}${count}" if ours else DASH) + paper

@@ -16,9 +16,10 @@ from sept.tables.text import Tables, compared
 
 SHORT = 24  # up to this many differences are shown unfolded
 ABOUT = (
-    "Numbers are means over runs with different seeds, ± their standard deviation; n counts the runs. Below each "
-    "is the paper's number for the same comparison, if it has one. Each number links to its runs, with "
-    "the command that reproduces each of them."
+    "Numbers are means ± standard deviations, over seeds, each of which draws labelled images, selects and pre-trains "
+    "anew; fine-tunings of one seed are averaged first. With a single seed they are over its fine-tunings alone. Below "
+    "each is the paper's number for the same comparison, if it has one. Each number links to its runs, with the "
+    "command that reproduces each of them."
 )
 NOISE = (
     f"Runs with the same seeds are paired; intervals are Student's t at {labels.PERCENT} each, without "
@@ -51,14 +52,14 @@ def report(tables: Tables) -> str:
 def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
     finished, wanted = sum(bool(line["n"]) for line in lines), len(lines)
     yield f'<h2 id="{escape(name)}">{escape(name)}</h2>'
-    same = _same_count(lines)
-    counted = f" n = {same}." if same else ""
-    yield paragraph(f"{labels.metric(lines)} on the test set in %.{counted} {labels.describe_shared(lines)}")
+    yield paragraph(f"{labels.metric(lines)} on the test set in %. {labels.describe_shared(lines)}")
     if finished < wanted:
         yield paragraph(f"{finished} of {wanted} comparisons have finished runs.")
     for reason in labels.reasons(lines):
         yield paragraph(reason, "quiet")
     yield _matrix(name, lines, matrix(lines))
+    for note in labels.notes(name, lines):
+        yield paragraph(note)
     yield from _differences(lines)
     yield from _figures(name, lines)
     yield from _costs(lines)
@@ -66,22 +67,15 @@ def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _matrix(name: str, lines: Sequence[Line], layout: Matrix) -> str:
-    same = _same_count(lines)
     body = []
     for way, values in enumerate(layout.ways):
         told = zip(layout.names, values, strict=True)
         cells = [f"<th>{escape(labels.cell(each, value))}</th>" for each, value in told]
         for column in range(len(layout.columns)):
             place = layout.cells.get((way, column))
-            cells.append('<td class="number"></td>' if place is None else _entry(name, place, lines[place], not same))
+            cells.append('<td class="number"></td>' if place is None else _entry(name, place, lines[place]))
         body.append(f"<tr>{''.join(cells)}</tr>")
     return wide(_heads(layout), body)
-
-
-def _same_count(lines: Sequence[Line]) -> int | None:
-    """How many runs each finished comparison has, if all have the same number."""
-    counts = {line["n"] for line in lines} - {0}
-    return counts.pop() if len(counts) == 1 else None
 
 
 def _heads(layout: Matrix) -> str:
@@ -98,11 +92,10 @@ def _heads(layout: Matrix) -> str:
     return f"<thead><tr>{names}{over}</tr><tr>{shots}</tr></thead>"
 
 
-def _entry(name: str, place: int, line: Line, counted: bool) -> str:
+def _entry(name: str, place: int, line: Line) -> str:
     """One number, a link to its runs, above its qualifiers and the paper's number."""
     ours = labels.spread(line, "mean", "std") or "–"
-    below = [f"n = {line['n']}"] if counted and line["n"] else []
-    below += [line["status"]] if line["status"] else []
+    below = [text for text in (labels.over(line), line["status"]) if text]
     below += [f"paper {line['paper']:.2f}"] if line["paper"] is not None else []
     notes = "".join(f"<small>{escape(text)}</small>" for text in below)
     return f'<td class="number"><a href="#{_anchor(name, place)}">{ours}</a>{notes}</td>'

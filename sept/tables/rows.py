@@ -14,9 +14,10 @@ from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store
+from sept.tables.apart import GROUPS, Apart, name_in, told_apart
 from sept.tables.labels import Line
 from sept.tables.paper import printed
-from sept.tables.statistics import gain
+from sept.tables.statistics import gain, independent
 
 MEAN_OF = {
     "mean": "score",
@@ -49,6 +50,7 @@ SEEN |= {"pool.name", "shot.per_class", "shot.share"}
 class _Group:
     """The runs of one comparison, each once, although a sweep may contain it repeatedly (rand_init at every budget)."""
 
+    named: dict[str, Any]
     unseeded: Experiment
     wanted: set[str] = field(default_factory=set)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -58,11 +60,13 @@ class _Group:
 
 
 def rows(cells: Iterable[Experiment]) -> list[Line]:
-    """A row for each comparison, in the order of the sweep: mean and deviation over its finished runs.
+    """A row for each comparison, in the order of the sweep: mean and deviation over the seeds of its finished runs.
 
     A cell whose data or weights are not on this machine, or whose artefact is damaged, counts as missing with a reason;
     one whose last attempt failed counts as failed.
     """
+    cells = [*cells]
+    apart = told_apart(cells)
     groups: dict[tuple[str, str], _Group] = {}
     keys: dict[str, str] = {}
     stores: dict[str, Store] = {}
@@ -73,9 +77,10 @@ def rows(cells: Iterable[Experiment]) -> list[Line]:
         text = _text(leaves(unseeded))
         if text not in keys:
             keys[text] = _key(unseeded, text)  # distinguishes cells that no column distinguishes
-        group = groups.setdefault((_text(_named(e)), keys[text]), _Group(unseeded))
+        named = _named(e, apart)
+        group = groups.setdefault((_text(named), keys[text]), _Group(named, unseeded))
         _look(group, e, stores[e.store.root])
-    variants = _variants([group.unseeded for group in groups.values()])
+    variants = _variants([*groups.values()])
     lines = [_line(group, variant) for group, variant in zip(groups.values(), variants, strict=True)]
     return [line | _gain(line, lines) for line in lines]
 
@@ -109,8 +114,10 @@ def _key(unseeded: Experiment, text: str) -> str:
         return text
 
 
-def _named(e: Experiment) -> dict[str, Any]:
-    return {name: value for name, value in choices(e).items() if name in CELL}
+def _named(e: Experiment, apart: Apart) -> dict[str, Any]:
+    """The choices that are columns."""
+    named = {name: value for name, value in choices(e).items() if name in CELL}
+    return named | {group: name_in(apart, group, getattr(e, group)) for group in GROUPS if named[group] is not None}
 
 
 def _text(settings: Mapping[str, Any]) -> str:
@@ -118,14 +125,15 @@ def _text(settings: Mapping[str, Any]) -> str:
 
 
 def _line(group: _Group, variant: str | None) -> Line:
-    named, runs = _named(group.unseeded), [*group.runs.values()]
+    runs = [*group.runs.values()]
     return {
-        **named,
+        **group.named,
         "variant": variant,
         "metric": runs[0]["metric"] if runs else None,
         "n": len(runs),
+        "seeds": len({run["seed"] for run in runs}),
         **_summary(runs),
-        "paper": printed(named),
+        "paper": printed(group.named),
         "status": _status(group),
         "reason": next(iter([*group.failures.values(), *group.refusals]), None),
         "runs": runs,
@@ -134,10 +142,11 @@ def _line(group: _Group, variant: str | None) -> Line:
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Means, and deviations if there are several runs; only for the measures of the metric."""
+    """Means, and deviations if there are several runs, over seeds or over the fine-tunings of a single one; only for
+    the measures of the metric."""
     values = {}
     for name, source in (MEAN_OF | SPREAD_OF).items():
-        known = [run[source] for run in runs if run.get(source) is not None]
+        known = independent(runs, source)
         if len(known) > (name in SPREAD_OF):
             values[name] = (statistics.stdev if name in SPREAD_OF else statistics.fmean)(known)
     return values
@@ -155,9 +164,9 @@ def _status(group: _Group) -> str:
     return ", ".join(parts)
 
 
-def _variants(experiments: list[Experiment]) -> list[str | None]:
+def _variants(groups: list[_Group]) -> list[str | None]:
     """For comparisons with equal columns, the settings that distinguish them."""
-    names = [_text(_named(e)) for e in experiments]
+    experiments, names = [group.unseeded for group in groups], [_text(group.named) for group in groups]
     several = Counter(names)
     told: list[str | None] = []
     for e, name in zip(experiments, names, strict=True):

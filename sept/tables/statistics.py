@@ -1,13 +1,14 @@
-"""The difference between two rows, and whether it is more than noise: paired runs, Student's t.
+"""The spread of a row, the difference between two rows, and whether it is more than noise: paired runs, Student's t.
 
-Two runs are a pair if they have the same seeds: the same few shots of the task, the same fine-tuning order. Variation
-that both share cancels in the difference.
+Seeds come first and fine-tunings within: those of one seed share its shots, its selection and its pre-training, so they
+are averaged and count once. Two runs are a pair if they have the same seeds: the same few shots of the task, the same
+fine-tuning order. Variation that both share cancels in the difference.
 """
 
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ CONFIDENCE = 0.95
 ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
 AXES = ("init", "budget", "query", "retriever", "pool", "variant")  # they differ in exactly one of these
 BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "foundation", "random")  # subtrahends
+SEEDS, FINETUNINGS, ONE_RUN = "seeds", "fine-tunings", "one run each"  # what varies between independent values
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,23 @@ class Difference:
     over: str
 
 
+def independent(runs: Iterable[Mapping[str, Any]], measure: str) -> list[float]:
+    """The values of a row that are independent: for each seed the mean of its fine-tunings, in the order of the seeds'
+    first runs; with a single seed those of its fine-tunings. Runs without the measure are left out."""
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        if run.get(measure) is not None:
+            values.setdefault(run["seed"], []).append(run[measure])
+    return _averaged(values)
+
+
+def _averaged(values: Mapping[int, list[float]]) -> list[float]:
+    """By seed: the means if there are several seeds, else the values of the one."""
+    if len(values) > 1:
+        return [statistics.fmean(each) for each in values.values()]
+    return [value for each in values.values() for value in each]
+
+
 def interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Student's t interval for the mean of independent, normal differences; at least one."""
     n, mean = len(differences), statistics.fmean(differences)
@@ -60,8 +79,7 @@ def interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> In
 def paired(above: Mapping[str, Any], below: Mapping[str, Any]) -> tuple[Interval, str] | None:
     """The difference of two rows over their common seeds, and what varies between the pairs; None without common seeds.
 
-    Fine-tunings of one seed share their pre-training and their shots, so they are averaged and count once. With a
-    single seed only the fine-tunings vary: the interval then holds for that pre-training only.
+    With a single seed only the fine-tunings vary: the interval then holds for that pre-training only.
     """
     ours, theirs = _scores(above), _scores(below)
     gaps: dict[int, list[float]] = {}
@@ -69,10 +87,8 @@ def paired(above: Mapping[str, Any], below: Mapping[str, Any]) -> tuple[Interval
         gaps.setdefault(seeds[0], []).append(ours[seeds] - theirs[seeds])
     if not gaps:
         return None
-    if len(gaps) == 1:
-        [repeated] = gaps.values()
-        return interval(repeated), "fine-tunings of one pre-training" if len(repeated) > 1 else "one run each"
-    return interval([statistics.fmean(each) for each in gaps.values()]), "seeds"
+    found = interval(_averaged(gaps))
+    return found, SEEDS if len(gaps) > 1 else FINETUNINGS if found.n > 1 else ONE_RUN
 
 
 def _scores(line: Mapping[str, Any]) -> dict[tuple[int, int], float]:

@@ -16,11 +16,11 @@ Tables = Mapping[str, Sequence[Line]]
 SCORES = ("mean", "std", "frozen_mean", "frozen_std", "probe_mean", "probe_std", "ap_mean", "ap50_mean", "ap75_mean")
 GAIN = ("gain", "gain_low", "gain_high", "within_noise")
 COSTS = ("pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
-COLUMNS = (*CELL, "variant", "metric", "n", *SCORES, *GAIN, *COSTS, "paper", "status", "reason")
+COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *GAIN, *COSTS, "paper", "status", "reason")
 DIGITS = dict.fromkeys((*SCORES, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
 DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
-    "n": lambda line: str(line["n"]),
+    "over": labels.over,
     "frozen": lambda line: labels.spread(line, "frozen_mean", "frozen_std"),
     "probe": lambda line: labels.spread(line, "probe_mean", "probe_std"),
     "AP": lambda line: labels.spread(line, "ap_mean"),
@@ -32,7 +32,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
     "status": lambda line: line["status"],
 }
-LEFT = (*labels.CHOICES, "status", "difference", "where", "verdict", "pairs")
+LEFT = (*labels.CHOICES, "over", "status", "difference", "where", "verdict", "pairs")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # characters that start a formula in a spreadsheet
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # at most shown in a terminal
@@ -72,7 +72,7 @@ def as_csv(tables: Tables) -> str:
 def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and texts for people: choices that vary, then the measures that exist."""
     names, score = labels.varying_choices(lines), labels.metric(lines)
-    measured = {"n": MEASURED["n"], score: lambda line: labels.spread(line, "mean", "std")}
+    measured = {score: lambda line: labels.spread(line, "mean", "std"), "over": MEASURED["over"]}
     if score == "score":
         measured["measure"] = lambda line: METRICS.get(line["metric"], line["metric"] or "")
     measured |= {title: text for title, text in MEASURED.items() if title not in measured}
@@ -109,7 +109,7 @@ def as_markdown(tables: Tables) -> str:
     for name, lines in tables.items():
         parts += [f"## {labels.title(name, lines)}", labels.describe_shared(lines), _pipes(*format_lines(lines))]
         titles, texts = compared(lines)
-        parts += [*labels.reasons(lines), _pipes(titles, texts) if texts else ""]
+        parts += [*labels.reasons(lines), _pipes(titles, texts) if texts else "", *labels.notes(name, lines)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -136,6 +136,8 @@ def as_terminal(tables: Tables) -> str:
             )
         elif texts:
             _print(console, "differences, paired by seeds", titles, texts)
+        for told in labels.notes(name, lines):
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     return text.getvalue()
 
 
