@@ -49,7 +49,7 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
     """Options that differ from the default ones, without and with the paths that some of them need."""
     default, told = defaults(), {group: getattr(e, group).name for group in NAMED} | _initial(e)
     told |= {group: _reading(group, getattr(e, group)) for group in OF_DATA}
-    told |= {group: _saying(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
+    told |= {group: option_of(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
     chosen = [f"{group}={name}" for group, name in told.items() if name in options(group) and name != default[group]]
     if told["backbone"] is None:
         chosen.append(f"backbone.name={_text(e.backbone.name)}")
@@ -63,13 +63,13 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
 
 def _initial(e: Experiment) -> dict[str, str | None]:
     """The named combination of initial weights and selector, such as `init=sept`; else both settings."""
-    selector = _saying("selector", e.selector) or e.selector.name
+    selector = option_of("selector", e.selector) or e.selector.name
     if e.pretrains and selector in options("init"):
         return {"init": selector}
     return {"init": e.init.name, "selector": selector}
 
 
-def _saying(group: str, settings: Any) -> str | None:
+def option_of(group: str, settings: Any) -> str | None:
     """The option of a group with exactly these values."""
     return next((name for name, said in _said(group).items() if said == asdict(settings)), None)
 

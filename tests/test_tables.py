@@ -13,7 +13,7 @@ from conftest import TINY, Tiny
 from conftest import run as run_command
 from lines import line, run, table
 
-from sept.compose import expand
+from sept.compose import expand, experiment
 from sept.compose.names import leaves
 from sept.config import Budget, Experiment, Init
 from sept.data.settings import Pool, Shot, Task
@@ -377,3 +377,12 @@ def test_several_tables_and_forms_come_from_one_command(settings, capsys):
     assert [(each["table"], each["n"]) for each in parsed] == [("quickstart", "1")] * 3 + [("patterns_table3", "1")] * 2
     assert main(["quickstart", *settings, "init=sept", "finetune.seed=0", "--latex"]) == 0
     assert r"\toprule" in capsys.readouterr().out
+
+
+def test_a_backbone_of_an_option_is_told_by_the_option(tmp_path):
+    chosen = ["init=random", f"store.root={tmp_path}"]
+    cells = [experiment([*chosen, f"backbone={name}"]) for name in ("resnet_micro", "vit_micro")]
+    own = experiment([*chosen, "backbone=resnet_micro", "backbone.args.layers=[1,1,1,2]"])
+    told = [line["variant"] for line in rows([*cells, own])]
+    assert told[:2] == ["backbone=resnet_micro", "backbone=vit_micro"]
+    assert "backbone.args.layers=[1, 1, 1, 2]" in told[2]

@@ -10,6 +10,7 @@ from typing import Any
 from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import SeptError
+from sept.overrides import option_of
 from sept.pipeline import Pipeline
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
@@ -179,8 +180,16 @@ def _variants(groups: list[_Group]) -> list[str | None]:
             for setting, value in leaves(e).items()
             if setting not in SEEN and any(other.get(setting) != value for other in alike)
         }
-        told.append(", ".join(f"{setting}={value}" for setting, value in apart.items()))
+        told.append(", ".join(f"{setting}={value}" for setting, value in _in_short(apart, e).items()))
     return told
+
+
+def _in_short(apart: dict[str, Any], e: Experiment) -> dict[str, Any]:
+    """`backbone=resnet_micro` rather than each of its arguments, where the network is that of an option."""
+    named = option_of("backbone", e.backbone)
+    if named is None or not any(setting.startswith("backbone.") for setting in apart):
+        return apart
+    return {"backbone": named} | {name: value for name, value in apart.items() if not name.startswith("backbone.")}
 
 
 def _gain(line: Line, lines: list[Line]) -> dict[str, Any]:
