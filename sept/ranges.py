@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from sept.errors import ConfigError
 
 RULE = "rule"  # metadata key of a field's rule
+LATER = "later"  # metadata key of a field that `later` declares
 MOST_SEED = 2**32 - 1  # accepted by every generator
 MOST_SIDE = 16_384  # pixels of an image
 MOST_EPOCHS = 1_000_000
@@ -143,6 +144,13 @@ def _share(bounds: dict[str, Any]) -> Number:
     low: dict[str, Any] = {} if "above" in bounds else {"least": 0}
     high: dict[str, Any] = {} if "below" in bounds else {"most": 1}
     return Number(is_share=True, **{**low, **high, **bounds})
+
+
+def later(setting: Any) -> Any:
+    """A setting that came after results were stored without it: at its default it is no part of a key, so that they
+    keep theirs."""
+    setting.metadata = {**setting.metadata, LATER: True}
+    return setting
 
 
 def seed() -> Any:

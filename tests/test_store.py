@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sept.ranges import later, real
 from sept.store import CHECKPOINTS, Artefact, Step, Store, owner
 from sept.store import store as store_module
 from sept.store.__main__ import main
@@ -900,3 +901,20 @@ def test_a_crash_at_any_file_operation_of_a_forced_rebuild_leaves_the_old_or_the
         assert made.path.name.startswith("new-")
         operation += 1
     assert operation > 20
+
+
+def test_a_setting_that_came_later_changes_no_key_at_its_default():
+    @dataclass(frozen=True)
+    class Before:
+        depth: int = 3
+
+    @dataclass(frozen=True)
+    class After(Before):
+        width: float | None = later(real(None, above=0))
+
+    def key(spec: object) -> str:
+        return Step("pool", 1, spec, {}, lambda folder, inputs: {}).key
+
+    assert key(After()) == key(Before())
+    assert key(After(width=2.0)) != key(Before())
+    assert key(After(4)) == key(Before(4))

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from sept.errors import ConfigError, DataError, StorageError
+from sept.ranges import LATER
 
 KEY_CHARS = 16  # 64 bits of the key name a folder; the manifest holds all 256
 MANIFEST = "manifest.json"
@@ -105,7 +106,8 @@ class Step:
     """An artefact that can be made: what identifies it, and how to build it.
 
     stage: its kind, and the folder that holds it. version: bump it when the stage's output changes.
-    spec: nested plain data or dataclass instances; every field is part of the key, including defaults and ClassVars.
+    spec: nested plain data or dataclass instances; every field is part of the key, including defaults and ClassVars,
+    but for `sept.ranges.later` ones at their default.
     inputs: the steps its result is computed from; their keys are part of the key. aids: further steps whose artefacts
     it may read, without effect on the files that other steps read: to check an input, as a faster form of an input, or
     as the subject of a report. They may make a build fail but never change its result, and are not part of the key.
@@ -212,7 +214,12 @@ def _fields(value: Any, where: str) -> dict[str, Any]:
     """Named parts of a mapping or of a dataclass instance, whose ClassVars count like fields."""
     if is_dataclass(value) and not isinstance(value, type):
         # An InitVar, or a ClassVar without a value, is declared but absent from the instance.
-        return {name: getattr(value, name) for name in value.__dataclass_fields__ if hasattr(value, name)}
+        declared = {name: item for name, item in value.__dataclass_fields__.items() if hasattr(value, name)}
+        return {
+            name: getattr(value, name)
+            for name, item in declared.items()
+            if not (item.metadata.get(LATER) and getattr(value, name) == item.default)
+        }
     if not isinstance(value, Mapping):
         raise TypeError(f"{where} is a {type(value).__qualname__}: only plain data can be recorded")
     for name in value:
