@@ -75,7 +75,11 @@ def test_rows_are_accepted_as_one_by_one_in_blocks_of_any_size(crowded: Features
         patch.setattr(module, "ACCEPTED_AT_ONCE", data.draw(st.sampled_from([1, 9, 50, 8192])))
         accept = Apart(crowded, least)
         kept = np.concatenate([accept(part) for part in np.split(order, cuts)])
-    assert order[kept].tolist() == slowly(crowded, order, least)
+        expected, most = slowly(crowded, order, least), data.draw(st.integers(1, 60))
+        enough = Apart(crowded, least)(order, most)
+    assert order[kept].tolist() == expected
+    assert enough.tolist() == kept[: len(enough)].tolist()
+    assert enough.sum() >= min(most, len(expected))
 
 
 def test_products_in_float32_decide_nothing_close(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.scan import full_float32
+from sept.runtime.progress import progress
 
 ROWS_AT_ONCE, ACCEPTED_AT_ONCE = 1024, 8192  # of one product: 34 MB
 ROUNDING = 2.0**-23  # per dimension: bounds the error of a product of unit vectors in float32, twice over
@@ -29,10 +30,20 @@ class Apart:
         self.accepted: list[IntArray] = []  # in tiles of at most ACCEPTED_AT_ONCE rows, with their vectors
         self._vectors: list[torch.Tensor] = []
 
-    def __call__(self, rows: IntArray) -> Mask:
-        """(n,) whether each of the rows, in this order, is accepted; they come after those of earlier calls."""
-        kept = [self._block(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)]
-        return np.concatenate(kept) if kept else np.zeros(0, dtype=bool)
+    def __call__(self, rows: IntArray, most: int | None = None) -> Mask:
+        """(n,) whether each of the rows, in this order, is accepted; they come after those of earlier calls.
+
+        most: goes on until so many are accepted in all calls, or more; the result is then that of the first rows alone.
+        """
+        kept = np.zeros(0, dtype=bool)
+        with progress("skip near-duplicates", len(rows)) as advance:
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                if most is not None and sum(map(len, self.accepted)) >= most:
+                    break
+                block = rows[start : start + ROWS_AT_ONCE]
+                kept = np.concatenate([kept, self._block(block)])
+                advance(len(block))
+        return kept
 
     def _block(self, rows: IntArray) -> Mask:
         vectors = torch.from_numpy(_unit(self.features.take(rows))).to(self.device)

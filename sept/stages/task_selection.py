@@ -181,7 +181,7 @@ class _Chooser:
         asked = budget
         while True:
             rows, found = self._chosen(asked)
-            kept = np.concatenate([kept, accept(rows[len(kept) :])])
+            kept = np.concatenate([kept, accept(rows[len(kept) :], budget)])
             if asked is None or kept.sum() >= (budget or 0) or asked == available:
                 break
             asked = min(available, 2 * asked)
