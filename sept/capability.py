@@ -49,7 +49,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     selection_only: for `search.py`, which trains no backbone.
     """
     _require_task(e)
-    if e.pretrains or e.query.looks_up:
+    if e.selects or e.query.looks_up:
         _require_pool(e)
     if (e.searches or e.query.looks_up) and not e.of_vectors:
         _require_retriever(e)
@@ -114,7 +114,7 @@ def _require_pool(e: Experiment) -> None:
     for key, name in (("selector.source", selector.source), ("pool.curated", p.curated if trains else None)):
         if name is not None:
             _require_source(key, name, p)
-    if selector.source is not None and p.kind in SYNTHETIC_POOLS:
+    if selector.source is not None and p.kind in SYNTHETIC_POOLS and not e.include_task:  # how many are left to it?
         _require_share(e, selector)
 
 
@@ -140,6 +140,7 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
     assert e.pool.images is not None
     assert selector.source is not None
     assert selector.share is not None
+    assert e.budget.images is not None
     held = {name: len(items) for name, items in pool_items(MIXTURES[e.pool.kind], e.pool.images, e.pool.seed).items()}
     inside = round(selector.share * e.budget.images)
     there = held[selector.source]

@@ -30,9 +30,9 @@ STAGES = (  # stages whose artefacts are stored; sept.stages has their versions
 
 @dataclass
 class Budget:
-    """How many pool images may be pre-trained on (SEPT's K)."""
+    """How many images may be pre-trained on (SEPT's K): of the pool, and with include_task of the task."""
 
-    images: int = ranges.whole(0, least=1)
+    images: int | None = ranges.whole(0, least=1)  # null: as many as the selector stops at
 
 
 @dataclass
@@ -122,6 +122,7 @@ class Experiment:
     engine: Engine = field(default_factory=Engine)
     logger: Logger = field(default_factory=Logger)
     store: Storage = field(default_factory=Storage)
+    include_task: bool = False  # the task's training images, without labels, take places of the budget
     leak: str = ranges.choice("report", ("report", "remove"))  # copies of test images in a selection: report or remove
     table: str | None = ranges.text(None)  # the named sweep that this cell belongs to
     plan: bool = False  # print what would be done, and stop
@@ -142,6 +143,16 @@ class Experiment:
         return self.pretrains and SELECTORS[self.selector.name].searches
 
     @property
+    def selects(self) -> bool:
+        """Whether the pool's images are pre-trained on."""
+        return self.pretrains and SELECTORS[self.selector.name].selects
+
+    @property
+    def trains_on_task(self) -> bool:
+        """Whether the task's training images are pre-trained on."""
+        return self.pretrains and (self.include_task or not self.selects)
+
+    @property
     def of_vectors(self) -> bool:
         """Whether the pool is a file of vectors, so that nothing is embedded."""
         return self.pool.kind == VECTORS
@@ -156,10 +167,26 @@ class Experiment:
             group = getattr(self, item.name)
             if hasattr(group, "check") and item.name not in ("backbone", "pretrain"):
                 group.check()
+        self._check_budget()
         self._check_text()
         self._check_batches()
         self._check_task()
         self._check_vectors()
+
+    def _check_budget(self) -> None:
+        if self.budget.images is not None or not self.selects:
+            return
+        stopping = [name for name, entry in SELECTORS.items() if entry.stops]
+        if self.selector.name not in stopping:
+            raise ConfigError(
+                f"budget.images=null: selector={self.selector.name} needs a number; selector={', '.join(stopping)} "
+                "finds its own"
+            )
+        if self.compute.flops is not None:
+            raise ConfigError(
+                f"compute.flops={self.compute.flops:g}: with budget.images=null the cost of an epoch is known only "
+                "after the search: use compute.epochs"
+            )
 
     def _check_text(self) -> None:
         r, text = self.retriever, self.query.text
@@ -210,6 +237,10 @@ class Experiment:
 
     def check_unused(self) -> None:
         """ConfigError for a setting that has no effect given the others."""
+        if self.include_task and not self.selects:
+            raise ConfigError(
+                f"include_task=true would have no effect: {self.initial} pre-trains on no images of the pool"
+            )
         for prefix, recipe, why in (
             ("pretrain", self.pretrain, "" if self.pretrains else f"init={self.init.name} does not pre-train"),
             ("retriever.train", self.retriever.train, self.retriever.weights and "retriever.weights is read instead"),

@@ -2,6 +2,7 @@
 
     run             -> finetune(task, initial weights)
     initial weights -> none | published checkpoint | pretrain(selection, start)   the columns of the paper's tables
+                       (include_task: the task's training images beside the selection, or alone)
     selection       -> a source of the pool | random subset | Algorithm 1, or another selector(features, queries)
     features        -> retriever(pool)        queries -> retriever(few shots of the task)
 
@@ -18,6 +19,7 @@ from typing import Any
 
 from sept.capability import remedy
 from sept.config import Experiment
+from sept.errors import ConfigError
 from sept.retrieval.fingerprints import THUMBNAIL
 from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
@@ -80,13 +82,19 @@ class Pipeline:
             vectors.require_images(e.pool.path)
         start = weights.start("pretrain.from", e.pretrain.start, e.backbone, self.presence)
         copies = self.copies(side) if e.searches and not e.of_vectors else None
-        what = (e, self.selection, self._packed(self.selection, side), self.runtime, self.loggers)
+        subset = self._packed(self.selection, side) if e.selects else None
+        own = self._task_images(side) if e.trains_on_task else None
+        what = (e, subset, own, self.runtime, self.loggers)
         return self._guarded(pretrain.target(*what, start=start, task=self.task, copies=copies))
 
     @cached_property
     def chosen(self) -> list[Step]:
         """The result of a search without training: the selection, and copies in it, packed just large enough to find
-        them."""
+        them. Raises ConfigError for a selector that chooses nothing."""
+        if not self.e.selects:
+            raise ConfigError(
+                f"selector={self.e.selector.name} chooses no images of the pool: train.py pre-trains on the task's own"
+            )
         return (
             [self.selection, self.copies(THUMBNAIL)] if self.e.searches and not self.e.of_vectors else [self.selection]
         )
@@ -94,7 +102,7 @@ class Pipeline:
     @cached_property
     def selection(self) -> Step:
         """The pool images to pre-train on, in the order chosen."""
-        e, pool_of = self.e, (self.pools, self.pool_locations)
+        e, pool_of = self.e, (self.pools, self.pool_locations, self.left)
         if not e.searches:
             return self._guarded(selection.random(e, *pool_of))
         made = selection.like_task(
@@ -105,6 +113,15 @@ class Pipeline:
             ready=self.ready,
         )
         return self._guarded(made)
+
+    @cached_property
+    def left(self) -> int | None:
+        """How many images of the budget are left to the pool; None for a selector that stops by itself."""
+        return selection.places(self.e, self.task)
+
+    def _task_images(self, side: int) -> Step:
+        """All training images of the task, packed like a selection."""
+        return self._guarded(subset.of_task(self.e, self.task, self.fingerprints, side, self.runtime))
 
     def _packed(self, chosen: Step, side: int) -> Step:
         """The chosen images, decoded once into a compact local form."""

@@ -12,6 +12,7 @@ from sept.store.step import Artefact, Step
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # computed once for all tasks: SEPT amortises them
 CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
+AUTO = "auto"  # the budget of a selector that stops by itself
 # Percent; each row has those of its metric.
 MEASURES = ("top1", "best_top1", "frozen_top1", "probe_top1", "ap", "ap50", "ap75", "miou")
 
@@ -30,26 +31,28 @@ METRICS = {
 
 def choices(e: Experiment) -> dict[str, Any]:
     """The experiment's choices; null for one without effect on it (random initialisation has no pool)."""
-    found, trained = e.searches, e.pretrains
+    found, selected = e.searches, e.selects
     return {
         "task": e.task.name,
         "shot": _shot(e),
         "init": _init(e),
-        "budget": e.budget.images if trained else None,
+        "budget": (e.budget.images or AUTO) if selected else None,
         "query": e.query.name if found else None,
         "retriever": e.retriever.name if found and not e.of_vectors else None,
-        "pool": e.pool.name if trained else None,
+        "pool": e.pool.name if selected else None,
         "seed": e.seed,
         "finetune_seed": e.finetune.seed,
     }
 
 
 def _init(e: Experiment) -> str:
-    """The name of the init; for a random subset with a share of one source also that, `random curated 100%`; for a
-    continued pre-training also its start, `sept from hub`."""
+    """The name of the init; for a random subset with a share of one source also that, `random curated 100%`; for one
+    that the task's images join also that, `sept with task`; for a continued pre-training also its start, `sept from
+    hub`."""
     selector = e.selector
     share = selector.share if e.pretrains and isinstance(selector, RandomSubset) else None
     chosen = e.initial if share is None else f"{e.initial} {selector.source} {100 * share:g}%"  # type: ignore[attr-defined]
+    chosen = f"{chosen} with task" if e.selects and e.trains_on_task else chosen
     return f"{chosen} from {origin(e.pretrain.start)}" if e.pretrains and e.pretrain.start else chosen
 
 
@@ -70,7 +73,8 @@ def _shot(e: Experiment) -> int | str:
 def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
     """The finished cell, or None.
 
-    score is the headline value in percent, metric its name; those MEASURES that do not belong to the metric are None.
+    images is how many were pre-trained on. score is the headline value in percent, metric its name; those MEASURES that
+    do not belong to the metric are None.
     flops and wall_s are the cell's own, `shared_...` those of what is computed once per pool. status says whether a
     stage was stopped and resumed. artefacts: {stage, key, path below the store, flops, wall_s, shared} of each, inputs
     before what reads them.
@@ -88,6 +92,7 @@ def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
         "metric": facts["metric"],
         "score": facts["score"],
         **{name: facts.get(name) for name in MEASURES},
+        "images": next((a.facts["images"] for a in own if a.stage == "pretrain"), None),
         "images_seen": sum(a.facts.get("images_seen", 0) for a in own if a.stage == "pretrain"),
         "pool_images": sum(a.facts["rows"] for a in shared if a.stage == "pool"),
         "flops": _total(own, "flops"),

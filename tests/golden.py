@@ -50,7 +50,7 @@ KEPT = [setting for setting in TINY if not setting.startswith(("finetune.", "tas
 
 @cache  # promises: nothing runs here
 def wanted() -> dict[str, Step]:
-    """One step of every stage, inputs before what reads them. All but the last four are in the tests' common store."""
+    """One step of every stage, inputs before what reads them. All but the last five are in the tests' common store."""
     sept, random = (_pipeline(*TINY, f"init={name}") for name in ("sept", "random"))
     similar, drawn = sept.selection, random.run
     other = _pipeline(*TINY, "init=in1k_sup", "init.weights=sept:ibot_micro", "retriever=ibot_micro")
@@ -69,6 +69,7 @@ def wanted() -> dict[str, Step]:
         "selection, at random": random.selection,
         "pretrain": drawn.inputs["backbone"],
         "finetune": drawn,
+        "subset, the task's own": _pipeline(*TINY, "init=target_only").run.inputs["backbone"].inputs["subset"],
         "index": _pipeline(*TINY, "index=int8").index,
         "weights": other.initial_weights,
         "detect": _pipeline(*KEPT, *BOXES, *FEW, "init=rand_init").run,

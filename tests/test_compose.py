@@ -44,6 +44,7 @@ PATHS = {  # options that need to be told where something is
     "pool=vectors": ["pool.path=/somewhere", "query=vectors", "query.path=/elsewhere"],
     "query=vectors": ["pool=vectors", "pool.path=/somewhere", "query.path=/elsewhere"],
     "query=instance": ["task=voc"],
+    "budget=auto": ["init=simcore"],
     "backbone=timm": ["backbone.name=resnet18"],
     "retriever=timm": ["retriever.backbone.name=resnet18"],
 }

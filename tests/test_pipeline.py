@@ -118,6 +118,7 @@ CHOSEN = {  # where another value of the same type would not be one
 NOT_VARIED = {
     *("pool.kind", "task.kind", "init.name", "hardware.accelerator"),
     *("retriever.backbone.name", "backbone.name", "selector.name", "retriever.library"),
+    "include_task",  # adds a step: tests/test_task_images.py
 }
 
 

@@ -1,7 +1,9 @@
 """Every selector meets the budget exactly, repeats nothing, and does what its slow reference does."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +21,10 @@ from sept.retrieval.lists import FilteredLists
 from sept.retrieval.selections import Selection
 from sept.retrieval.shards import Skip
 from sept.runtime.hardware import Runtime
-from sept.selectors import SELECTORS, Selector, context
+from sept.selectors import SELECTORS, Selector, SimCore, context
 from sept.selectors import classifier as classifier_module
 from sept.selectors.context import SelectionContext
-from sept.stages.task_selection import TaskSelectionSpec, _Chooser
+from sept.stages.task_selection import Search, TaskSelectionSpec, _Chooser
 
 ROWS, DIM, PER_SHARD = 600, 8, 250
 SKIPPED = (3, 250, 599)
@@ -60,11 +62,21 @@ def choice(
     looked_up = unit(np.random.default_rng(seed + 1).normal(0, 0.2, (queries, DIM)) + TARGET)
     lists = FilteredLists(partial(search, looked_up, features), features.embedded)
     lists.removed = np.array(sorted({*removed} - {*SKIPPED}), dtype=np.int64)  # rows with a vector
-    return SelectionContext(features, looked_up, budget, seed, lists)
+    return SelectionContext(features, looked_up, budget, seed, lists, search=lists_of(features))
+
+
+def lists_of(features: Features) -> Search:
+    return lambda vectors, depth: search(vectors, features, depth)
+
+
+def settings_of(name: str, **settings_: Any) -> Selector:
+    """A few clusters of the few queries, where it clusters them."""
+    kind = SELECTORS[name].settings
+    return kind(name, **({"clusters": 3} if kind is SimCore else {}), **settings_)
 
 
 def choose(name: str, given_: SelectionContext) -> np.ndarray:
-    chosen = SELECTORS[name].load()(given_)
+    chosen = SELECTORS[name].load()(replace(given_, settings=settings_of(name)))
     return chosen.rows if isinstance(chosen, Selection) else chosen
 
 
@@ -92,8 +104,8 @@ def test_the_tasks_kind_is_chosen(features: Features, name: str) -> None:
 def chooser(name: str, features: Features, budget: int) -> _Chooser:
     """As the selection has it."""
     given_ = choice(features, budget)
-    spec = TaskSelectionSpec(Selector(name), budget, "remove", given_.seed, None, None)
-    return _Chooser(spec, features, given_.queries, given_.lists, None, Runtime())
+    spec = TaskSelectionSpec(settings_of(name), budget, "remove", given_.seed, None, None)
+    return _Chooser(spec, features, given_.queries, lists_of(features), None, Runtime())
 
 
 @pytest.mark.parametrize("name", SEARCHING)

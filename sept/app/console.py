@@ -34,6 +34,8 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
     from sept.overrides import command
 
     named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
+    if done["images"] not in (None, done["budget"]):
+        named += f", {done['images']:,} images"
     beside = [name for name in MEASURES if done[name] is not None and name != done["metric"]]
     others = [f"{METRICS[name]} {done[name]:.2f}" for name in beside]
     told = f" ({', '.join(others)})" if others else ""

@@ -73,7 +73,7 @@ def batch_bytes(e: Experiment, runtime: Runtime, stage: str) -> int:
     """
     match stage:
         case "pretrain":
-            return min(e.pretrain.batch_size, e.budget.images) * e.pretrain.view_bytes(e.backbone)
+            return e.pretrain.batch_size * e.pretrain.view_bytes(e.backbone)
         case "retriever":
             return (
                 0

@@ -28,6 +28,7 @@ def prepare(
     for step in selections:
         assert isinstance(step.spec, task_selection.TaskSelectionSpec)
         made = {name: store.read(each) for name, each in step.inputs.items() if name.startswith(NEEDED)}
+        assert step.spec.budget is not None, "Algorithm 1 has a budget"
         vectors, _, _ = query_stage.load(made["queries"])
         key, depth = task_selection.searched(made), ceil(DEPTH_MARGIN * step.spec.budget / len(vectors))
         _, known = wanted.get(key, (vectors, 0))

@@ -1,7 +1,8 @@
 """Chosen images, packed once at a bounded size into one file: selections are small and read hundreds of times."""
 
 import zlib
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,21 @@ class Subset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Subset.open, (self._folder,)
+
+
+class Joined:
+    """Packed images of several subsets by position, those of the first one first. Picklable like them."""
+
+    def __init__(self, parts: Sequence[Subset]) -> None:
+        self.parts = tuple(parts)
+        self._ends = np.cumsum([len(part) for part in parts]).tolist()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def image(self, position: int) -> Pixels:
+        """As `Subset.image`."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"image {position} of subsets of {len(self):,}")
+        part = bisect_right(self._ends, position)
+        return self.parts[part].image(position - self._ends[part] + len(self.parts[part]))

@@ -17,7 +17,7 @@ from sept.backbones.saved import BACKBONE
 from sept.backbones.weights import save_backbone
 from sept.data import steps_per_epoch
 from sept.data.loading import Batches
-from sept.data.subset import Subset
+from sept.data.subset import Joined, Subset
 from sept.data.transforms import normalise
 from sept.methods.learner import SelfSupervised
 from sept.methods.recipe import Recipe
@@ -44,7 +44,7 @@ class SelfSupervisedTraining:
 
     recipe: Recipe
     backbone: Backbone
-    subset: Subset
+    subset: Subset | Joined
     seed: int
     epochs: int
     spec: Mapping[str, Any]
@@ -122,7 +122,7 @@ def train_backbone(
     return facts
 
 
-def pictured(subset: Subset, views: Views) -> dict[str, np.ndarray]:
+def pictured(subset: Subset | Joined, views: Views) -> dict[str, np.ndarray]:
     """uint8 (SIDE, n SIDE, 3): some images, each next to its views of the first epoch, augmented as in the first
     step."""
     places = np.linspace(0, len(subset) - 1, min(SHOWN, len(subset))).astype(int).tolist()
@@ -148,7 +148,7 @@ def card(method: str, spec: Mapping[str, Any], subset: Artefact, facts: Mapping[
     return {
         "method": method,
         "recipe": dict(spec),
-        "selection": origin["selection"]["key"],
+        **{name: origin[name]["key"] for name in ("selection", "task") if name in origin},
         "pool": [each["key"] for name, each in sorted(origin.items()) if name.startswith("pool")],
         **facts,
     }

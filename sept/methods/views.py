@@ -13,7 +13,7 @@ from sept.data.augment import Policy, draw_parameters, photometric_together, sca
 from sept.data.colour import EAGER, compiled
 from sept.data.loading import Place
 from sept.data.rng import generator, numpy_rng
-from sept.data.subset import Subset
+from sept.data.subset import Joined, Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
 from sept.methods.recipe import TwoViewRecipe
 from sept.runtime.device import rank_and_world
@@ -103,7 +103,7 @@ class TwoViews(Views):
 class CroppedSubset(Dataset):
     """A locally stored selection with new crops every epoch, indexed by (epoch, sample)."""
 
-    def __init__(self, subset: Subset, views: Views) -> None:
+    def __init__(self, subset: Subset | Joined, views: Views) -> None:
         self.subset, self.views = subset, views
 
     def __getitem__(self, place: Place) -> dict[str, Any]:

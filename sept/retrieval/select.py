@@ -15,6 +15,7 @@ from sept.retrieval.lists import Ranked
 from sept.retrieval.selections import Selection
 
 DEPTH_MARGIN = 1.5  # first depth, in units of budget / queries: allows for overlap between the lists
+FIRST_ROUNDS = 512  # read before it is known when to stop
 SAMPLE_MARGIN = 1.15  # a sample of 1/16 predicts the depth within about 6 %, small ones within more
 
 
@@ -65,7 +66,32 @@ def select(
             break
         assert depth < available, "complete lists lack some readable rows"
         depth = min(available, 2 * depth)
-    rank, query = np.divmod(places, queries)
+    return _selection(ranked, places)
+
+
+def select_while(search: Callable[[int], Ranked], queries: int, least: float, available: int) -> Selection:
+    """All pool rows that Algorithm 1 picks before the first round whose mean similarity is below `least` times that of
+    the first round; a round is one rank of every list.
+
+    The similarity of a round is the mean of all lists' scores at its rank, whether or not another list had the row
+    before, so it never rises. search, available: as for `select`. Returns at least the first round, and the whole pool
+    if no round is below.
+    """
+    depth = min(available, FIRST_ROUNDS)
+    while True:
+        ranked = search(depth)
+        means = ranked.scores.mean(axis=0)
+        below = np.flatnonzero(means < least * means[0])
+        if len(below) or depth == available:
+            break
+        depth = min(available, 2 * depth)
+    rounds = max(1, int(below[0])) if len(below) else ranked.rows.shape[1]
+    return _selection(ranked, round_robin(ranked.rows[:, :rounds], rounds * queries))
+
+
+def _selection(ranked: Ranked, places: IntArray) -> Selection:
+    """places: as from `round_robin`."""
+    rank, query = np.divmod(places, len(ranked.rows))
     return Selection(ranked.rows[query, rank], query, rank, ranked.scores[query, rank], int(rank[-1]) + 1)
 
 

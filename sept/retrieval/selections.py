@@ -1,7 +1,7 @@
 """A selection: what was chosen and why, and its file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +38,27 @@ COPIES_SCHEMA = pa.schema(
 @dataclass(frozen=True)
 class Selection:
     """K distinct pool rows in the order chosen, each with the query of the list it came from, the rank in it (from 0)
-    and the similarity. `depth` is how deep the lists were read to the last one chosen."""
+    and the similarity. `depth` is how deep the lists were read to the last one chosen. nearest: where the lists are
+    those of other vectors, the query nearest to each; `query` then counts these vectors."""
 
     rows: IntArray
     query: IntArray
     rank: IntArray
     similarity: npt.NDArray[np.float64]
     depth: int
+    nearest: IntArray | None = None
+
+    def take(self, places: IntArray) -> "Selection":
+        """The chosen rows at these places, ascending."""
+        rank = self.rank[places]
+        return replace(
+            self,
+            rows=self.rows[places],
+            query=self.query[places],
+            rank=rank,
+            similarity=self.similarity[places],
+            depth=int(rank.max()) + 1,
+        )
 
 
 def save_selection(

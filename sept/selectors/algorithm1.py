@@ -9,4 +9,4 @@ def algorithm1(context: SelectionContext) -> Selection:
     """The rows that Algorithm 1 picks, each with the list it came from. The result does not depend on the first
     depth."""
     lists = context.lists
-    return select(lists, len(context.queries), context.budget, lists.available, context.first_depth)
+    return select(lists, len(context.queries), context.wanted, lists.available, context.first_depth)

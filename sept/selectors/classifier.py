@@ -19,9 +19,9 @@ def classifier(context: SelectionContext) -> IntArray:
     for new, vectors in context.blocks():
         rows = np.concatenate([rows, new])
         scores = np.concatenate([scores, vectors.astype(np.float64) @ exact])
-        if len(rows) > 2 * context.budget + BLOCK_ROWS:
-            rows, scores = _best(rows, scores, context.budget)
-    return _best(rows, scores, context.budget)[0]
+        if len(rows) > 2 * context.wanted + BLOCK_ROWS:
+            rows, scores = _best(rows, scores, context.wanted)
+    return _best(rows, scores, context.wanted)[0]
 
 
 def _best(rows: IntArray, scores: np.ndarray, budget: int) -> tuple[IntArray, np.ndarray]:

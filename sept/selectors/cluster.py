@@ -25,4 +25,4 @@ def cluster(context: SelectionContext) -> IntArray:
         label[rows] = nearest(vectors, centres, context.device)[0]
     mass = np.bincount(nearest(context.queries, centres, context.device)[0], minlength=count)
     closeness = (context.queries @ centres.T).max(axis=0)
-    return by_mass(label, mass, closeness, context.budget, context.seed)
+    return by_mass(label, mass, closeness, context.wanted, context.seed)

@@ -1,6 +1,6 @@
 """A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from sept.store.step import Artefact, Step
 if TYPE_CHECKING:
     from sept.config import Experiment
 
+PACKED = ("subset", "task_images")  # inputs; the second if the task's images join others
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
 
 
@@ -48,8 +49,8 @@ class Probing:
 
 def target(
     e: "Experiment",
-    selection: Step,
-    subset: Step,
+    subset: Step | None,
+    own: Step | None,
     runtime: Runtime,
     loggers: Loggers,
     *,
@@ -57,19 +58,19 @@ def target(
     task: Step,
     copies: Step | None,
 ) -> Step:
-    """The target's backbone. start: the weights of a continued training. copies: made along with it, for people to
-    read."""
+    """The target's backbone. subset: the packed selection. own: the task's packed images, beside it or instead of it.
+    start: the weights of a continued training. copies: made along with it, for people to read."""
     recipe, every = e.pretrain, e.logger.knn_every
-    if e.budget.images < recipe.batch_size:
-        raise ConfigError(
-            f"budget.images={e.budget.images} is less than one batch: pretrain.batch_size={recipe.batch_size}"
-        )
-    of_epoch = recipe.flops(e.backbone) * recipe.batch_size * (e.budget.images // recipe.batch_size)
+    packed = [each for each in (subset, own) if each is not None]
+    images = e.budget.images if e.selects else int(packed[0].estimate["images"])
+    require_batch(e.selects, images, recipe)
+    epochs = e.compute.passes(_flops(recipe, e.backbone, images) if images is not None else 0)
     return step(
-        *("pretrain", recipe, e.backbone, subset),
-        epochs=e.compute.passes(of_epoch),
+        *("pretrain", recipe, e.backbone, packed),
+        epochs=epochs,
         seed=e.seed,
-        slug="-".join([selection.slug, *([start.slug] if start else []), f"seed{e.seed}"]),
+        slug="-".join(each.slug for each in (*packed, start) if each) + f"-seed{e.seed}",
+        about="" if e.selects or images is None else _about(e, images, epochs),
         runtime=runtime,
         loggers=loggers,
         start=start,
@@ -78,9 +79,40 @@ def target(
     )
 
 
+def require_batch(selects: bool, images: int | None, recipe: Recipe) -> None:
+    """ConfigError for fewer images than a batch has. selects: whether they are as many as the budget."""
+    if images is not None and images < recipe.batch_size:
+        what = f"budget.images={images} is" if selects else f"the task's {images} training images are"
+        raise ConfigError(f"{what} less than one batch: pretrain.batch_size={recipe.batch_size}")
+
+
+def _flops(recipe: Recipe, backbone: Backbone, images: int) -> float:
+    """Those of an epoch, of whole batches."""
+    return recipe.flops(backbone) * recipe.batch_size * (images // recipe.batch_size)
+
+
+def _about(e: "Experiment", images: int, epochs: int) -> str:
+    """Of the task's images alone: how many, and how they are given as many steps as a budget; for the plan."""
+    batch, budget = e.pretrain.batch_size, e.budget.images
+    told = f"{e.selector.name}: {images:,} images, all training images of {e.task.name} without labels"
+    told += f", {epochs * (images // batch):,} steps"
+    if e.compute.epochs is None or budget is None or budget <= images:
+        return told
+    flops = _flops(e.pretrain, e.backbone, budget) * e.compute.epochs
+    return (
+        f"{told}; budget.images={budget:,} would be {e.compute.epochs * (budget // batch):,}: for as many with any "
+        f"selector, compute.epochs=null compute.flops={_over(flops)}"
+    )
+
+
+def _over(flops: float) -> str:
+    """A short number that is no less, so that it suffices for as many epochs."""
+    return f"{flops * 1.000005:.6g}"
+
+
 def retriever(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers, start: Step | None) -> Step:
     """The encoder that is trained on the curated part of the pool."""
-    what = ("retriever", r.train, r.backbone, subset)
+    what = ("retriever", r.train, r.backbone, [subset])
     return step(*what, epochs=r.epochs, seed=r.seed, slug=r.name, runtime=runtime, loggers=loggers, start=start)
 
 
@@ -88,7 +120,7 @@ def step(
     stage: str,
     recipe: Recipe,
     backbone: Backbone,
-    subset: Step,
+    packed: Sequence[Step],
     *,
     epochs: int,
     seed: int,
@@ -98,23 +130,27 @@ def step(
     start: Step | None = None,
     aids: Mapping[str, Step] | None = None,
     probing: Probing | None = None,
+    about: str = "",
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. start: as in `target`. aids: the task that `probing` tests
-    on."""
-    images = int(subset.estimate["images"])
+    """stage: `pretrain`, or `retriever` for an encoder. packed: the images, of one place or two. start: as in `target`.
+    aids: the task that `probing` tests on."""
+    images = sum(int(each.estimate["images"]) for each in packed)
     spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
         VERSIONS[stage],
         spec,
-        ({"start": start} if start else {}) | {"subset": subset},  # errors in the file are reported first
+        ({"start": start} if start else {}) | dict(zip(PACKED, packed, strict=False)),  # errors in the file come first
         partial(build, stage=stage, spec=spec, runtime=runtime, loggers=loggers, probing=probing),
         slug=slug,
         estimate={
             "images": images * epochs,
             "flops": recipe.flops(backbone) * epochs * max(recipe.batch_size, images - images % recipe.batch_size),
-        },
+        }
+        if all(each.estimate["images"] for each in packed)
+        else {},
         aids=aids or {},
+        about=about,
     )
 
 
@@ -128,11 +164,14 @@ def build(
     loggers: Loggers,
     probing: Probing | None = None,
 ) -> dict[str, Any]:
-    from sept.data.subset import Subset
+    from sept.data.subset import Joined, Subset
     from sept.methods.training import SelfSupervisedTraining, train_backbone
     from sept.store.step import plain
 
-    subset = Subset.open(inputs["subset"].path)
+    parts = [Subset.open(inputs[name].path) for name in PACKED if name in inputs]
+    subset = Joined(parts) if len(parts) > 1 else parts[0]
+    if stage == "pretrain":  # how many images are left is not always known before
+        require_batch("selection" in inputs["subset"].manifest["inputs"], len(subset), spec.recipe)
     watchers = list if probing is None else partial(_probes, inputs["task"], probing, spec.recipe, len(subset))
     start = inputs.get("start")
     training = SelfSupervisedTraining(

@@ -1,14 +1,17 @@
-"""The selected images in a compact local form that training reads hundreds of times, and a thumbnail of each.
+"""The selected images in a compact local form that training reads hundreds of times, and a thumbnail of each; and the
+task's own training images in the same form.
 
 Each image is decoded here once, by several threads. In a random subset images that cannot be decoded are replaced by
 the next ones in the random order.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,19 +20,25 @@ from sept.data.locate import Location
 from sept.data.pool import ConcatPool
 from sept.data.subset import shrink, write_subset
 from sept.retrieval.embedding import check_readable
-from sept.retrieval.fingerprints import FILE, thumbnail
+from sept.retrieval.fingerprints import FILE, Thumbnails, thumbnail
 from sept.retrieval.selections import SELECTION, load_selection
 from sept.retrieval.shards import Skip
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.threads import in_order
 from sept.stages import VERSIONS
+from sept.stages import task as task_stage
 from sept.stages.draws import Draw, RandomSpec, SourceSpec, draws
 from sept.stages.numbered import number_inputs
 from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
 
+if TYPE_CHECKING:
+    from sept.config import Experiment
+
 SHAPE = 4 / 3  # aspect ratio of a photograph, for estimates
+AT_ONCE = 256  # images of the task held in memory while they are compared with the test images
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,14 @@ class SubsetSpec:
     """side: pixels of the shorter side; smaller images are not enlarged."""
 
     side: int
+
+
+@dataclass(frozen=True)
+class TaskImagesSpec:
+    """side: pixels of the shorter side. leak: `remove` to leave out copies of test images."""
+
+    side: int
+    leak: str
 
 
 def step(
@@ -145,3 +162,55 @@ class _Source:
         except ImageError as error:
             return error
         return _Seen(row, shrink(pixels, self.side), thumbnail(pixels))
+
+
+def of_task(e: "Experiment", task: Step, fingerprints: Step, side: int, runtime: Runtime) -> Step:
+    """All training images of the task, without their labels and whatever `shot` says: pre-training sees no labels.
+
+    Test images are never among them; what is a copy of one is told, or left out with leak=remove. fingerprints: of the
+    test images.
+    """
+    images, spec = task.estimate["images"], TaskImagesSpec(side, e.leak)
+    return Step(
+        "subset",
+        VERSIONS["subset"],
+        spec,
+        {"task": task, "fingerprints": fingerprints},
+        partial(build_of_task, spec=spec, location=task_stage.locate(e.task), runtime=runtime),
+        slug=f"{e.task.name}-own",
+        estimate={"images": images, "bytes": images * 3 * side**2 * SHAPE},
+        by_part=("pixels.bin",),
+    )
+
+
+def build_of_task(
+    folder: Path, inputs: Mapping[str, Artefact], *, spec: TaskImagesSpec, location: Location, runtime: Runtime
+) -> dict[str, Any]:
+    """Packs them by their place among the training images. Raises DataError for one that cannot be decoded."""
+    from sept.data.labelled import read_image
+    from sept.retrieval.copies import read_tests
+
+    examples, tests = task_stage.train_images(inputs["task"], location), read_tests(inputs["fingerprints"].path)
+    copies = 0
+
+    def look(place: int) -> tuple[int, Pixels, Any]:
+        pixels = read_image(examples[place], spec.side)
+        return place, shrink(pixels, spec.side), thumbnail(pixels)
+
+    def images() -> Iterator[tuple[int, Pixels]]:
+        nonlocal copies
+        looked_at = in_order(look, range(len(examples)), runtime.threads)
+        while seen := list(islice(looked_at, AT_ONCE)):
+            shown = tests.shown_by(Thumbnails.of(each for _, _, each in seen), runtime.accelerator)
+            for (place, pixels, _), test in zip(seen, shown, strict=True):
+                copies += test is not None
+                if test is None or spec.leak != "remove":
+                    yield place, pixels
+                advance(1)
+
+    with progress("copy the task's images", len(examples)) as advance:
+        facts = write_subset(folder, images(), spec.side)
+    if copies:
+        what = "left out of" if spec.leak == "remove" else "kept in (leak=remove leaves them out of)"
+        log.warning("%s training images of the task are copies of test images: %s the pre-training", copies, what)
+    return {**facts, "copies_of_test_images": copies, "copies_removed": len(examples) - facts["images"]}

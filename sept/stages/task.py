@@ -186,6 +186,12 @@ def test_images(artefact: Artefact, location: Location) -> list[Example]:
     return task.test if isinstance(task, Task) else _plain(task.test)
 
 
+def train_images(artefact: Artefact, location: Location) -> list[Example]:
+    """All training images, whatever `shot` says; also for a task with boxes or masks."""
+    task = _read(artefact.path, location)
+    return task.train if isinstance(task, Task) else _plain(task.train)
+
+
 def open_boxed(artefact: Artefact, location: Location) -> "DetectionTask":
     """The annotated images of a task artefact, at their present location."""
     from sept.data.detection.boxes import DetectionTask

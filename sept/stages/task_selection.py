@@ -1,9 +1,10 @@
 """The pool images most similar to a task, by Algorithm 1 or another selector; optionally without copies of test
 images."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sept.retrievers import sizes
 from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import from_totals, progress
-from sept.selectors import SELECTORS, Selector
+from sept.selectors import SELECTORS, Ordered, Selector
 from sept.stages import queries as query_stage
 from sept.stages.encoding import open_encoder
 from sept.stages.index import join_features, open_index
@@ -29,15 +30,19 @@ from sept.stages.numbered import in_order
 from sept.store.step import Artefact, Step
 
 SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four is unreliable
-Search = Callable[[int], Ranked]
+Search = Callable[[np.ndarray, int], Ranked]
+"""Ranked lists of vectors to a depth."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TaskSelectionSpec:
-    """leak: `remove` to exclude copies of test images. nprobe and sample: for an approximate index."""
+    """budget: null if the selector stops by itself. leak: `remove` to exclude copies of test images. nprobe and sample:
+    for an approximate index."""
 
     selector: Selector
-    budget: int
+    budget: int | None
     leak: str
     seed: int
     nprobe: int | None
@@ -55,11 +60,11 @@ class Lists:
 
 
 def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r: Retriever) -> dict[str, float]:
-    """The FLOPs of an exact scan."""
+    """The FLOPs of an exact scan, and the images: 0 if they are not known before it."""
     rows = sum(each.estimate["images"] for each in features)
     known = features[0].estimate.get("dim")  # for vectors of a file
     dim = int(known) if known else sizes.dim(r.library, r.backbone, r.feature)
-    return {"images": spec.budget, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
+    return {"images": spec.budget or 0, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
 
 
 def search_flops(rows: int, queries: int, dim: int) -> float:
@@ -84,13 +89,17 @@ def build(
     features = _checked_features(inputs, pool, runtime, lists.batch_size) if of_images else join_features(inputs)
     vectors, ids, classes = query_stage.load(inputs["queries"])
     with _search(inputs, spec, features, vectors, runtime, lists) as (search, first_depth, quality):
-        chooser = _Chooser(spec, features, vectors, FilteredLists(search, features.embedded), first_depth, runtime)
-        rows, removed = find_leaks(chooser, _leak_check(inputs, pool, runtime))
-        found = chooser.found
-        facts = quality() | _about(rows, found, features, vectors, classes, pool, spec.seed, chooser.lists.last)
-    save_selection(path, rows, [pool.key(row) for row in rows], found, ids)
-    told = statistics(found, len(ids)) if found is not None else {"images": len(rows), "queries": len(ids)}
-    flops = search_flops(features.rows, len(vectors), features.dim)
+        chooser = _Chooser(spec, features, vectors, search, first_depth, runtime)
+        _, removed = find_leaks(chooser, _leak_check(inputs, pool, runtime))
+        rows, found = chooser.rows, chooser.found
+        of = found.nearest if found is not None and found.nearest is not None else np.arange(len(ids))
+        asked, kinds = [ids[i] for i in of], [classes[i] for i in of]  # centres are named by the query nearest to them
+        seen = chooser.context.read.last
+        facts = quality(len(rows)) | _about(rows, found, features, vectors, kinds, pool, spec.seed, seen)
+    save_selection(path, rows, [pool.key(row) for row in rows.tolist()], found, asked)
+    told = statistics(found, len(of)) if found is not None else {"images": len(rows)}
+    told |= {"queries": len(ids)} | ({"centres": len(of)} if len(of) < len(ids) else {}) | chooser.facts
+    flops = search_flops(features.rows, len(of), features.dim)
     return {**told, "copies_removed": len(removed), **facts, "flops": flops}
 
 
@@ -119,37 +128,74 @@ def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime:
 
 
 class _Chooser:
-    """The rows that a selector chooses from a pool without removed ones; keeps its details."""
+    """The rows that a selector chooses from a pool without removed ones; keeps its details.
+
+    rows: the chosen ones. A call returns them with those that were skipped on the way as near-duplicates.
+    """
 
     def __init__(
         self,
         spec: TaskSelectionSpec,
         features: Features,
         vectors: np.ndarray,
-        lists: FilteredLists,
+        search: Search,
         first_depth: int | None,
         runtime: Runtime,
     ) -> None:
         from sept.selectors.context import SelectionContext
 
-        self.budget, self.name, self.lists = spec.budget, spec.selector.name, lists
-        self.choose = SELECTORS[self.name].load()
-        self.context = SelectionContext(
-            features, vectors, spec.budget, spec.seed, lists, first_depth, runtime.accelerator
-        )
+        self.choose = SELECTORS[spec.selector.name].load()
+        self.least = spec.selector.min_distance if isinstance(spec.selector, Ordered) else None
+        lists = FilteredLists(partial(search, vectors), features.embedded)
+        what = (features, vectors, spec.budget, spec.seed, lists, first_depth, runtime.accelerator)
+        self.context = SelectionContext(*what, settings=spec.selector, search=search)
         self.found: Selection | None = None
+        self.rows = np.empty(0, dtype=np.int64)
+        self.facts: dict[str, int] = {}
 
     def __call__(self, removed: np.ndarray) -> np.ndarray:
-        self.lists.removed = removed
-        if not 0 < self.budget <= self.lists.available:
+        context = self.context
+        context.lists.removed = removed
+        budget, available = context.budget, context.lists.available
+        if not 0 < (available if budget is None else budget) <= available:
+            raise ConfigError(f"budget.images={budget:,} but the pool holds only {available:,} readable images")
+        if self.least is not None:
+            return self._apart(self.least)
+        self.rows, self.found = self._chosen(budget)
+        assert len(np.unique(self.rows)) == len(self.rows), f"{context.settings.name} repeats rows"
+        assert budget in (None, len(self.rows)), f"{context.settings.name} broke the budget"
+        if budget is None and len(self.rows) == available:
+            log.warning("budget=auto: no round was unlike the first, so all %s images are selected", f"{available:,}")
+        return self.rows
+
+    def _chosen(self, budget: int | None) -> tuple[np.ndarray, Selection | None]:
+        chosen = self.choose(replace(self.context, budget=budget))
+        return (chosen.rows, chosen) if isinstance(chosen, Selection) else (chosen, None)
+
+    def _apart(self, least: float) -> np.ndarray:
+        """Goes down the selector's order, which is longer for a larger budget, until the budget is met."""
+        from sept.retrieval.apart import Apart
+
+        accept, kept = Apart(self.context.features, least, self.context.device), np.zeros(0, dtype=bool)
+        budget, available = self.context.budget, self.context.lists.available
+        asked = budget
+        while True:
+            rows, found = self._chosen(asked)
+            kept = np.concatenate([kept, accept(rows[len(kept) :], budget)])
+            if asked is None or kept.sum() >= (budget or 0) or asked == available:
+                break
+            asked = min(available, 2 * asked)
+        places = np.flatnonzero(kept)[:budget]
+        if budget is not None and len(places) < budget:
             raise ConfigError(
-                f"budget.images={self.budget:,} but the pool holds only {self.lists.available:,} readable images"
+                f"selector.min_distance={least:g}: only {len(places):,} images of the pool are that far apart, in the "
+                f"order that selector={self.context.settings.name} draws them, and {budget:,} are wanted: lower it or "
+                "budget.images"
             )
-        chosen = self.choose(self.context)
-        self.found = chosen if isinstance(chosen, Selection) else None
-        rows = chosen.rows if isinstance(chosen, Selection) else chosen
-        assert len(np.unique(rows)) == self.budget == len(rows), f"{self.name} broke the budget"
-        return rows
+        self.rows, self.found = rows[places], found.take(places) if found is not None else None
+        looked_at = rows[: places[-1] + 1] if budget is not None else rows
+        self.facts = {"near_duplicates_skipped": len(looked_at) - len(places)}
+        return looked_at
 
 
 @contextmanager
@@ -160,8 +206,8 @@ def _search(
     vectors: np.ndarray,
     runtime: Runtime,
     lists: Lists,
-) -> Iterator[tuple[Search, int | None, Callable[[], dict[str, Any]]]]:
-    """Ranked lists to any depth, the first depth, and facts of an index after use."""
+) -> Iterator[tuple[Search, int | None, Callable[[int], dict[str, Any]]]]:
+    """Ranked lists of any vectors, the first depth, and facts of an index after use, for a number of chosen rows."""
     from sept.retrieval.compact import Compact
     from sept.retrieval.index import search
 
@@ -170,26 +216,28 @@ def _search(
         assert spec.nprobe is not None
         with open_index(inputs["index"], inputs, spec.nprobe, lists.uri, device) as index:
 
-            def quality() -> dict[str, Any]:
+            def quality(chosen: int) -> dict[str, Any]:
                 from sept.retrieval.approximate import compare
 
-                compared = compare(index, features, vectors, budget, spec.sample, 0, device) if spec.sample else {}
+                compared = compare(index, features, vectors, chosen, spec.sample, 0, device) if spec.sample else {}
                 return {**index.facts, **compared}
 
-            yield partial(index.search, vectors), None, quality
+            yield index.search, None, quality
         return
 
     ready = lists.ready.get(searched(inputs))
     compact = Compact.open(inputs["compact"].path, features) if "compact" in inputs else None
 
-    def exact(depth: int) -> Ranked:
-        if ready is not None and depth <= ready.rows.shape[1]:
+    def exact(asked: np.ndarray, depth: int) -> Ranked:
+        if ready is not None and asked is vectors and depth <= ready.rows.shape[1]:
             return Ranked(ready.rows[:, :depth], ready.scores[:, :depth])
         with progress(f"search to depth {depth:,}", features.rows) as advance:
             seen, memory = from_totals(advance), runtime.search_bytes
-            return search(vectors, features, depth, device, progress=seen, memory=memory, compact=compact)
+            return search(asked, features, depth, device, progress=seen, memory=memory, compact=compact)
 
-    yield exact, None if ready is not None else _depth_from_sample(features, vectors, budget, device), dict
+    needless = ready is not None or budget is None
+    first = None if needless else _depth_from_sample(features, vectors, budget or 0, device)
+    yield exact, first, lambda chosen: {}
 
 
 def _depth_from_sample(features: Features, vectors: np.ndarray, budget: int, device: str) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sept.results import AUTO
 from sept.tables import labels
 from sept.tables.labels import Line
 
@@ -83,7 +84,7 @@ def _bars(lines: Sequence[Line]) -> Chart | None:
     names = [name for name in labels.varying_choices(lines) if name not in ("task", "shot")]
     told = ""
     if len(_ways(lines, names)) > MAX_BARS and "budget" in names:
-        least = min(line["budget"] for line in lines if line["budget"] is not None)
+        least = min(line["budget"] for line in lines if isinstance(line["budget"], int))
         lines = [line for line in lines if line["budget"] in (None, least)]
         told, names = f" Budget: {least:,} images.", [name for name in names if name != "budget"]
     ways = _ways(lines, names)
@@ -106,7 +107,8 @@ def _over_budget(lines: Sequence[Line]) -> Chart | None:
     caption = (
         "Counterpart of the paper's Table 3 and, on one source, of Fig. 4. Dashed: ways to start without a budget."
     )
-    return _lines("budget", "Accuracy over budget", caption, "pre-training images", lines, "budget", ("pool",))
+    placed = [line | {"budget": line["images"]} if line["budget"] == AUTO else line for line in lines]
+    return _lines("budget", "Accuracy over budget", caption, "pre-training images", placed, "budget", ("pool",))
 
 
 def _over_pool(lines: Sequence[Line]) -> Chart | None:

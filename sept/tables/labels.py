@@ -47,7 +47,13 @@ def format_choice(name: str, value: Any) -> str:
 
 def cell(name: str, value: Any) -> str:
     """One choice below its heading; empty if it does not apply."""
-    return "" if value is None else f"{value:,}" if name == "budget" else str(value)
+    return "" if value is None else f"{value:,}" if isinstance(value, int) and name == "budget" else str(value)
+
+
+def format_images(line: Line) -> str:
+    """How many images were pre-trained on, where that is not the budget."""
+    images = line.get("images")
+    return "" if images is None or images == line["budget"] else f"{images:,.0f}"
 
 
 def label(line: Line, names: Sequence[str]) -> str:

@@ -55,15 +55,16 @@ def _strips(e: Experiment) -> list[Strip]:
     packed = backbone.inputs.get("subset") if backbone else None
     if packed is None:
         return []
-    store, chosen = Store(e.store.root, mode="read-only"), packed.inputs["selection"]
-    subset, selection = store.find(packed), store.find(chosen)
-    if subset is None or selection is None:
+    store, chosen = Store(e.store.root, mode="read-only"), packed.inputs.get("selection")
+    subset, selection = store.find(packed), store.find(chosen) if chosen else None
+    if subset is None or (chosen and selection is None):
         return []
     check(subset, packed.by_part)
-    check(selection)
     images = Subset.open(subset.path)
-    brought, similarity = _brought(selection.path)
-    if not brought:
+    if selection is not None:
+        check(selection)
+    brought, similarity = _brought(selection.path) if selection is not None else ({}, [])
+    if not brought or chosen is None:
         return [
             Strip("the first images", None, tuple((images.image(i), None) for i in range(min(CHOSEN, len(images)))))
         ]

@@ -27,6 +27,7 @@ MEAN_OF = {
     "ap_mean": "ap",
     "ap50_mean": "ap50",
     "ap75_mean": "ap75",
+    "images": "images",
     "pool_images": "pool_images",
     "flops": "flops",
     "shared_flops": "shared_flops",
@@ -43,6 +44,7 @@ SEEN = {
     "budget.images",
     "query.name",
     "retriever.name",
+    "include_task",
 }
 SEEN |= {"pool.name", "shot.per_class", "shot.share"}
 

@@ -15,10 +15,10 @@ Tables = Mapping[str, Sequence[Line]]
 
 SCORES = ("mean", "std", "frozen_mean", "frozen_std", "probe_mean", "probe_std", "ap_mean", "ap50_mean", "ap75_mean")
 GAIN = ("gain", "gain_low", "gain_high", "within_noise")
-COSTS = ("pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
+COSTS = ("images", "pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
 COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *GAIN, *COSTS, "paper", "status", "reason")
 DIGITS = dict.fromkeys((*SCORES, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
-DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "pool_images": ".0f"}
+DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "images": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
     "over": labels.over,
     "frozen": lambda line: labels.spread(line, "frozen_mean", "frozen_std"),
@@ -26,6 +26,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "AP": lambda line: labels.spread(line, "ap_mean"),
     "AP50": lambda line: labels.spread(line, "ap50_mean"),
     "AP75": lambda line: labels.spread(line, "ap75_mean"),
+    "images": labels.format_images,
     "over random": labels.format_gain,
     "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
     "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
