@@ -10,6 +10,7 @@ from sept.data.tasks.task import Example, Task
 from sept.data.transforms import FinetuneTransform
 from sept.training.callbacks import EvaluateEvery
 from sept.transfer.classify import Classifier
+from sept.transfer.floor import floor
 from sept.transfer.probe import frozen_scores
 from sept.transfer.training import FinetuneJob
 
@@ -40,6 +41,7 @@ def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str
         "top1": top1,
         "best_top1": float(learner.best),
         **frozen,
+        **floor(shots, task.test, runtime.threads),
         "shots": len(shots),
         "tests": len(task.test),
         "classes": classes,

@@ -21,6 +21,7 @@ from sept.data.tasks.task import Example, Task
 from sept.data.transforms import normalise
 from sept.errors import NonFiniteError
 from sept.runtime.hardware import Runtime
+from sept.transfer.floor import floor
 from sept.transfer.training import FinetuneJob
 
 STRENGTHS = (
@@ -52,6 +53,7 @@ def probe(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, A
         "score": found["probe_top1"],
         "top1": found["probe_top1"],
         **found,
+        **floor(shots, task.test, job.runtime.threads),
         "shots": len(shots),
         "tests": len(task.test),
         "classes": len(task.classes),
