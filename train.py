@@ -81,7 +81,7 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
     else:
         loggers, conclude = no_loggers, lambda row: None
     pipeline, store = make(e, lambda steps: [steps.run], loggers=loggers, ready=ready)
-    done = row(e, pipeline.run, store)
+    done = row(e, pipeline.run, store, pipeline.untrained)
     assert done is not None
     conclude(done)
     console.print_row(e, done, pipeline.run, store)

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from sept.remarks import MEANING
 from sept.results import CELL, METRICS
 from sept.tables.statistics import CONFIDENCE, Difference
 
 Line = dict[str, Any]
-"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, status (empty: complete), reason,
-runs (as from `sept.results.row`) and their experiments."""
+"""A row: CELL, variant, metric, n, the means and deviations named below, gain, paper, remarks, status (empty if
+complete), reason, runs (as from `sept.results.row`) and their experiments."""
 
 CHOICES = (*CELL, "variant")
 ALWAYS = ("task", "shot", "init")  # shown for every row, even if all are equal
 PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
 ONE_RUN = "one run each: noise unknown"
+FLOOR_IS = "floor: top-1 of the nearest of the same shots on raw grey pixels, which needs no training"
 
 
 def shared_choices(lines: Sequence[Line]) -> dict[str, Any]:
@@ -86,6 +88,13 @@ def signed(value: float) -> str:
 def reasons(lines: Sequence[Line]) -> list[str]:
     """Why runs are missing, each reason once."""
     return [f"missing: {reason}" for reason in dict.fromkeys(line["reason"] for line in lines) if reason]
+
+
+def explained(lines: Sequence[Line]) -> list[str]:
+    """What each remark on a row means, once, and what the floor is."""
+    given = {each for line in lines for each in line["remarks"].split(", ")}
+    told = [f"{each}: {meaning}" for each, meaning in MEANING.items() if each in given]
+    return ([FLOOR_IS] if any(line.get("floor") is not None for line in lines) else []) + told
 
 
 def format_gain(line: Line) -> str:

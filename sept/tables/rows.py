@@ -11,9 +11,10 @@ from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import SeptError
 from sept.pipeline import Pipeline
+from sept.remarks import remarks
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
-from sept.store import Step, Store
+from sept.store import Store
 from sept.tables.labels import Line
 from sept.tables.paper import printed
 from sept.tables.statistics import gain
@@ -22,6 +23,8 @@ MEAN_OF = {
     "mean": "score",
     "frozen_mean": "frozen_top1",
     "probe_mean": "probe_top1",
+    "chance": "chance",
+    "floor": "floor",
     "ap_mean": "ap",
     "ap50_mean": "ap50",
     "ap75_mean": "ap75",
@@ -85,9 +88,10 @@ def _look(group: _Group, e: Experiment, store: Store) -> None:
     known = f"{e.seed}.{e.finetune.seed}"  # used until it has a key
     done = failure = None
     try:
-        step = _step(e)
+        pipeline = _pipeline(e)
+        step = pipeline.run
         known = step.key
-        done = row(e, step, store)
+        done = row(e, step, store, pipeline.untrained)
         failure = store.failure(step) if done is None else None
     except SeptError as error:
         group.refusals.append(str(error))
@@ -98,13 +102,13 @@ def _look(group: _Group, e: Experiment, store: Store) -> None:
         group.failures[known] = failure
 
 
-def _step(e: Experiment) -> Step:
-    return Pipeline(e, resolve(e.hardware)).run
+def _pipeline(e: Experiment) -> Pipeline:
+    return Pipeline(e, resolve(e.hardware))
 
 
 def _key(unseeded: Experiment, text: str) -> str:
     try:
-        return _step(unseeded).key
+        return _pipeline(unseeded).run.key
     except SeptError:  # without its data on this machine it has no key
         return text
 
@@ -126,6 +130,7 @@ def _line(group: _Group, variant: str | None) -> Line:
         "n": len(runs),
         **_summary(runs),
         "paper": printed(named),
+        "remarks": ", ".join(_remarks(runs)),
         "status": _status(group),
         "reason": next(iter([*group.failures.values(), *group.refusals]), None),
         "runs": runs,
@@ -141,6 +146,20 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
         if len(known) > (name in SPREAD_OF):
             values[name] = (statistics.stdev if name in SPREAD_OF else statistics.fmean)(known)
     return values
+
+
+def _remarks(runs: list[dict[str, Any]]) -> list[str]:
+    """Those of `sept.remarks` on the mean of the runs, whose gains over random weights count once a seed."""
+    if not runs:
+        return []
+    gaps: dict[int, list[float]] = {}
+    for run in runs:
+        if run["untrained"] is not None:
+            gaps.setdefault(run["seed"], []).append(run["score"] - run["untrained"])
+    floors = [run["floor"] for run in runs if run["floor"] is not None]
+    floor = statistics.fmean(floors) if floors else None
+    score, gains = statistics.fmean(run["score"] for run in runs), [statistics.fmean(gap) for gap in gaps.values()]
+    return remarks(score, runs[0]["tests"], runs[0]["chance"], floor, gains)
 
 
 def _status(group: _Group) -> str:
