@@ -7,21 +7,31 @@ import math
 from collections.abc import Sequence
 
 CHANCE, FLOOR, UNTRAINED = "at chance", "below the floor", "not above rand_init"
+FEATURES = "features as of random weights"
 MEANING = {
     CHANCE: "always naming one class gets as much (binomial test over the test images): nothing was learned",
     FLOOR: "the nearest of the same shots on raw grey pixels gets more, without any training",
     UNTRAINED: "fine-tuning random weights gets as much: the initial weights did not help",
+    FEATURES: "a probe on the frozen features gets no more than on those of random weights: for this task the "
+    "pre-training learned nothing, whatever became of its loss",
 }
 P = 0.01  # above chance if a guesser gets as much with a lower probability
 Z = 1.645  # of a one-sided 95 % test
 
 
 def remarks(
-    score: float, tests: int | None, chance: float | None, floor: float | None, gains: Sequence[float] = ()
+    score: float,
+    tests: int | None,
+    chance: float | None,
+    floor: float | None,
+    gains: Sequence[float] = (),
+    probe: float | None = None,
+    probe_gains: Sequence[float] = (),
 ) -> list[str]:
     """The remarks that an accuracy in percent on `tests` images deserves; none for what is not known.
 
-    gains: of the accuracy over that of random weights, one for each independent seed.
+    gains: of the accuracy over that of random weights, one for each independent seed. probe, probe_gains: the same of a
+    probe on frozen features.
     """
     told = []
     if tests is not None and chance is not None and by_chance(score, tests, chance):
@@ -30,6 +40,8 @@ def remarks(
         told.append(FLOOR)
     if tests is not None and gains and not gained(score, tests, gains):
         told.append(UNTRAINED)
+    if tests is not None and probe is not None and probe_gains and not gained(probe, tests, probe_gains):
+        told.append(FEATURES)
     return told
 
 

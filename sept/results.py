@@ -85,17 +85,20 @@ def row(e: Experiment, step: Step, store: Store, untrained: Step | None = None) 
     own = [a for a in artefacts if a.key not in once]
     shared = [a for a in artefacts if a.key in once]
     facts = final.facts
-    known = {name: facts.get(name) for name in ("tests", "chance", "floor")}
+    tests, chance, floor = (facts.get(name) for name in ("tests", "chance", "floor"))
     plain = store.find(untrained) if untrained is not None else None
     gains = [] if plain is None else [facts["score"] - plain.facts["score"]]
+    probe, below = facts.get("probe_top1"), facts.get("probe_untrained")
+    probe_gains = [] if probe is None or below is None else [probe - below]
     return {
         **choices(e),
         "metric": facts["metric"],
         "score": facts["score"],
         **{name: facts.get(name) for name in MEASURES},
-        **known,
+        **{"tests": tests, "chance": chance, "floor": floor},
         "untrained": None if plain is None else plain.facts["score"],
-        "remarks": remarks(facts["score"], **known, gains=gains),
+        "probe_untrained": below,
+        "remarks": remarks(facts["score"], tests, chance, floor, gains, probe, probe_gains),
         "images_seen": sum(a.facts.get("images_seen", 0) for a in own if a.stage == "pretrain"),
         "pool_images": sum(a.facts["rows"] for a in shared if a.stage == "pool"),
         "flops": _total(own, "flops"),

@@ -5,7 +5,7 @@ import pytest
 from lines import line, run
 
 from sept.compose import expand
-from sept.remarks import CHANCE, FLOOR, UNTRAINED, P, by_chance, gained, remarks
+from sept.remarks import CHANCE, FEATURES, FLOOR, UNTRAINED, P, by_chance, gained, remarks
 from sept.tables import rows
 from sept.tables.labels import FLOOR_IS, explained
 from sept.tables.report import report
@@ -44,6 +44,12 @@ def test_a_gain_over_random_weights_counts_if_it_is_more_than_noise(gains, told)
     assert gained(20.0, 800, gains) != told
 
 
+@pytest.mark.parametrize(("gain", "told"), [(-0.8, True), (1.0, True), (6.3, False)])
+def test_features_are_compared_with_those_of_random_weights(gain, told):
+    found = remarks(77.0, TESTS, 2.2, 27.0, [], probe=60.0, probe_gains=[gain])
+    assert found == ([FEATURES] if told else [])
+
+
 def test_a_table_has_the_remarks_and_says_what_they_mean():
     bad = line("sept", [2.0, 2.2], remarks=f"{CHANCE}, {FLOOR}", floor=27.0)
     good = line("random", [60.0, 61.0], floor=27.0)
@@ -80,3 +86,8 @@ def test_a_run_of_the_tiny_store_is_remarked_on(settings):
     assert 0 <= done["floor"] <= 100
     assert found["remarks"] == ", ".join(done["remarks"])
     assert CHANCE in done["remarks"]
+    assert done["probe_untrained"] is not None
+    [plain] = rows(expand("quickstart", [*settings, "init=rand_init", "finetune.seed=0"]))
+    assert plain["runs"][0]["probe_untrained"] is None
+    assert done["untrained"] == plain["runs"][0]["score"]
+    assert UNTRAINED not in plain["remarks"]

@@ -152,14 +152,26 @@ def _remarks(runs: list[dict[str, Any]]) -> list[str]:
     """Those of `sept.remarks` on the mean of the runs, whose gains over random weights count once a seed."""
     if not runs:
         return []
+    floors = [run["floor"] for run in runs if run["floor"] is not None]
+    probes = [run["probe_top1"] for run in runs if run["probe_top1"] is not None]
+    return remarks(
+        statistics.fmean(run["score"] for run in runs),
+        runs[0]["tests"],
+        runs[0]["chance"],
+        statistics.fmean(floors) if floors else None,
+        _gains(runs, "score", "untrained"),
+        statistics.fmean(probes) if probes else None,
+        _gains(runs, "probe_top1", "probe_untrained"),
+    )
+
+
+def _gains(runs: list[dict[str, Any]], name: str, over: str) -> list[float]:
+    """The difference of two measures, one a seed: fine-tunings of one seed are averaged."""
     gaps: dict[int, list[float]] = {}
     for run in runs:
-        if run["untrained"] is not None:
-            gaps.setdefault(run["seed"], []).append(run["score"] - run["untrained"])
-    floors = [run["floor"] for run in runs if run["floor"] is not None]
-    floor = statistics.fmean(floors) if floors else None
-    score, gains = statistics.fmean(run["score"] for run in runs), [statistics.fmean(gap) for gap in gaps.values()]
-    return remarks(score, runs[0]["tests"], runs[0]["chance"], floor, gains)
+        if run[over] is not None:
+            gaps.setdefault(run["seed"], []).append(run[name] - run[over])
+    return [statistics.fmean(each) for each in gaps.values()]
 
 
 def _status(group: _Group) -> str:
