@@ -21,7 +21,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sept import capability, compose, config, paths
-from sept.app.making import make
+from sept.app.making import advice, make
 from sept.errors import ConfigError, Interrupted
 from sept.runtime import command, failures
 
@@ -35,8 +35,12 @@ def launched(cfg: DictConfig) -> None:
 
 
 def search(e: config.Experiment) -> None:
-    """Makes the selection, or embeds the pool and looks the query up; writes the results below `outputs`."""
+    """Makes the selection, or embeds the pool and looks the query up; writes the results below `outputs`. With
+    `advise=true` says whether a selection should pay."""
     with signals.raising():
+        if e.advise:
+            print(advice(e))
+            return
         look_up = e.query.looks_up
         pipeline, store = make(e, lambda steps: steps.features if look_up else steps.chosen, selection_only=True)
         from sept.app import search_report  # brings torch

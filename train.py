@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from sept import compose, config
 from sept.app import console
-from sept.app.making import STARTED, make
+from sept.app.making import STARTED, advice, make
 from sept.errors import Interrupted
 from sept.results import row
 from sept.runtime import command
@@ -65,11 +65,14 @@ def composed(overrides: list[str], expanded: bool) -> None:
 
 
 def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
-    """Makes what is missing for the experiment; returns its row, or None for a plan. ready: see `share_scans`."""
+    """Makes what is missing for the experiment; returns its row; None for plan or advice. ready: see `share_scans`."""
     if e.plan:
         from sept.app.plan import plan
 
         print(plan("this run", [e]))
+        return None
+    if e.advise:
+        print(advice(e))
         return None
     if e.logger.name == "wandb":
         from sept import tracking
@@ -78,7 +81,7 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
     else:
         loggers, conclude = no_loggers, lambda row: None
     pipeline, store = make(e, lambda steps: [steps.run], loggers=loggers, ready=ready)
-    done = row(e, pipeline.run, store)
+    done = row(e, pipeline.run, store, pipeline.untrained)
     assert done is not None
     conclude(done)
     console.print_row(e, done, pipeline.run, store)

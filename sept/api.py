@@ -143,7 +143,7 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
             "plan=true: a plan is printed by train.py; leave it out, or use `python train.py ... plan=true`"
         )
     pipeline, store = make(e, lambda steps: [steps.run])
-    done = row(e, pipeline.run, store)
+    done = row(e, pipeline.run, store, pipeline.untrained)
     assert done is not None
     return done
 

@@ -126,6 +126,7 @@ class Experiment:
     leak: str = ranges.choice("report", ("report", "remove"))  # copies of test images in a selection: report or remove
     table: str | None = ranges.text(None)  # the named sweep that this cell belongs to
     plan: bool = False  # print what would be done, and stop
+    advise: bool = False  # say whether a selection should pay, and stop
 
     @property
     def pretrains(self) -> bool:
@@ -172,6 +173,8 @@ class Experiment:
         self._check_batches()
         self._check_task()
         self._check_vectors()
+        if self.advise and not self.searches:
+            raise ConfigError(f"advise=true is about a selection by similarity, and init={self.initial} makes none")
 
     def _check_budget(self) -> None:
         if self.budget.images is not None or not self.selects:

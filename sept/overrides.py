@@ -19,7 +19,7 @@ from sept.paths import quoted
 NAMED = ("retriever", "index", "query", "pretrain", "finetune")  # named by the option's file
 OF_DATA = ("pool", "task")  # the same, or called like the data by an option that leaves the name open
 VALUED = ("budget", "compute", "shot")  # options that are recognised by their values
-APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan")
+APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan", "advise")
 PLACES = ("pool.path", "task.path", "task.class_list", "init.weights", "retriever.weights")  # some options need one
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 WORDS = ("null", "true", "false", "inf", "nan")  # which Hydra does not read as strings

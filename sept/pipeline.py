@@ -65,6 +65,13 @@ class Pipeline:
         return self._guarded(finetune.step(self.e, self.task, self.initial_weights, self.runtime, self.loggers))
 
     @cached_property
+    def untrained(self) -> Step | None:
+        """The same fine-tuning of random weights, to compare with; None if this is it."""
+        if self.initial_weights is None:
+            return None
+        return finetune.step(self.e, self.task, None, self.runtime, self.loggers)
+
+    @cached_property
     def initial_weights(self) -> Step | None:
         """Where fine-tuning starts: nothing, a published checkpoint, or our own pre-training."""
         e = self.e

@@ -6,6 +6,7 @@ from typing import Any
 from sept.backbones.files import origin
 from sept.config import Experiment
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
+from sept.remarks import remarks
 from sept.selectors import RandomSubset
 from sept.store import Store
 from sept.store.step import Artefact, Step
@@ -70,14 +71,14 @@ def _shot(e: Experiment) -> int | str:
     return "full" if e.shot.per_class is None else e.shot.per_class
 
 
-def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
-    """The finished cell, or None.
+def row(e: Experiment, step: Step, store: Store, untrained: Step | None = None) -> dict[str, Any] | None:
+    """The finished cell, or None. untrained: the same fine-tuning of random weights, to compare with if it is there.
 
     images is how many were pre-trained on. score is the headline value in percent, metric its name; those MEASURES that
-    do not belong to the metric are None.
-    flops and wall_s are the cell's own, `shared_...` those of what is computed once per pool. status says whether a
-    stage was stopped and resumed. artefacts: {stage, key, path below the store, flops, wall_s, shared} of each, inputs
-    before what reads them.
+    do not belong to the metric are None. chance, floor and untrained are accuracies to compare with, tests the number
+    of test images; None where they do not apply. remarks: those of `sept.remarks`. flops and wall_s are the cell's own,
+    `shared_...` those of what is computed once per pool. status says whether a stage was stopped and resumed.
+    artefacts: {stage, key, path below the store, flops, wall_s, shared} of each, inputs before what reads them.
     """
     final = store.find(step)
     if final is None:
@@ -87,12 +88,21 @@ def row(e: Experiment, step: Step, store: Store) -> dict[str, Any] | None:
     own = [a for a in artefacts if a.key not in once]
     shared = [a for a in artefacts if a.key in once]
     facts = final.facts
+    tests, chance, floor = (facts.get(name) for name in ("tests", "chance", "floor"))
+    plain = store.find(untrained) if untrained is not None else None
+    gains = [] if plain is None else [facts["score"] - plain.facts["score"]]
+    probe, below = facts.get("probe_top1"), facts.get("probe_untrained")
+    probe_gains = [] if probe is None or below is None else [probe - below]
     return {
         **choices(e),
         "metric": facts["metric"],
         "score": facts["score"],
         **{name: facts.get(name) for name in MEASURES},
         "images": next((a.facts["images"] for a in own if a.stage == "pretrain"), None),
+        **{"tests": tests, "chance": chance, "floor": floor},
+        "untrained": None if plain is None else plain.facts["score"],
+        "probe_untrained": below,
+        "remarks": remarks(facts["score"], tests, chance, floor, gains, probe, probe_gains),
         "images_seen": sum(a.facts.get("images_seen", 0) for a in own if a.stage == "pretrain"),
         "pool_images": sum(a.facts["rows"] for a in shared if a.stage == "pool"),
         "flops": _total(own, "flops"),

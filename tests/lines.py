@@ -20,6 +20,7 @@ def run(score: float, seed: int, finetune_seed: int = 0, key: str = "", **rest: 
     measures = dict.fromkeys(MEASURES) | {"top1": score, "best_top1": score, "frozen_top1": score / 2}
     costs = {"flops": 2e9, "shared_flops": 1e9, "wall_s": 3.0, "shared_wall_s": 1.5, "pool_images": 0}
     about = {"commit": COMMIT, "status": "done", "artefacts": [made | {"shared": False}], "metric": "top1"}
+    measures |= {"tests": 800, "chance": 6.25, "floor": 15.0, "untrained": None, "probe_untrained": None, "remarks": []}
     return measures | costs | about | {"seed": seed, "finetune_seed": finetune_seed, "score": score, "key": key} | rest
 
 
@@ -34,7 +35,7 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
     runs = runs or [run(score, seed) for seed, score in enumerate(scores)]
     row = named | {"n": len(runs), "seeds": len({each["seed"] for each in runs})}
     row |= {"metric": "top1" if runs else None, "status": "" if runs else "missing"}
-    row |= {"paper": printed(named), "reason": None, "runs": runs}
+    row |= {"paper": printed(named), "reason": None, "remarks": "", "runs": runs}
     row["experiments"] = [experiment(init) for _ in runs]
     if runs:
         row |= {"mean": statistics.fmean(each["score"] for each in runs), "frozen_mean": 1.0}

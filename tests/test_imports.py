@@ -9,7 +9,20 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # a package imports only from those before it
     *("errors", "paths", "ranges", "paper", "runtime", "store", "backbones", "data", "retrieval", "training"),
     *("methods", "retrievers", "transfer", "selectors", "engines", "config", "stages", "capability", "compose"),
-    *("overrides", "results", "pipeline", "app", "api", "tables", "tracking", "gpu", "__main__", "train", "search"),
+    *(
+        "overrides",
+        "remarks",
+        "results",
+        "pipeline",
+        "app",
+        "api",
+        "tables",
+        "tracking",
+        "gpu",
+        "__main__",
+        "train",
+        "search",
+    ),
 ]
 LEVEL = {name: level for level, name in enumerate(ORDER)}
 ALLOWED = {

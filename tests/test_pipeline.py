@@ -96,6 +96,7 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "store": set(),
     "table": set(),
     "plan": set(),
+    "advise": set(),
 }
 CHOSEN = {  # where another value of the same type would not be one
     "task.domain": "weaves",
@@ -236,7 +237,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task, *pipeline.pools, pipeline.run)} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "d781f0608ca254ce"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "20f2ba2d24a14763"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

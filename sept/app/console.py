@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sept.config import Experiment
+from sept.remarks import MEANING
 from sept.results import CELL, MEASURES, METRICS
 from sept.store import Store
 from sept.store.step import Step
@@ -44,6 +45,10 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
         f"{done['flops']:.2e} FLOPs, {done['wall_s']:.0f} s",
         flush=True,
     )
+    compared = {"chance": done["chance"], "floor": done["floor"], "rand_init": done["untrained"]}
+    against = ", ".join(f"{name} {value:.2f}" for name, value in compared.items() if value is not None)
+    for remark in done["remarks"]:
+        print(f"  {remark} ({against}): {MEANING[remark]}", flush=True)
     _print_line(f"  reproduce: {command(e)}")
     _print_line(f"  files of this run: {store.find(step).path}")  # type: ignore[union-attr]
     backbone = step.inputs.get("backbone")

@@ -41,5 +41,31 @@ def make(
         for each in missing if store.mode == "reuse" else []:
             if each.stage in READ and not each.inputs:
                 store.make(each)
+        _warn(e, pipeline, store, missing)
         store.make(step)
     return pipeline, store
+
+
+def _warn(e: Experiment, pipeline: Pipeline, store: Store, missing: Sequence[Step]) -> None:
+    """Before a pre-training on images like the task's: a line if the retriever cannot tell them from the pool.
+
+    Makes what the selection reads, where that is still to be made.
+    """
+    if not e.searches or store.mode != "reuse" or "pretrain" not in {step.stage for step in missing}:
+        return
+    read, wanted = [*pipeline.features, pipeline.queries], {step.key for step in missing}
+    if any(step.key not in wanted and store.find(step) is None for step in read):
+        return  # the selection is there, what it was made from is gone
+    for step in read:
+        store.make(step)
+    from sept.app.advice import warn
+
+    warn(e, pipeline, store)
+
+
+def advice(e: Experiment) -> str:
+    """Embeds the pool and the task's shots, and says whether a selection should pay: `advise=true`."""
+    pipeline, store = make(e, lambda steps: [*steps.features, steps.queries], selection_only=True)
+    from sept.app.advice import advise
+
+    return advise(e, pipeline, store)

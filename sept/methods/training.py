@@ -28,7 +28,10 @@ from sept.store.step import CHECKPOINTS, Artefact
 from sept.training.callbacks import LogImagesAtStart
 from sept.training.loop import Checkpoint, train
 
-COLLAPSED_RANK, INDIFFERENT = 2.0, 0.98
+COLLAPSED_RANK = 2.0
+INDIFFERENT = (
+    0.98  # of chance: the views told nothing. Less says nothing of a task (docs/advice.md): see `sept.remarks`
+)
 VIEWS = "views"
 SHOWN, SIDE = 4, 96  # images whose views are logged, spread evenly; pixels of each picture
 log = logging.getLogger(__name__)
@@ -159,4 +162,4 @@ def _warn(what: str, health: Mapping[str, float]) -> None:
     if rank < COLLAPSED_RANK:
         log.warning("%s: the features have collapsed (effective rank %.2f); lower the learning rate", what, rank)
     elif chance > INDIFFERENT:
-        log.warning("%s: nothing was learned (the loss is %.2f of chance level); train longer", what, chance)
+        log.warning("%s: not even its own loss fell (%.2f of chance level); train longer", what, chance)

@@ -14,7 +14,7 @@ VERSIONS = {
     "copies": 1,
     "weights": 2,
     "pretrain": 2,
-    "finetune": 5,
+    "finetune": 6,
     "detect": 1,
     "segment": 1,
 }

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from sept.remarks import MEANING
 from sept.results import CELL, METRICS
 from sept.tables.statistics import CONFIDENCE, FINETUNINGS, ONE_RUN, SEEDS, Difference
 
 Line = dict[str, Any]
 """A row: CELL, variant, metric, n (runs), seeds (different ones), the means and deviations named below, gain, paper,
-status (empty: complete), reason, runs (as from `sept.results.row`) and their experiments."""
+remarks, status (empty: complete), reason, runs (as from `sept.results.row`) and their experiments."""
 
 CHOICES = (*CELL, "variant")
 ALWAYS = ("task", "shot", "init")  # shown for every row, even if all are equal
@@ -22,6 +23,7 @@ OF_ONE_SEED = (
     "your other choices as before."
 )
 WITHIN_SEEDS = "Fine-tunings of one seed are averaged first; ± and intervals are over seeds."
+FLOOR_IS = "floor: top-1 of the nearest of the same shots on raw grey pixels, which needs no training"
 
 
 def shared_choices(lines: Sequence[Line]) -> dict[str, Any]:
@@ -119,6 +121,13 @@ def signed(value: float) -> str:
 def reasons(lines: Sequence[Line]) -> list[str]:
     """Why runs are missing, each reason once."""
     return [f"missing: {reason}" for reason in dict.fromkeys(line["reason"] for line in lines) if reason]
+
+
+def explained(lines: Sequence[Line]) -> list[str]:
+    """What each remark on a row means, once, and what the floor is."""
+    given = {each for line in lines for each in line["remarks"].split(", ")}
+    told = [f"{each}: {meaning}" for each, meaning in MEANING.items() if each in given]
+    return ([FLOOR_IS] if any(line.get("floor") is not None for line in lines) else []) + told
 
 
 def format_gain(line: Line) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sept.remarks import MEANING
 from sept.results import METRICS
 from sept.store.disk import storage_errors
 from sept.store.step import KEY_CHARS
@@ -55,6 +56,8 @@ def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
     yield paragraph(f"{labels.metric(lines)} on the test set in %. {labels.describe_shared(lines)}")
     if finished < wanted:
         yield paragraph(f"{finished} of {wanted} comparisons have finished runs.")
+    for meaning in labels.explained(lines):
+        yield paragraph(meaning)
     for reason in labels.reasons(lines):
         yield paragraph(reason, "quiet")
     yield _matrix(name, lines, matrix(lines))
@@ -95,7 +98,8 @@ def _heads(layout: Matrix) -> str:
 def _entry(name: str, place: int, line: Line) -> str:
     """One number, a link to its runs, above its qualifiers and the paper's number."""
     ours = labels.spread(line, "mean", "std") or "–"
-    below = [text for text in (labels.over(line), line["status"]) if text]
+    remarks = line["remarks"].split(", ") if line["remarks"] else []
+    below = [text for text in (labels.over(line), *remarks, line["status"]) if text]
     below += [f"paper {line['paper']:.2f}"] if line["paper"] is not None else []
     notes = "".join(f"<small>{escape(text)}</small>" for text in below)
     return f'<td class="number"><a href="#{_anchor(name, place)}">{ours}</a>{notes}</td>'
@@ -217,6 +221,8 @@ def _runs(name: str, place: int, line: Line) -> Iterator[str]:
             f"{run['flops']:.2e} FLOPs, {run['wall_s']:,.0f} s · {run['status']} · commit {_commit(run['commit'])}"
         )
         yield paragraph(facts)
+        for remark in run["remarks"]:
+            yield paragraph(f"{remark}: {MEANING[remark]}")
         yield f"<pre>{escape(command(e))}</pre>"
         listed = [[each["path"], "shared" if each["shared"] else "own"] for each in run["artefacts"]]
         yield folded(

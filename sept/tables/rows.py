@@ -12,9 +12,10 @@ from sept.config import Experiment
 from sept.errors import SeptError
 from sept.overrides import option_of
 from sept.pipeline import Pipeline
+from sept.remarks import remarks
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
-from sept.store import Step, Store
+from sept.store import Store
 from sept.tables.apart import GROUPS, Apart, name_in, told_apart
 from sept.tables.labels import Line
 from sept.tables.paper import printed
@@ -24,6 +25,8 @@ MEAN_OF = {
     "mean": "score",
     "frozen_mean": "frozen_top1",
     "probe_mean": "probe_top1",
+    "chance": "chance",
+    "floor": "floor",
     "ap_mean": "ap",
     "ap50_mean": "ap50",
     "ap75_mean": "ap75",
@@ -93,9 +96,10 @@ def _look(group: _Group, e: Experiment, store: Store) -> None:
     known = f"{e.seed}.{e.finetune.seed}"  # used until it has a key
     done = failure = None
     try:
-        step = _step(e)
+        pipeline = _pipeline(e)
+        step = pipeline.run
         known = step.key
-        done = row(e, step, store)
+        done = row(e, step, store, pipeline.untrained)
         failure = store.failure(step) if done is None else None
     except SeptError as error:
         group.refusals.append(str(error))
@@ -106,13 +110,13 @@ def _look(group: _Group, e: Experiment, store: Store) -> None:
         group.failures[known] = failure
 
 
-def _step(e: Experiment) -> Step:
-    return Pipeline(e, resolve(e.hardware)).run
+def _pipeline(e: Experiment) -> Pipeline:
+    return Pipeline(e, resolve(e.hardware))
 
 
 def _key(unseeded: Experiment, text: str) -> str:
     try:
-        return _step(unseeded).key
+        return _pipeline(unseeded).run.key
     except SeptError:  # without its data on this machine it has no key
         return text
 
@@ -137,6 +141,7 @@ def _line(group: _Group, variant: str | None) -> Line:
         "seeds": len({run["seed"] for run in runs}),
         **_summary(runs),
         "paper": printed(group.named),
+        "remarks": ", ".join(_remarks(runs)),
         "status": _status(group),
         "reason": next(iter([*group.failures.values(), *group.refusals]), None),
         "runs": runs,
@@ -153,6 +158,32 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
         if len(known) > (name in SPREAD_OF):
             values[name] = (statistics.stdev if name in SPREAD_OF else statistics.fmean)(known)
     return values
+
+
+def _remarks(runs: list[dict[str, Any]]) -> list[str]:
+    """Those of `sept.remarks` on the mean of the runs, whose gains over random weights count once a seed."""
+    if not runs:
+        return []
+    floors = [run["floor"] for run in runs if run["floor"] is not None]
+    probes = [run["probe_top1"] for run in runs if run["probe_top1"] is not None]
+    return remarks(
+        statistics.fmean(run["score"] for run in runs),
+        runs[0]["tests"],
+        runs[0]["chance"],
+        statistics.fmean(floors) if floors else None,
+        _gains(runs, "score", "untrained"),
+        statistics.fmean(probes) if probes else None,
+        _gains(runs, "probe_top1", "probe_untrained"),
+    )
+
+
+def _gains(runs: list[dict[str, Any]], name: str, over: str) -> list[float]:
+    """The difference of two measures, one a seed: fine-tunings of one seed are averaged."""
+    gaps: dict[int, list[float]] = {}
+    for run in runs:
+        if run[over] is not None:
+            gaps.setdefault(run["seed"], []).append(run[name] - run[over])
+    return [statistics.fmean(each) for each in gaps.values()]
 
 
 def _status(group: _Group) -> str:

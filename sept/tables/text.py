@@ -16,8 +16,10 @@ Tables = Mapping[str, Sequence[Line]]
 SCORES = ("mean", "std", "frozen_mean", "frozen_std", "probe_mean", "probe_std", "ap_mean", "ap50_mean", "ap75_mean")
 GAIN = ("gain", "gain_low", "gain_high", "within_noise")
 COSTS = ("images", "pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
-COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *GAIN, *COSTS, "paper", "status", "reason")
-DIGITS = dict.fromkeys((*SCORES, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
+AGAINST = ("chance", "floor")
+LAST = ("paper", "remarks", "status", "reason")
+COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *COSTS, *LAST)
+DIGITS = dict.fromkeys((*SCORES, *AGAINST, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
 DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "images": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
     "over": labels.over,
@@ -28,12 +30,14 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "AP75": lambda line: labels.spread(line, "ap75_mean"),
     "images": labels.format_images,
     "over random": labels.format_gain,
+    "floor": lambda line: labels.spread(line, "floor"),
+    "remarks": lambda line: line["remarks"],
     "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
     "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
     "status": lambda line: line["status"],
 }
-LEFT = (*labels.CHOICES, "over", "status", "difference", "where", "verdict", "pairs")
+LEFT = (*labels.CHOICES, "over", "remarks", "status", "difference", "where", "verdict", "pairs")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # characters that start a formula in a spreadsheet
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # at most shown in a terminal
@@ -110,7 +114,8 @@ def as_markdown(tables: Tables) -> str:
     for name, lines in tables.items():
         parts += [f"## {labels.title(name, lines)}", labels.describe_shared(lines), _pipes(*format_lines(lines))]
         titles, texts = compared(lines)
-        parts += [*labels.reasons(lines), _pipes(titles, texts) if texts else "", *labels.notes(name, lines)]
+        parts += [*labels.explained(lines), *labels.reasons(lines), _pipes(titles, texts) if texts else ""]
+        parts += labels.notes(name, lines)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -128,7 +133,7 @@ def as_terminal(tables: Tables) -> str:
     console = Console(file=text, width=TERMINAL_WIDTH)
     for name, lines in tables.items():
         _print(console, labels.title(name, lines), *format_lines(lines))
-        for told in (labels.describe_shared(lines), *labels.reasons(lines)):
+        for told in (labels.describe_shared(lines), *labels.explained(lines), *labels.reasons(lines)):
             console.print(told, markup=False, highlight=False)
         titles, texts = compared(lines)
         if len(texts) > DIFFERENCES:

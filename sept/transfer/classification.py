@@ -11,7 +11,8 @@ from sept.data.tasks.task import Example, Task
 from sept.data.transforms import FinetuneTransform
 from sept.training.callbacks import EvaluateEvery
 from sept.transfer.classify import Classifier
-from sept.transfer.probe import frozen_scores
+from sept.transfer.floor import floor
+from sept.transfer.probe import frozen_scores, untrained_scores
 from sept.transfer.training import FinetuneJob
 
 CLASSIFIER = "classifier.safetensors"
@@ -28,6 +29,8 @@ def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str
     pin = runtime.accelerator != "cpu"
     tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), runtime.workers, pin=pin)
     frozen = frozen_scores(learner.model, job.backbone, Tests(shots, recipe.side), tests, runtime)
+    if job.start is not None:
+        frozen |= untrained_scores(job, seed, Tests(shots, recipe.side), tests)
     learner.train()
 
     batches = Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed)
@@ -39,6 +42,7 @@ def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str
         "top1": top1,
         "best_top1": float(learner.best),
         **frozen,
+        **floor(shots, task.test, runtime.threads),
         "shots": len(shots),
         "tests": len(task.test),
         "classes": classes,

@@ -21,6 +21,8 @@ from sept.data.tasks.task import Example, Task
 from sept.data.transforms import normalise
 from sept.errors import NonFiniteError
 from sept.runtime.hardware import Runtime
+from sept.training.learner import seeded_weights
+from sept.transfer.floor import floor
 from sept.transfer.training import FinetuneJob
 
 STRENGTHS = (
@@ -47,11 +49,14 @@ def probe(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, A
         load_backbone(model, job.start)
     tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), job.runtime.workers)
     found = frozen_scores(model, backbone, Tests(shots, recipe.side), tests, job.runtime)
+    if job.start is not None:
+        found |= untrained_scores(job, job.seed, Tests(shots, recipe.side), tests)
     return {
         "metric": "top1",
         "score": found["probe_top1"],
         "top1": found["probe_top1"],
         **found,
+        **floor(shots, task.test, job.runtime.threads),
         "shots": len(shots),
         "tests": len(task.test),
         "classes": len(task.classes),
@@ -84,6 +89,13 @@ def frozen_scores(
         "probe_strength": strength,
         "frozen_top1": nearest_class_mean(features, labels, test, test_labels),
     }
+
+
+def untrained_scores(job: FinetuneJob, seed: int, shots: Tests, tests: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """probe_untrained: what `frozen_scores` calls probe_top1, of the same network with random weights."""
+    with seeded_weights(seed, "classifier"):
+        model = build(job.backbone.name, job.backbone.args, side=job.recipe.side)
+    return {"probe_untrained": frozen_scores(model, job.backbone, shots, tests, job.runtime)["probe_top1"]}
 
 
 @torch.no_grad()  # in inference mode moving to a device would make the weights untrainable
