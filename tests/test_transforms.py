@@ -26,6 +26,7 @@ from sept.data.transforms import (
     normalise,
     random_resized_crop_box,
 )
+from sept.transfer.recipes import Classify
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 PIL_FILTER = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -259,3 +260,20 @@ def test_finetune_views_survive_the_full_magnitude_of_posterize():
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     for sample in range(200):
         assert transform(image, 0, "shot", 0, sample).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_fine_tuning_mirrors_with_the_probability_of_the_recipe(flip):
+    image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    view = FinetuneTransform(16, (1.0, 1.0), flip, None, 0.0)(image, 0, 0)
+    straight = torch.from_numpy(image).permute(2, 0, 1)
+    left, right = view[:, :, 0].float().mean(), view[:, :, -1].float().mean()
+    expected = straight.flip(2) if flip else straight
+    assert (left < right) == (expected[:, :, 0].float().mean() < expected[:, :, -1].float().mean())
+
+
+def test_few_shots_are_seen_for_the_minimum_of_steps_and_many_for_the_epochs():
+    recipe = Classify(epochs=40, min_steps=300, batch_size=64, warmup_epochs=4, test_every=20)
+    few = recipe.settled(230)  # 3 steps an epoch
+    assert (few.epochs, few.warmup_epochs, few.test_every) == (100, 10, 50)
+    assert recipe.settled(10_000) == recipe

@@ -147,3 +147,12 @@ def test_cropped_subsets_can_be_sent_to_workers(tmp_path, make):
     dataset = CroppedSubset(subset(tmp_path, 2), make())
     copy = pickle.loads(pickle.dumps(dataset))
     assert same(copy[3, 1]["crops"], dataset[3, 1]["crops"])
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_views_are_mirrored_with_the_probability_of_the_recipe(probability):
+    policies = two_views(flip=probability).policies
+    assert [draw_parameters(generator(0, "colour", 0, 0), 64, each).flip.float().mean() for each in policies] == [
+        probability,
+        probability,
+    ]
