@@ -115,7 +115,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 def test_twelve_cells_two_at_a_time_compute_nothing_twice(whole: Whole) -> None:
     assert {line["n"] for line in table(whole.store, *cells())} == {2}
-    assert whole.said.count("│ 2 fine-tunings │") == 6  # rows of the table that the command printed
+    assert whole.said.count("│ 2 fine-tunings │") == 12  # rows of the table that the command printed, and differences
     assert set(begun(whole.store).values()) == set(published(whole.store).values()) == {1}
     assert len(published(whole.store)) == len(whole.results)
     made = Counter(path.partition("/")[0] for path in published(whole.store))

@@ -56,7 +56,7 @@ def step(e: "Experiment", task: Step, weights: Step | None, runtime: Runtime, lo
     unnamed = replace(recipe, name="")  # the option's name is not part of the key
     shot = e.shot if t.images is None else None
     spec = FinetuneSpec(unnamed, e.backbone, shot, t.images, e.seed, runtime.precision)
-    stage, images = STAGES[kind_of(t)], labelled * recipe.settled(labelled).passes
+    stage, images = STAGES[kind_of(t)], labelled * recipe.settled(max(1, labelled)).passes  # none: absent
     return Step(
         stage,
         VERSIONS[stage],

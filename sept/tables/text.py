@@ -22,7 +22,7 @@ COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *
 DIGITS = dict.fromkeys((*SCORES, *AGAINST, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
 DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "images": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
-    "over": labels.over,
+    "runs": labels.over,
     "frozen": lambda line: labels.spread(line, "frozen_mean", "frozen_std"),
     "probe": lambda line: labels.spread(line, "probe_mean", "probe_std"),
     "AP": lambda line: labels.spread(line, "ap_mean"),
@@ -37,7 +37,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
     "status": lambda line: line["status"],
 }
-LEFT = (*labels.CHOICES, "over", "remarks", "status", "difference", "where", "verdict", "pairs")
+LEFT = (*labels.CHOICES, "runs", "remarks", "status", "difference", "where", "verdict", "pairs")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # characters that start a formula in a spreadsheet
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # at most shown in a terminal
@@ -77,7 +77,7 @@ def as_csv(tables: Tables) -> str:
 def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Titles and texts for people: choices that vary, then the measures that exist."""
     names, score = labels.varying_choices(lines), labels.metric(lines)
-    measured = {score: lambda line: labels.spread(line, "mean", "std"), "over": MEASURED["over"]}
+    measured = {score: lambda line: labels.spread(line, "mean", "std"), "runs": MEASURED["runs"]}
     if score == "score":
         measured["measure"] = lambda line: METRICS.get(line["metric"], line["metric"] or "")
     measured |= {title: text for title, text in MEASURED.items() if title not in measured}
