@@ -27,6 +27,8 @@ WORLDS = {  # by what the stages do
     "random": [*FEW, "init=random", "selector.source=curated", "selector.share=0.5"],
     "index": [*FEW, "index=ivf_sq8", "retriever=ibot_micro"],
     "cluster": [*FEW, "init=cluster", "retriever=ibot_micro", "leak=remove"],
+    "simcore": [*FEW, "init=simcore", "selector.clusters=3", "budget.images=null", "include_task=true"],
+    "own": [*FEW, "init=target_only"],
     "detect": [*SCENES, "task=patterns_boxes", "finetune=detect_micro"],
     "instance": [*SCENES, "task=patterns_boxes", "finetune=detect_micro", "init=sept", "query=instance"],
     "segment": [*SCENES, "task=patterns_masks", "finetune=segment_micro"],
@@ -63,6 +65,7 @@ def mutations(count: int, seed: int, experiments: dict[str, Any]) -> Iterator[tu
     for _ in range(count):
         world = rng.choice([*WORLDS])
         known = dict(_settings(experiments[world]))
+        known.pop("selector.min_distance", None)  # how many images are that far apart is known after the embedding
         changed = [_mutated(rng, known) for _ in range(rng.choice([1, 1, 1, 2]))]
         yield world, changed
 
