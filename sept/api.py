@@ -142,6 +142,8 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(
             "plan=true: a plan is printed by train.py; leave it out, or use `python train.py ... plan=true`"
         )
+    if e.advise:
+        raise ConfigError("advise=true: the advice is printed by search.py: leave it out here")
     pipeline, store = make(e, lambda steps: [steps.run])
     done = row(e, pipeline.run, store, pipeline.untrained)
     assert done is not None

@@ -175,6 +175,9 @@ class Experiment:
         self._check_vectors()
         if self.advise and not self.searches:
             raise ConfigError(f"advise=true is about a selection by similarity, and init={self.initial} makes none")
+        if self.advise and self.query.looks_up:
+            asked = "text" if self.query.path is None else "path"
+            raise ConfigError(f"advise=true is about a selection, and query.{asked} looks something up: leave one out")
 
     def _check_budget(self) -> None:
         if self.budget.images is not None or not self.selects:

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT, environment, run
+from PIL import Image
 from safetensors.torch import save_file
 
+import sept
 from sept.app.advice import LEAST_LIFT, blind, findings, sentences
 from sept.backbones.networks import build
 from sept.compose import experiment
 from sept.data.patterns.drawing import MIXTURES, pool_items
+from sept.errors import ConfigError
 from sept.retrieval.advice import apart, effective_rank, left_out, lift, measure, to_nearest
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
@@ -202,18 +205,32 @@ def test_random_weights_find_the_domain_by_its_looks_but_none_of_its_classes(dra
     assert ": chance" in next(line for line in text.splitlines() if line.startswith("  classes"))
 
 
-def test_advice_without_a_search_is_refused(drawn):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "search.py"), "advise=true", "init=random"],
-        env=environment(drawn / "store"),
-        cwd=drawn,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 78
-    assert "advise=true is about a selection by similarity" in done.stderr
+def test_a_blind_retriever_warns_before_the_training(tmp_path):
+    """Noise among noise: nothing tells the task's images from the pool's."""
+    rng = np.random.default_rng(0)
+    labelled = [f"task/{split}/{name}/{i}" for split in ("train", "test") for name in "ab" for i in range(30)]
+    for place in [*(f"pool/{i}" for i in range(400)), *labelled]:
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
+    noise = ["pool=folder", "pool.path=pool", "task=imagefolder", "task.path=task", "retriever=ibot_micro"]
+    noise.append("shot.per_class=30")
+    done = run(*noise, store=tmp_path / "store", without=("retriever", "pool", "task"))
+    assert done.returncode == 0, done.stderr
+    told = done.stderr
+    assert told.count("cannot tell the task from the pool") + told.count("looks like the task throughout") == 1
+    assert told.index("advise=true says more") < told.index("pre-train:")
+
+
+@pytest.mark.parametrize("also", ["init=random", "query.path=photo.png"])
+def test_advice_without_a_selection_is_refused(also):
+    with pytest.raises(ConfigError, match="advise=true is about a selection"):
+        experiment(["advise=true", also])
+
+
+def test_advice_is_not_a_run():
+    with pytest.raises(ConfigError, match="leave it out here"):
+        sept.run(["advise=true"])
 
 
 def test_a_retriever_that_tells_the_task_is_not_called_blind(tmp_path):
