@@ -9,7 +9,7 @@ from collections.abc import Sequence
 CHANCE, FLOOR, UNTRAINED = "at chance", "below the floor", "not above rand_init"
 FEATURES = "features as of random weights"
 MEANING = {
-    CHANCE: "always naming one class gets as much (binomial test over the test images): nothing was learned",
+    CHANCE: "always naming one class gets as much (binomial test over the test images)",
     FLOOR: "the nearest of the same shots on raw grey pixels gets more, without any training",
     UNTRAINED: "fine-tuning random weights gets as much: the initial weights did not help",
     FEATURES: "a probe on the frozen features gets no more than on those of random weights: for this task the "
