@@ -10,7 +10,6 @@ from typing import Any
 from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import SeptError
-from sept.overrides import option_of
 from sept.pipeline import Pipeline
 from sept.remarks import remarks
 from sept.results import CELL, choices, row
@@ -219,6 +218,8 @@ def _variants(groups: list[_Group]) -> list[str | None]:
 
 def _in_short(apart: dict[str, Any], e: Experiment) -> dict[str, Any]:
     """`backbone=resnet_micro` rather than each of its arguments, where the network is that of an option."""
+    from sept.overrides import option_of  # composes options: slow to import
+
     named = option_of("backbone", e.backbone)
     if named is None or not any(setting.startswith("backbone.") for setting in apart):
         return apart
