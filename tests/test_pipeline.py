@@ -237,7 +237,7 @@ def test_golden_keys():
     assert {step.stage: step.key[:16] for step in (pipeline.task, *pipeline.pools, pipeline.run)} == GOLDEN
 
 
-GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "20f2ba2d24a14763"}
+GOLDEN = {"task": "a6798872ec1adc27", "pool": "ce972ee6da44b686", "finetune": "fbb5ac05bd69cc55"}
 
 
 def selected(artefact: Artefact) -> np.ndarray:

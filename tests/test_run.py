@@ -241,7 +241,7 @@ def test_too_many_broken_images_end_the_run(init, tiny, images, monkeypatch, cap
         ("budget.images=401", 78, "budget.images=401 but the pool holds only 400"),
         ("retriever.weights=nowhere.pth", 78, "weights=nowhere.pth: there is no file"),
         ("budget=3k", 78, "budget=3k: no such option; did you mean"),
-        ("seed=abc", 78, "seed: Value 'abc'"),
+        ("seed=abc", 78, "seed=abc: must be a whole number"),
         ("budget.image=3", 78, "budget.image: no such setting; did you mean budget.images"),
         ("table=quickstart", 78, "table=quickstart: write +table=quickstart"),
         ("compute.epochs=0", 78, "compute.epochs=0: must be at least 1"),
