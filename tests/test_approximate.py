@@ -189,7 +189,7 @@ def test_an_index_that_lost_rows_is_noticed(tmp_path: Path) -> None:
     def fetch(queries: np.ndarray, wanted: int, probes: int) -> np.ndarray:
         return np.full((len(queries), wanted), -1)
 
-    with pytest.raises(DataError, match="gave 0 rows of 300"):
+    with pytest.raises(DataError, match="returned 0 rows of 300"):
         approximate.filled(fetch, unit(rng, 2), features, 10, 1, 4)
 
 

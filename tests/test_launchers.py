@@ -22,7 +22,7 @@ def test_cells_in_parallel_share_what_they_need(tmp_path: Path) -> None:
     made = manifests(store)
     assert Counter(each["stage"] for each in made)["pretrain"] == 1
     assert all(each["attempts"] == 1 for each in made)
-    assert "│ 2 │" in done.stdout  # both are in the row
+    assert "2 fine-tunings" in done.stdout  # both are in the row
 
 
 def test_a_cell_that_fails_in_another_process_fails_the_command_and_no_other_cell(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def test_planted_copies_of_test_images_are_reported_and_on_demand_removed(plante
     for leak in ("report", "remove"):
         done = run(*choices, f"leak={leak}", store=tmp_path / leak, script="search.py")
         assert done.returncode == 0, done.stderr
-    reported, kept = selected(tmp_path / "report", "folder-sept*")
-    cleaned, left = selected(tmp_path / "remove", "folder-sept*")
+    reported, kept = selected(tmp_path / "report", "*-sept*")
+    cleaned, left = selected(tmp_path / "remove", "*-sept*")
     chosen = [name for name in names if name in kept]
     assert len(chosen) >= 12  # they resemble the task
     found = [name for name in chosen if kept[name]]

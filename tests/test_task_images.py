@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -181,12 +182,12 @@ def test_rows_name_what_was_trained_on() -> None:
     assert told("init=simcore", "budget.images=null")[:2] == ("simcore", "auto")
 
 
-def test_runs_train_on_them_and_say_so(tiny: Tiny) -> None:
-    joined = run("budget.images=120", "include_task=true", store=tiny.store)
-    alone = run("init=target_only", store=tiny.store)
-    found = run(
-        "init=simcore", "budget.images=null", "selector.clusters=8", "selector.min_distance=0.01", store=tiny.store
-    )
+def test_runs_train_on_them_and_say_so(tiny: Tiny, tmp_path: Path) -> None:
+    store = tmp_path / "store"  # of its own: other tests look into the common one
+    shutil.copytree(tiny.store, store)
+    joined = run("budget.images=120", "include_task=true", store=store)
+    alone = run("init=target_only", store=store)
+    found = run("init=simcore", "budget.images=null", "selector.clusters=8", "selector.min_distance=0.01", store=store)
     for done in (joined, alone, found):
         assert done.returncode == 0, done.stderr
     assert (
@@ -198,12 +199,12 @@ def test_runs_train_on_them_and_say_so(tiny: Tiny) -> None:
     assert "selection simcore: budget=auto: how many images, and their FLOPs, is known after the" in found.stderr
     facts = {
         path.parent.name.partition("-seed0")[0]: json.loads(path.read_text())["facts"]
-        for path in (tiny.store / "pretrain").glob("*/manifest.json")
+        for path in (store / "pretrain").glob("*/manifest.json")
     }
     assert facts["patterns-sept-patterns_a-40-patterns_a-own"]["images"] == 120
     assert facts["patterns-sept-patterns_a-40-patterns_a-own"]["steps"] == 2 * (120 // 16)
     assert facts["patterns_a-own"]["images"] == OWN
-    [selected] = (tiny.store / "selection").glob("patterns-simcore-patterns_a-auto-*")
+    [selected] = (store / "selection").glob("patterns-simcore-patterns_a-auto-*")
     chosen = json.loads((selected / "manifest.json").read_text())["facts"]
     assert facts["patterns-simcore-patterns_a-auto"]["images"] == chosen["images"]
     assert (chosen["queries"], chosen["centres"]) == (80, 8)
