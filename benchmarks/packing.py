@@ -1,8 +1,9 @@
 """Packing a selection and looking for copies in it: as it was at commit 08eb491, against as it is, side by side.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/packing.py [--images 50000] [--tests 6149] [--side 256] [--distinct 500] [--threads 2]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/packing.py [--images 50000] [--tests 6149] [--side 256] [--threads 2]
 
-OPENBLAS_NUM_THREADS is what the commands set for themselves. Draws `--distinct` JPEGs of 500 x 375 px and writes them again and again into tars, each time with another comment, so
+The variable is what the commands set for themselves. Draws `--distinct` JPEGs (500 unless told) of 500 x 375 px and
+writes them again and again into tars, each time with another comment, so
 that no two files are the same. The way that was decodes a chosen image at full size for its thumbnail, in one thread,
 decodes it again to pack it, and decodes the test images for every selection; it is written out below. The way that is
 runs the stages themselves: `subset` and `copies`, and `fingerprints`' work as it comes once a task. What both packed
