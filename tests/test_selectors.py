@@ -45,15 +45,19 @@ def world() -> np.ndarray:
     return vectors
 
 
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Features:
-    folder, vectors = tmp_path_factory.mktemp("features"), world()
+def embedded(folder: Path) -> Features:
+    vectors = world()
 
     def encode(first: int, last: int) -> tuple[np.ndarray, list[Skip]]:
         return vectors[first:last], [Skip(row, str(row), "bad") for row in SKIPPED if first <= row < last]
 
-    embed(Path(folder), ROWS, encode, 0.5, PER_SHARD)
+    embed(folder, ROWS, encode, 0.5, PER_SHARD)
     return Features.open(folder)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Features:
+    return embedded(tmp_path_factory.mktemp("features"))
 
 
 def choice(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_selectors import ROWS, SKIPPED, choice, features  # noqa: F401  (a fixture)
+from test_selectors import ROWS, SKIPPED, choice, embedded
 
 from sept.data.rng import fold
 from sept.errors import ConfigError
@@ -21,6 +21,13 @@ from sept.selectors import SELECTORS, SimCore
 from sept.selectors.context import SelectionContext
 
 simcore, algorithm1 = (SELECTORS[name].load() for name in ("simcore", "sept"))
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Features:
+    return embedded(tmp_path_factory.mktemp("features"))
+
+
 FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -43,7 +50,7 @@ def slowly(ranked: Ranked, budget: int | None, stop: float) -> list[int]:
 
 @FEW
 @given(data=st.data())
-def test_rows_are_those_of_algorithm_1_over_the_centres(features: Features, data: st.DataObject) -> None:  # noqa: F811
+def test_rows_are_those_of_algorithm_1_over_the_centres(features: Features, data: st.DataObject) -> None:
     queries, clusters, seed = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 12)), data.draw(st.integers(0, 4))
     removed = tuple(data.draw(st.sets(st.integers(0, ROWS - 1), max_size=40)))
     budget = data.draw(st.one_of(st.none(), st.integers(1, 300)))
@@ -63,14 +70,14 @@ def test_rows_are_those_of_algorithm_1_over_the_centres(features: Features, data
         np.testing.assert_allclose(cosine[range(clusters), found.nearest], cosine.max(axis=1), atol=2e-6)
 
 
-def test_as_many_clusters_as_images_are_the_images(features: Features) -> None:  # noqa: F811
+def test_as_many_clusters_as_images_are_the_images(features: Features) -> None:
     given_ = choice(features, 90)
     for clusters in (6, 7, 100):
         assert simcore(asked(given_, clusters, 90)).rows.tolist() == algorithm1(given_).rows.tolist()
     assert simcore(asked(given_, 5, 90)).rows.tolist() != algorithm1(given_).rows.tolist()
 
 
-def test_a_smaller_budget_is_a_beginning_of_a_larger_one(features: Features) -> None:  # noqa: F811
+def test_a_smaller_budget_is_a_beginning_of_a_larger_one(features: Features) -> None:
     given_ = choice(features, 1, 12)
     larger = simcore(asked(given_, 4, 200)).rows.tolist()
     for budget in (1, 3, 4, 50, 199):

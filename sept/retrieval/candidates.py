@@ -8,9 +8,7 @@ store. Shapes: Q queries, D dim, h hits, m candidates or pairs, u distinct rows 
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.scan import Arithmetic, Hits
+from sept.runtime.threads import in_order
 
 CHUNK_ROWS = 1024  # 6 MB as float64 at 768 dimensions
 WHOLE = 2.0**28  # queries are multiples of its inverse
@@ -36,14 +35,7 @@ def exact_queries(queries: np.ndarray) -> npt.NDArray[np.float64]:
 
 def on_all_cores(work: Callable[[int], Any], which: Iterable[int]) -> list[Any]:
     """The results of `work`, in order: as many at a time as torch has threads, each on one."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return [work(each) for each in which]
-    try:
-        with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
-            return list(pool.map(work, which))
-    finally:
-        torch.set_num_threads(threads)
+    return [*in_order(work, which, torch.get_num_threads())]
 
 
 class ExactScores:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,16 @@ def _without_main() -> Iterator[None]:
             multiprocessing.spawn.get_preparation_data = prepare
 
 
-class _Spawned(context.SpawnProcess):
+class _WithoutMain(BaseProcess):
+    """A process that does not import the main module of the program that starts it."""
+
     def start(self) -> None:
         with _without_main():
             super().start()
+
+
+class _Spawned(_WithoutMain, context.SpawnProcess):
+    pass
 
 
 class _Spawn(context.SpawnContext):
@@ -121,10 +128,8 @@ class _Spawn(context.SpawnContext):
 
 if sys.platform != "win32":  # which has none
 
-    class _Forked(context.ForkServerProcess):
-        def start(self) -> None:
-            with _without_main():
-                super().start()
+    class _Forked(_WithoutMain, context.ForkServerProcess):
+        pass
 
     class _ForkServer(context.ForkServerContext):
         Process = _Forked  # type: ignore[assignment]

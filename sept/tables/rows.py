@@ -15,8 +15,8 @@ from sept.remarks import remarks
 from sept.results import CELL, choices, row
 from sept.runtime.hardware import resolve
 from sept.store import Store
-from sept.tables.apart import GROUPS, Apart, name_in, told_apart
 from sept.tables.labels import Line
+from sept.tables.namesakes import GROUPS, Apart, name_in, told_apart
 from sept.tables.paper import printed
 from sept.tables.statistics import gain, independent
 
