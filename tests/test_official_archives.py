@@ -20,12 +20,11 @@ from sept.data.detection.boxes import DetectionTask, instances
 from sept.data.detection.cityscapes import read_cityscapes
 from sept.data.detection.logodet import read_logodet
 from sept.data.detection.voc import read_voc
-from sept.data.images import read_labelled
 from sept.data.labelled import InstanceReader
 from sept.data.segmentation.ade20k import read_ade20k
 from sept.data.segmentation.masks import SegmentationTask, check_masks, read_masked
 from sept.data.segmentation.voc import read_voc_masks
-from sept.data.sources.reader import Member
+from sept.data.sources.reader import Member, read_labelled
 from sept.errors import DataError
 
 TRAIN07, TEST07, VOC12 = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar", "VOCtrainval_11-May-2012.tar"

@@ -5,17 +5,14 @@ import re
 import struct
 import warnings
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sept.data.costs import MAX_PIXELS, too_costly, webp_size
-from sept.errors import DataError, reason
-
-if TYPE_CHECKING:
-    from sept.data.sources.reader import File
+from sept.errors import DataError
 
 MAX_ASPECT = 50
 """Longer over shorter side. Resizing the shorter side of a 1 x 4000 strip to 256 px would ask for 750 MiB."""
@@ -104,15 +101,6 @@ def decode(data: bytes, least_side: int | None = None) -> Pixels:
         raise ImageError(f"too large: over {MAX_PIXELS:,} pixels") from None
     except DECODER_ERRORS as error:
         raise ImageError(f"damaged or truncated ({_reason(error)})") from error
-
-
-def read_labelled(file: "File", least_side: int | None = None) -> Pixels:
-    """`decode` of an image of a task. Raises DataError that names it."""
-    try:
-        return decode(file.read_bytes(), least_side)
-    except (DataError, OSError) as error:
-        why = reason(error, getattr(file, "archive", file))  # it may name the archive itself
-        raise DataError(f"{file}: {why}; replace it: a labelled image is never skipped") from None
 
 
 def _stored(data: bytes, least_side: int | None) -> tuple[Pixels, int]:

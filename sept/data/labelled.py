@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from sept.data.images import Pixels, ample, read_labelled
+from sept.data.images import Pixels, ample
 from sept.data.loading import Place
-from sept.data.sources.reader import File
+from sept.data.sources.reader import File, read_labelled
 from sept.data.tasks.task import Example
 from sept.data.transforms import FinetuneTransform, eval_view
 

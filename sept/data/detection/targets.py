@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sept.data.detection.boxes import Boxed
-from sept.data.images import read_labelled
 from sept.data.loading import Place
 from sept.data.rng import numpy_rng
+from sept.data.sources.reader import read_labelled
 
 FLIPPED = 0.5  # share of the training images (MoBY's transfer, and every recipe before it)
 

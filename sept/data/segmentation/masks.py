@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from sept.data.detection.frames import Frame, read_frame
-from sept.data.images import DECODER_ERRORS, Pixels, read_labelled, upright
-from sept.data.sources.reader import File
+from sept.data.images import DECODER_ERRORS, Pixels, upright
+from sept.data.sources.reader import File, read_labelled
 from sept.errors import DataError
 from sept.runtime.progress import progress
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, NamedTuple, Protocol, cast
 
+from sept.data.images import Pixels, decode
 from sept.data.names import ends_with
 from sept.data.sources.files import UNKNOWN_SIZE, Bytes, LocalFile, Root, open_bytes, read_exactly, within
-from sept.errors import DataError
+from sept.errors import DataError, reason
 
 OPEN_FILES = 64
 """Descriptors a reader keeps: many workers share the process limit, often 1,024."""
@@ -128,3 +129,12 @@ File = Path | Member
 def reader_of(folder: Path) -> Reader:
     """One a process: archives stay open."""
     return Reader(folder)
+
+
+def read_labelled(file: File, least_side: int | None = None) -> Pixels:
+    """`decode` of an image of a task. Raises DataError that names it."""
+    try:
+        return decode(file.read_bytes(), least_side)
+    except (DataError, OSError) as error:
+        why = reason(error, file.archive if isinstance(file, Member) else file)  # it may name the archive itself
+        raise DataError(f"{file}: {why}; replace it: a labelled image is never skipped") from None
