@@ -52,7 +52,7 @@ class NonFiniteError(SeptError, ArithmeticError):
 class Interrupted(BaseException):
     """Stopped by a signal; finished work is saved and the same command resumes from there.
 
-    Not an Exception: the interrupted code must not mistake it for its own failure and go on (`sept.runtime.signals`).
+    Not an Exception: the interrupted code must not mistake it for its own failure and continue (`sept.runtime.signals`).
     """
 
     exit_code = 75

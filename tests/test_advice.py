@@ -1,5 +1,5 @@
 """The advice is right on pools whose truth is known: all task, none of it, near-duplicates, features that tell nothing,
-and the drawn world with its own retriever and with one of random weights."""
+and the embedded world with its own retriever and with one of random weights."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The drawn world: pure drawing, honest pools, tasks apart from the pool."""
+"""The embedded world: pure drawing, honest pools, tasks apart from the pool."""
 
 import csv
 import io

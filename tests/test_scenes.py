@@ -1,4 +1,4 @@
-"""Scenes of the drawn world: pure drawing, honest boxes, a pool that holds them, a detection task of real files."""
+"""Scenes of the embedded world: pure drawing, honest boxes, a pool that holds them, a detection task of real files."""
 
 import csv
 import io

@@ -282,7 +282,7 @@ def test_when_the_service_of_wandb_dies_training_goes_on(tiny, tmp_path):
             os.kill(int(child), signal.SIGKILL)
     row, told = ended(process)
     assert row.startswith("top-1")
-    assert "going on without it" in told
+    assert "continuing without it" in told
     assert classifier(tmp_path / "a" / "store") == classifier(tiny.store)
 
 
@@ -294,7 +294,7 @@ def test_without_wandb_there_is_a_warning_and_no_logger(monkeypatch, caplog, tmp
     monkeypatch.setitem(sys.modules, "wandb", None)
     made = follow(experiment("logger=wandb", f"store.root={tmp_path / 'store'}"))
     assert made(next(name for name in made.args[1] if name.startswith("finetune")), {}) == []
-    assert "wandb is not available, going on without it" in caplog.text
+    assert "wandb is not available, continuing without it" in caplog.text
 
 
 def test_csv_needs_no_further_logger():

@@ -20,7 +20,7 @@ SIZES = {  # arguments that are a count, or a list of counts, in every network t
 }
 HEAD = "a head is made for the task's classes; leave it out"
 PUBLISHED = {
-    "backbone": "init=foundation fine-tunes published weights, and pretrain.from=hub goes on from them; leave it out",
+    "backbone": "init=foundation fine-tunes published weights, and pretrain.from=hub continues from them; leave it out",
     "retriever.backbone": "retriever.weights=hub takes the published weights; leave it out",
 }
 FROM_FILE = {

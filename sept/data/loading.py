@@ -27,7 +27,7 @@ from sept.errors import ConfigError, SeptError, WorkerLost
 from sept.runtime.lifeline import STATE, Program, die_with_parent, forkserver, stat_field
 
 LOOK_S = 1.0
-STOPPED_LOOKS = 20  # in a row: a program that is stopped and goes on with its workers does not look meanwhile
+STOPPED_LOOKS = 20  # in a row: a program that is stopped and resumed with its workers does not look meanwhile
 GONE_LOOKS = 15  # until the others are ended: torch asks every 5 s, and the end of a worker ends most waits
 LAST_LOOKS = 30  # until this process ends itself, where even that has not woken it
 GONE_S = 2.0  # for a worker that has gone to be seen as that
@@ -38,7 +38,7 @@ SHARED_MEMORY = (
     f"{SHARED}, through which data workers hand over batches, is full: free it, start the container with a larger "
     "`--shm-size` or `--ipc=host`, or lower hardware.workers (0 needs none)"
 )
-GOES_ON = "the same command goes on from what was saved last"
+RESUME = "run the same command again: it resumes from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Crew:
         """Why a worker is gone, if one is."""
         if self.stopped is not None:
             seconds = f"{STOPPED_LOOKS * LOOK_S:.0f} s"
-            return f"data worker {self.stopped} was stopped for {seconds} (SIGSTOP) and did not go on; {GOES_ON}"
+            return f"data worker {self.stopped} was stopped for {seconds} (SIGSTOP) and did not continue; {RESUME}"
         last = time.monotonic() + GONE_S
         while True:
             for worker in self.first_gone or self.workers:
@@ -157,7 +157,7 @@ def _told(code: int) -> str:
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended by itself (exit code {code})"
     if -code == signal.SIGBUS:
         return f"a data worker {how}: {SHARED_MEMORY}"
-    return f"a data worker {how}: often memory that ran out; lower hardware.workers; {GOES_ON}"
+    return f"a data worker {how}: often memory that ran out; lower hardware.workers; {RESUME}"
 
 
 Place = tuple[int, int]  # (epoch, sample)

@@ -42,7 +42,7 @@ def entries(
     advance: Callable[[int], None],
     absent: Callable[[str], None],
 ) -> "Iterator[Entry]":
-    """Every image in the order of its row; a scan that was stopped goes on in `folder`. See `scan_in_parallel`.
+    """Every image in the order of its row; a scan that was stopped resumes in `folder`. See `scan_in_parallel`.
 
     Archives make sources within the source: the shards curated-000.tar, curated-001.tar, .. are `curated`.
     """

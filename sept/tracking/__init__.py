@@ -66,7 +66,7 @@ def _places(e: Experiment) -> dict[str, _Place]:
 
 def _wandb(e: Experiment, places: Mapping[str, _Place], name: str, spec: Mapping[str, Any]) -> list:
     """A Lightning logger whose run has the artefact's name as its id; none, with a warning, if W&B fails."""
-    with never_raise("going on without it"):
+    with never_raise("continuing without it"):
         from sept.tracking.logger import SparingLogger
 
         folder, name = name, name.partition(MARK)[0]
@@ -136,7 +136,7 @@ def _finish(more: Mapping[str, Any]) -> None:
     run, _Open.run = _Open.run, None
     if run is None:
         return
-    with never_raise("going on without it"):
+    with never_raise("continuing without it"):
         done = not _Open.place.work.exists()  # it was moved when published
         if done:
             made = load_artefact(_Open.place.published)

@@ -48,4 +48,4 @@ class SparingLogger(WandbLogger):
                 method(*arguments, **options)
         except Exception as error:
             self.failed = True
-            log.warning("wandb failed, going on without it: %s", error)
+            log.warning("wandb failed, continuing without it: %s", error)

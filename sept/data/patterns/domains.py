@@ -1,4 +1,4 @@
-"""The domains of the drawn world: how each looks, which are tasks, the junk between them; one image of them drawn.
+"""The domains of the embedded world: how each looks, which are tasks, the junk between them; one image of them drawn.
 
 Copies of a class's motif lie over its domain's ground, under some light. Pure functions of their arguments. Structure
 is drawn in units of the side, so a larger side shows the same scene finer.

@@ -1,4 +1,4 @@
-"""The alphabets of the drawn world: the pen that draws one copy of a class's motif.
+"""The alphabets of the embedded world: the pen that draws one copy of a class's motif.
 
 Every alphabet has two parts, each in four forms: its 16 classes share parts and differ in structure, never in colour.
 Coordinates are in [-1, 1] with y down; a copy is later scaled, turned a little and placed (`domains`).

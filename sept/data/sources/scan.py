@@ -1,6 +1,6 @@
 """Lists one source, whatever its layout: in one go, or by threads that leave what they find, shard by shard, in files.
 
-So a killed scan goes on, and memory holds none of it.
+So a killed scan resumes, and memory holds none of it.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def scan_in_parallel(
     advance: Callable[[int], None] = _ignore,
     absent: Callable[[str], None] = _ignore,
 ) -> Iterator[Entry]:
-    """`scan` by `threads` at a time, which goes on where a killed one stopped, when given the same `folder` again.
+    """`scan` by `threads` at a time, which resumes where a killed one stopped, when given the same `folder` again.
 
     advance is told the number of images, part by part. What was found is in `folder`/scan until all of it is taken.
     """

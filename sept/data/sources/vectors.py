@@ -148,7 +148,7 @@ class ParquetVectors(VectorFile):
         if not listed or not pa.types.is_floating(kind.value_type):
             raise DataError(f"{path}: the column {VECTOR} is of {kind}; it must be of lists of floats")
         self._ahead: Iterator[np.ndarray] = iter(())
-        self._next = -1  # the row that `_ahead` goes on with
+        self._next = -1  # the row with which `_ahead` continues
         self.dim = 0
         if self.rows:
             first = next(self._file.iter_batches(1, columns=[VECTOR]))[VECTOR][0].as_py()
