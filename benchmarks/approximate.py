@@ -23,8 +23,7 @@ from sept.retrieval.approximate import Index, ivf, milvus, recall
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.lists import Ranked
-from sept.retrieval.select import select
+from sept.retrieval.select import Ranked, select
 from sept.retrieval.selections import Selection
 
 CENTRES, TASK_CENTRES, SPREAD = 1_000, 100, 0.7

@@ -28,7 +28,7 @@ from sept.data.patterns.domains import TARGETS, classes, draw
 from sept.data.transforms import embed_view, normalise
 from sept.retrieval import duplicates
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, thumbnails
-from sept.retrievers.pooling import cls_mean
+from sept.retrievers.encoder import cls_mean
 
 SETTINGS = ((0.005, 0.0025), (0.01, 0.0045), (0.014, 0.0065), (0.02, 0.009), (0.03, 0.013), (0.05, 0.02))
 SIDE, PER_CLASS, SCENE_SIDE, SCENE_TESTS = 32, 50, 256, 600

@@ -25,7 +25,7 @@ from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
 from sept.ranges import require_one_of
-from sept.retrievers import FEATURES, LIBRARIES, sizes
+from sept.retrievers import FEATURES, LIBRARIES, settings
 from sept.retrievers.settings import Retriever
 from sept.selectors import RandomSubset
 from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment, SegmentLinear
@@ -44,7 +44,7 @@ EXTRAS = {  # package and extra that a choice needs
 
 def require(e: Experiment, selection_only: bool = False) -> None:
     """ConfigError for an impossible embedded world, a source that the pool does not have, and a network that cannot be
-    built, cannot take the image sizes, or does not offer what is asked of it.
+    built, cannot take the image settings, or does not offer what is asked of it.
 
     selection_only: for `search.py`, which trains no backbone.
     """
@@ -168,7 +168,7 @@ def _require_retriever(e: Experiment) -> None:
         _try(key, "pretrain", r.backbone, r.train.sides(), r.train.needs, **how)
         sides.append(r.train.side)
     feature = FEATURES[r.feature]
-    if r.weights is None or not sizes.is_known(r.backbone, crop, r.feature):
+    if r.weights is None or not settings.is_known(r.backbone, crop, r.feature):
         how = {"function": feature.function, "times": feature.times}
         _try(key, "embed", r.backbone, sides, feature.needs, **how)
     if r.weights is None:
@@ -184,7 +184,7 @@ def _shares(e: Experiment) -> dict[str, Any]:
 
 
 def _require_published(option: str, weights: str | None, key: str, holder: Experiment | Retriever) -> None:
-    """Where the published weights are asked for, the network has their sizes. key: the setting that names it."""
+    """Where the published weights are asked for, the network has their settings. key: the setting that names it."""
     if weights == HUB and holder.backbone.args:
         from sept.backbones import trial
 

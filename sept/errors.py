@@ -52,7 +52,7 @@ class NonFiniteError(SeptError, ArithmeticError):
 class Interrupted(BaseException):
     """Stopped by a signal; finished work is saved and the same command resumes from there.
 
-    Not an Exception: the interrupted code must not mistake it for its own failure and continue (`sept.runtime.signals`).
+    Not an Exception: interrupted code must not take it for a failure of its own and continue (`sept.runtime.signals`).
     """
 
     exit_code = 75

@@ -38,7 +38,7 @@ from sept.stages import (
     vectors,
     weights,
 )
-from sept.stages.presence import Presence
+from sept.stages.inputs import Presence
 from sept.store.step import Artefact, Step
 
 

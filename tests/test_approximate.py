@@ -19,7 +19,7 @@ from sept.retrieval.approximate import cells, compare, ivf, probed, recall
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.lists import Ranked
+from sept.retrieval.select import Ranked
 from sept.retrieval.shards import Skip
 
 DIM = 16

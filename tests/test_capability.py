@@ -15,7 +15,7 @@ from sept.gpu.micro import SWIN, VIT
 
 VITS, SWINS = VIT.name, SWIN.name
 HOW = {
-    "embed": {"needs": ("cls", "tokens"), "function": "sept.retrievers.pooling:cls_mean", "times": 2},
+    "embed": {"needs": ("cls", "tokens"), "function": "sept.retrievers.encoder:cls_mean", "times": 2},
     "ibot": {"needs": ("cls", "tokens", "plain_vit"), "drop_path_rate": 0.1},
     "moby": {"needs": ("pooled",), "drop_path_rate": 0.1},
     "classify": {"drop_path_rate": 0.1, "batch": 2},
@@ -97,7 +97,7 @@ def test_the_shapes_that_are_known_are_timms(name):
         ("task=patterns_boxes finetune=detect_micro task.images=9999", "draws only"),
         ("retriever.backbone.args.depth=2 retriever=ibot_micro", "does not fit retriever.backbone.args"),
         ("pool.images=20", "cannot hold every class"),
-        ("task.domain=weaves", "is not a task of the embedded world"),
+        ("task.domain=weaves", "is not a task of patterns"),
         ("init=random selector.source=curate selector.share=0.5", "did you mean curated?"),
         (
             "init=random selector.source=curated selector.share=1 budget.images=320",

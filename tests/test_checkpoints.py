@@ -19,10 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sept.backbones.files import resolve
-from sept.backbones.formats import read_state
+from sept.backbones.formats import INNER, PLAIN, TEACHER, read_state
 from sept.backbones.networks import build
 from sept.backbones.weights import load_backbone
-from sept.backbones.wrappers import INNER, PLAIN, TEACHER
 from sept.compose import CONF, load, register
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sept.methods.health import effective_rank, feature_std
+from sept.methods.learner import effective_rank, feature_std
 from sept.training.callbacks import NEIGHBOURS, TEMPERATURE, knn_accuracy
 
 

@@ -18,7 +18,7 @@ from sept.methods.training import SelfSupervisedTraining
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.lists import FilteredLists
+from sept.retrieval.select import FilteredLists
 from sept.runtime.hardware import no_loggers
 from sept.selectors.context import SelectionContext
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_images import encode
 
-from sept.data import costs, images
+from sept.data import images
 from sept.data.images import ImageError, decode
 
 MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "I;16", "CMYK", "I", "F", "LAB", "YCbCr"]
@@ -56,7 +56,7 @@ def with_scans(data: bytes, count: int) -> bytes:
 @pytest.mark.parametrize("least", [None, 8])
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(least):
     data = encode(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
-    assert 5 < costs.count_scans(data) < 15
+    assert 5 < images.count_scans(data) < 15
     assert decode(with_scans(data, 50), least).shape[2] == 3
     with pytest.raises(ImageError, match=r"too costly: 1\d\d scans of 64 x 64 pixels"):
         decode(with_scans(data, 100), least)
@@ -70,7 +70,7 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(least):
 def test_scans_inside_metadata_or_behind_the_end_do_not_count():
     data = encode(drawn("RGB"), "JPEG", quality=95)
     thumbnails = b"\xff\xe1" + struct.pack(">H", 60_002) + b"\xff\xda\0\0" * 15_000
-    assert costs.count_scans(data) == costs.count_scans(data[:2] + thumbnails + data[2:] + b"\xff\xda" * 500) == 1
+    assert images.count_scans(data) == images.count_scans(data[:2] + thumbnails + data[2:] + b"\xff\xda" * 500) == 1
     assert np.array_equal(decode(data[:2] + thumbnails + data[2:]), decode(data))
 
 
@@ -78,16 +78,16 @@ def test_scans_inside_metadata_or_behind_the_end_do_not_count():
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_the_size_of_a_webp_is_told_before_it_is_opened(mode, options):
     data = encode(Image.new(mode, (321, 123)), "WEBP", **options)
-    assert costs.webp_size(data) == (321, 123)
-    assert costs.webp_size(encode(Image.new("L", (3, 3)), "PNG")) is None
-    assert all(costs.webp_size(data[:n]) in (None, (321, 123)) or n < 31 for n in range(60))
+    assert images.webp_size(data) == (321, 123)
+    assert images.webp_size(encode(Image.new("L", (3, 3)), "PNG")) is None
+    assert all(images.webp_size(data[:n]) in (None, (321, 123)) or n < 31 for n in range(60))
 
 
 def test_a_tile_larger_than_its_image_is_refused():
     image = encode(Image.new("L", (20, 20)), "TIFF", tiffinfo={322: 1 << 15, 323: 1 << 15})
     with Image.open(io.BytesIO(image)) as opened:
         if 322 in opened.tag_v2:
-            assert costs.too_costly(opened, image, False, False) is not None
+            assert images.too_costly(opened, image, False, False) is not None
 
 
 SMALL = [
@@ -130,7 +130,7 @@ def peak_kb(data: bytes) -> int:
 @pytest.mark.parametrize(("format", "mode", "size", "options"), SMALL)
 def test_a_small_file_takes_no_more_memory_than_the_bound(format, mode, size, options):
     data = encode(Image.new(mode, size), format, **options)
-    assert peak_kb(data) * 1024 < costs.MAX_BYTES + BESIDE_KB * 1024
+    assert peak_kb(data) * 1024 < images.MAX_BYTES + BESIDE_KB * 1024
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

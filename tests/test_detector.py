@@ -19,7 +19,7 @@ from sept.backbones.swin import swin_trunk
 from sept.backbones.weights import save_backbone
 from sept.data.detection.boxes import Boxed
 from sept.data.detection.targets import DetectionImages, FlippedImages, as_lists, mirrored
-from sept.data.labelled import in_order
+from sept.data.labelled import batches_of
 from sept.data.loading import Batches, loader
 from sept.data.rng import generator, numpy_rng
 from sept.errors import ConfigError
@@ -301,7 +301,7 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path):
 def test_eight_images_are_learnt_and_their_boxes_found_again(tmp_path):
     images = drawn(tmp_path, 8, empty=1)
     spec = recipe(epochs=60, batch_size=8, milestones=[45], warmup_steps=5)
-    tests = loader(DetectionImages(images, training=False), in_order(8, 3), 0, as_lists)
+    tests = loader(DetectionImages(images, training=False), batches_of(8, 3), 0, as_lists)
     detector = learner(images, spec)
     train(detector, batches(images, 8), tmp_path, MACHINE, what="test", watchers=[EvaluateEvery(tests, 60)])
     assert detector.ap50 > 95

@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from sept.backbones.drop_path import SharedDropPath, drop_path_factors, set_factors, share_drop_path
+from sept.backbones.networks import SharedDropPath, drop_path_factors, set_factors, share_drop_path
 
 
 def test_every_drop_path_of_a_backbone_is_replaced_with_its_rate():

@@ -12,11 +12,10 @@ from PIL import Image
 from sept.data.images import decode
 from sept.data.patterns.domains import classes, draw
 from sept.errors import ConfigError
+from sept.retrieval.copies import find_leaks
 from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, global_hash, thumbnails, window_hashes
-from sept.retrieval.leaks import find_leaks
-from sept.retrieval.lists import FilteredLists, Ranked, without
-from sept.retrieval.select import select
+from sept.retrieval.select import FilteredLists, Ranked, select, without
 
 SIDE, TESTS, CLEAN = 32, 128, 1000
 

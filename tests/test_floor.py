@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sept.data.tasks.task import Example
-from sept.transfer.floor import floor, nearest, standardised
+from sept.transfer.probe import floor, nearest, standardised
 
 
 def written(folder, name, image, label):

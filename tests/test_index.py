@@ -16,8 +16,8 @@ from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import merge, search, search_many
-from sept.retrieval.lists import Ranked
 from sept.retrieval.scan import Arithmetic, Hits, Products
+from sept.retrieval.select import Ranked
 from sept.retrieval.shards import Skip, residual
 
 ARITHMETICS = [Arithmetic(torch.float32), Arithmetic(torch.bfloat16)]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from sept.data.rng import generator
 from sept.methods.ibot.loss import cls_loss, patch_loss, sharpen
-from sept.methods.moby.contrast import info_nce
+from sept.methods.moby.learner import info_nce
 
 
 def randn(*shape, seed=0):

@@ -13,18 +13,16 @@ from micro import MACHINE, SIDE, SWIN, VIT, images
 from timm.models import group_parameters
 from torch import nn
 
+from sept.backbones.files import WEIGHTS
 from sept.backbones.networks import build, layer_ids, swin_layer_id, tokens
-from sept.backbones.saved import WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.data.rng import generator
 from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
-from sept.methods.heads import moby_mlp
 from sept.methods.ibot.head import IBotHead
-from sept.methods.moby.contrast import KeyQueue
-from sept.methods.momentum import ema_update, momentum_copy
-from sept.retrievers.encoder import Encoder
-from sept.retrievers.pooling import cls_mean
+from sept.methods.learner import ema_update, moby_mlp, momentum_copy
+from sept.methods.moby.learner import KeyQueue
+from sept.retrievers.encoder import Encoder, cls_mean
 from sept.retrievers.settings import Preprocess
 
 PRECISION = pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])

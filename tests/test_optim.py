@@ -13,7 +13,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from sept.backbones.networks import build, layer_ids
-from sept.methods.heads import moby_mlp
+from sept.methods.learner import moby_mlp
 from sept.training.optim import (
     cosine,
     decay_groups,

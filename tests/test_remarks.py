@@ -5,7 +5,7 @@ import pytest
 from lines import line, run
 
 from sept.compose import expand
-from sept.remarks import CHANCE, FEATURES, FLOOR, UNTRAINED, P, by_chance, gained, remarks
+from sept.results import CHANCE, FEATURES, FLOOR, UNTRAINED, P, by_chance, gained, remarks
 from sept.tables import rows
 from sept.tables.labels import FLOOR_IS, explained
 from sept.tables.report import report

@@ -24,12 +24,12 @@ from sept.backbones.weights import save_backbone
 from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
-from sept.retrievers import FEATURES, sizes
+from sept.retrievers import FEATURES, settings
 from sept.retrievers.encoder import Encoder
 from sept.retrievers.settings import Preprocess, PreprocessSettings, Retriever
 from sept.retrievers.timm_networks import build
 from sept.runtime.hardware import Runtime
-from sept.stages.encoding import open_encoder
+from sept.stages.inputs import open_encoder
 from sept.store import Store
 
 NAMED = {
@@ -148,7 +148,7 @@ def test_vectors_are_those_of_timms_transform_and_forward(tmp_path, kind, featur
     encoder = Encoder(file, r.backbone, feature, p, micro.MACHINE, 2)
     found, failures = encoder(images.__getitem__, range(2))
     assert not failures
-    assert found.shape == (2, sizes.dim("timm", r.backbone, feature))
+    assert found.shape == (2, settings.dim("timm", r.backbone, feature))
     transform = create_transform(**resolve_model_data_config(theirs))
     with torch.inference_mode():
         expected = by_hand(theirs, feature, torch.stack([transform(Image.fromarray(image)) for image in images]))
@@ -214,8 +214,8 @@ def test_a_named_option_says_what_timm_records_but_where_its_authors_differ(name
 
 def test_what_a_plan_knows_of_a_named_option_is_so(named):
     _, r = named
-    crop, known = r.resolved_preprocess().crop, sizes.KNOWN[r.backbone.name]
-    assert sizes.is_known(r.backbone, crop, r.feature)
+    crop, known = r.resolved_preprocess().crop, settings.KNOWN[r.backbone.name]
+    assert settings.is_known(r.backbone, crop, r.feature)
     with torch.device("meta"):
         network = build(r.backbone, crop).eval().requires_grad_(False)
         images = torch.empty(2, 3, crop, crop)

@@ -26,7 +26,7 @@ from sept.backbones.flops import counted_flops
 from sept.compose import experiment
 from sept.data.annotated import draw_images
 from sept.data.detection.patterns_boxes import read_patterns_boxes
-from sept.data.labelled import in_order
+from sept.data.labelled import batches_of
 from sept.data.loading import Batches, loader
 from sept.data.locate import Location
 from sept.data.patterns.boxed import draw_boxed_task
@@ -440,7 +440,7 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path):
 def test_four_images_are_learnt_and_their_masks_found_again(tmp_path):
     images = drawn(tmp_path, 4)
     spec = recipe(epochs=80, lr=1e-2, warmup_steps=5)
-    tests = loader(WholeImages(images, CLASSES), in_order(4, 3), 0, as_lists)
+    tests = loader(WholeImages(images, CLASSES), batches_of(4, 3), 0, as_lists)
     segmenter = learner(images, spec)
     train(segmenter, batches(images, 4), tmp_path / "run", MACHINE, what="test", watchers=[EvaluateEvery(tests, 80)])
     assert segmenter.miou > 90

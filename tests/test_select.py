@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError
 from sept.retrieval import select as module
-from sept.retrieval.lists import Ranked
-from sept.retrieval.select import predicted_depth, random_subset, round_robin, select
+from sept.retrieval.select import Ranked, predicted_depth, random_subset, round_robin, select
 from sept.retrieval.selections import COPIES, SCHEMA, Selection, load_selection, save_copies, save_selection, statistics
 
 

@@ -17,7 +17,7 @@ from sept.retrieval.diagnostics import separate
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.lists import FilteredLists
+from sept.retrieval.select import FilteredLists
 from sept.retrieval.selections import Selection
 from sept.retrieval.shards import Skip
 from sept.runtime.hardware import Runtime

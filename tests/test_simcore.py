@@ -15,8 +15,7 @@ from sept.retrieval import select as module
 from sept.retrieval.cluster import centroids
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.lists import FilteredLists, Ranked
-from sept.retrieval.select import select_while
+from sept.retrieval.select import FilteredLists, Ranked, select_while
 from sept.selectors import SELECTORS, SimCore
 from sept.selectors.context import SelectionContext
 

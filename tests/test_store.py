@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sept.store import CHECKPOINTS, Artefact, Step, Store, owner
+from sept.store import CHECKPOINTS, Artefact, Step, Store, disk
 from sept.store import store as store_module
 from sept.store.__main__ import main
 from sept.store.maintenance import prune, repair, verify
@@ -777,7 +777,7 @@ def test_work_of_another_host_is_left_alone_until_it_is_silent(
     theirs = free.rename(free.with_name(f"{free.name}@elsewhere-1-1"))
     assert store.status(step()) == "unfinished"
     assert prune(Store(store.root), unfinished=True) == {theirs: "kept: in use"}
-    monkeypatch.setattr(owner, "SILENT_S", 0.5)
+    monkeypatch.setattr(disk, "SILENT_S", 0.5)
     with caplog.at_level(logging.INFO, logger="sept.store"):
         made = store.make(step())
     assert [f"waiting for pid {os.getpid()}" in record.message for record in caplog.records] == [True]
@@ -786,7 +786,7 @@ def test_work_of_another_host_is_left_alone_until_it_is_silent(
 
 
 def test_a_build_shows_that_it_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner, "BEAT_S", 0.01)
+    monkeypatch.setattr(disk, "BEAT_S", 0.01)
 
     def build(folder: Path, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
         os.utime(folder, (0, 0))

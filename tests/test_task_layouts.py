@@ -10,7 +10,7 @@ from test_tasks import make_classes, refused, write
 from sept.data.read import read_task
 from sept.data.tasks.imagefolder import read_imagefolder
 from sept.data.tasks.spelling import check_classes, likeness, tidy
-from sept.data.tasks.splits import resembles, role
+from sept.data.tasks.task import resembles, role
 from sept.errors import DataError
 
 NFC, NFD = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))

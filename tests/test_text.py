@@ -16,7 +16,7 @@ import sept
 from sept import capability, compose
 from sept.backbones import Backbone
 from sept.errors import ConfigError
-from sept.retrievers import open_clip_networks, sizes
+from sept.retrievers import open_clip_networks, settings
 from sept.retrievers.encoder import Encoder
 from sept.runtime.hardware import Runtime
 
@@ -72,7 +72,7 @@ def test_images_and_texts_are_open_clips_own(network, encoder, file, tmp_path):
         words = F.normalize(theirs.encode_text(open_clip.get_tokenizer("ViT-B-16-quickgelu")(TEXTS)), dim=1).numpy()
     assert np.abs(found - expected).max() < 1e-5
     assert np.abs(encoder.texts(TEXTS) - words).max() < 1e-5
-    assert found.shape == (2, sizes.dim("open_clip", encoder.backbone, "joint")) == (2, 16)
+    assert found.shape == (2, settings.dim("open_clip", encoder.backbone, "joint")) == (2, 16)
 
 
 def test_the_named_option_sees_what_open_clip_records():
@@ -84,7 +84,7 @@ def test_the_named_option_sees_what_open_clip_records():
 
 def test_flops_of_an_image_are_of_its_tower_alone():
     small, deep = SIZES, SIZES | {"text_cfg": {"width": 16, "heads": 2, "layers": 3}}
-    counted = [sizes.flops("open_clip", Backbone(NAME, args), 32) for args in (small, deep)]
+    counted = [settings.flops("open_clip", Backbone(NAME, args), 32) for args in (small, deep)]
     assert counted[0] == counted[1] > 0
 
 

@@ -24,14 +24,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import swin_transformer, vision_transformer
 
+from sept.backbones.files import facts_of, header_of
 from sept.backbones.formats import INERT, read_state
 from sept.backbones.networks import build, sized_args
-from sept.backbones.saved import facts_of, header_of
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.methods.heads import moby_mlp
 from sept.methods.ibot.head import IBotHead
+from sept.methods.learner import moby_mlp
 
 SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 

@@ -208,7 +208,7 @@ def _pixels(
     e: Experiment, pipeline: Pipeline, store: Store, features: Features
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Raw grey pixels of some pool images (n, P) and of the shots (Q, P)."""
-    from sept.transfer.floor import SIDE, standardised  # brings torch
+    from sept.transfer.probe import SIDE, standardised  # brings torch
 
     made = {f"pool{i}": store.read(step) for i, step in enumerate(pipeline.pools)}
     pool, threads = open_pool(made, pipeline.pool_locations), pipeline.runtime.threads

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sept.config import Experiment
-from sept.remarks import MEANING
-from sept.results import CELL, MEASURES, METRICS
+from sept.results import CELL, MEANING, MEASURES, METRICS
 from sept.store import Store
 from sept.store.step import Step
 

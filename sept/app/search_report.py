@@ -21,11 +21,10 @@ from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
 from sept.retrieval.gallery import Match, Row, format_value, write_html, write_png, written
 from sept.retrieval.index import search
-from sept.retrieval.lists import Ranked
-from sept.retrieval.select import random_subset
+from sept.retrieval.select import Ranked, random_subset
 from sept.retrieval.selections import COPIES, SELECTION, load_selection
 from sept.stages import queries as query_stage
-from sept.stages.encoding import open_encoder
+from sept.stages.inputs import open_encoder
 from sept.stages.pool import open_pool
 from sept.stages.task import locate
 from sept.store import Store

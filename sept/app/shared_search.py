@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from sept.retrieval.index import search_many
-from sept.retrieval.lists import Ranked
-from sept.retrieval.select import DEPTH_MARGIN
+from sept.retrieval.select import DEPTH_MARGIN, Ranked
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import from_totals, progress
 from sept.stages import queries as query_stage

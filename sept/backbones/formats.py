@@ -1,13 +1,16 @@
 """Published checkpoint formats, each read to a plain state dict under timm's names.
 
 A weights file is never executed: pickles are read with torch's weights-only loader, our own files are safetensors.
+A checkpoint is dictionaries within dictionaries, the innermost of tensors under dotted names. A dictionary's name and
+the first part of a tensor's mean the same: {"model": {"norm.weight": w}} is {"model.norm.weight": w}. What training
+tools put around the network's own names is found and removed in whatever order it comes.
 """
 
 import argparse
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,6 @@ import torch
 from torch import Tensor
 
 from sept.backbones.files import head_of, is_safetensors, is_torch
-from sept.backbones.wrappers import unwrap
 from sept.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ def read_state(path: Path, branch: str = "teacher", own: Collection[str] = ()) -
     """The backbone's tensors of a published or own file, under timm's names, without the wrappers around them.
 
     Understands iBOT (full: `branch`; backbone only), MoBY (online encoder), official Swin (supervised, detection),
-    timm and our files, in what training tools put around them (`sept.backbones.wrappers`); own: as there. Warns where
+    timm and our files, in what training tools put around them (`sept.backbones.formats`); own: as there. Warns where
     the student is asked for and the file knows no branches. Raises ConfigError when the file is not one of these, or
     cannot be read without running code from it.
     """
@@ -127,3 +129,61 @@ def _reason(error: Exception) -> str:
     if "weights_only" in told or "Unsupported" in told:  # torch's advice would be to run what the file says
         return ": it is cut, damaged or holds more than plain tensors"
     return f": it is cut, damaged or another kind of file ({type(error).__name__}: {told})"
+
+
+# Anywhere in a name: of a module that a tool wrapped, which may be any.
+INNER = {
+    *("module", "_module"),  # DDP, DataParallel, DeepSpeed, AveragedModel; opacus
+    "_orig_mod",  # torch.compile
+    *("_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"),  # FSDP, fairscale, activation checkpoints
+    "_forward_module",  # Fabric, and DeepSpeed in it
+}
+# Of two branches: the one that follows as a moving average, and the one that is trained.
+TEACHER = ("teacher", "teacher_backbone", "momentum_backbone", "state_dict_ema", "model_ema", "ema_model", "ema")
+STUDENT = ("student", "student_backbone")
+# Around the one there is, or around either.
+PLAIN = ("model", "state_dict", "model_state_dict", "network", "net", "backbone", "encoder")
+MOMENTUM = ("encoder_k", "momentum_encoder")  # beside the trained `encoder`, which is MoBY's backbone for either branch
+WRAPPERS = {*TEACHER, *STUDENT, *PLAIN}
+DEEPEST = 4  # dictionaries within each other: a hostile file could nest without end
+
+
+def unwrap(content: Any, branch: str, own: Collection[str] = ()) -> tuple[dict[str, Tensor], bool]:
+    """The tensors of a backbone under its own names without those beside it, and whether the file has branches at all.
+
+    branch: teacher (where moving averages are kept beside the trained weights: those) or student (the trained ones).
+    own: names of the network; where the state has one, nothing more is taken off. Raises ConfigError where there are
+    no tensors, where only the other branch is there, and for two tensors of one name.
+    """
+    wanted, other = (TEACHER, STUDENT) if branch == "teacher" else (STUDENT, TEACHER)
+    state, told = named(content), False
+    while not state.keys() & {*own}:
+        firsts = {name.partition(".")[0] for name in state if "." in name}
+        told = told or bool(firsts & {*TEACHER, *STUDENT, *MOMENTUM})
+        wrapper = next((name for name in (*wanted, *PLAIN) if name in firsts), None)
+        if wrapper is None:
+            there = ", ".join(name for name in other if name in firsts)
+            if there:
+                raise ConfigError(f"holds no state dict of tensors of the branch {branch}: it has {there}")
+            break
+        state = {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{wrapper}.")}
+    if not state:
+        raise ConfigError(f"holds no state dict of tensors (looked under {', '.join((*wanted, *PLAIN))})")
+    return state, told
+
+
+def named(content: Any, before: str = "", depth: int = 0) -> dict[str, Tensor]:
+    """All tensors in `content` and in the wrappers' dictionaries within it, by their dotted names without INNER."""
+    found: dict[str, Tensor] = {}
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        parts = [part for part in f"{before}{key}".split(".") if part not in INNER]
+        name, last = ".".join(parts), str(key).rpartition(".")[2]
+        more: dict[str, Tensor] = {}
+        if isinstance(value, Tensor):
+            more = {name: value}
+        elif last in WRAPPERS | INNER and depth < DEEPEST:
+            more = named(value, f"{name}." if name else "", depth + 1)
+        if twice := found.keys() & more.keys():
+            raise ConfigError(f"holds two tensors called {min(twice)}: it is not told which is meant")
+        found |= more
+    return found

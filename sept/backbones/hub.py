@@ -106,7 +106,7 @@ def _source(name: str, option: str) -> tuple[str, tuple[str, ...]]:
         return REPOSITORIES[name], FILES
     import timm
 
-    from sept.backbones.records import record_of
+    from sept.backbones.networks import record_of
 
     record = record_of(name, "backbone.name")
     if record is None or not record.hf_hub_id:

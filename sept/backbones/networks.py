@@ -1,21 +1,27 @@
-"""Backbones by timm name, the features taken from them, their layer ids and the statistics of their pixels.
+"""Backbones by timm name: timm's record of one, the features taken from it, its layer ids, its stochastic depth.
+
+Stochastic depth is drawn before a forward pass, for every image of the global batch. So it does not matter how a batch
+is shared among processes, cut into chunks or encoded a second time in the backward pass.
 
 Shapes: B batch, L patch tokens, D width.
 """
 
 import re
+from difflib import SequenceMatcher
+from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import timm
 import torch
-from timm.layers import to_2tuple
-from timm.models import swin_transformer
+from timm.layers import DropPath, to_2tuple
+from timm.models import PretrainedCfg, swin_transformer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sept.backbones import IMAGENET, Backbone, Statistics
-from sept.backbones.records import record_of
+from sept.backbones import IMAGENET, OWN, Backbone, Statistics
 from sept.errors import ConfigError
+from sept.runtime.device import rank_and_world, send
 
 KEY = "backbone.name"  # the setting that holds a name, for messages
 DROP_PATH = "drop_path_rate"  # timm's argument, which networks without residual branches do not have
@@ -158,3 +164,87 @@ def layer_ids(model: Any) -> tuple[dict[str, int], int]:
 
 def is_swin(model: nn.Module) -> bool:
     return type(model).__name__ == "SwinTransformer"
+
+
+class SharedDropPath(DropPath):
+    """timm's DropPath with the factors (B,) of the images that come next: 0, or 1 / (1 - rate)."""
+
+    factors: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.drop_prob or not self.training:
+            return x
+        assert self.factors is not None, "drop_path_factors come before a forward pass in train mode"
+        return x * self.factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
+def share_drop_path(model: nn.Module) -> nn.Module:
+    """`model` with every DropPath replaced by a shared one."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is DropPath:
+                setattr(module, name, SharedDropPath(child.drop_prob))
+    return model
+
+
+def drop_path_factors(model: nn.Module, images: Tensor) -> Tensor | None:
+    """(B, layers) float32 for a forward pass of B `images` in train mode, None where nothing is dropped.
+
+    Drawn from torch's global generator of the CPU, layer by layer, for the global batch: processes hold equal,
+    consecutive shares of it and draw from generators that are seeded alike.
+    """
+    layers = _dropping(model)
+    if not layers:
+        return None
+    rank, world = rank_and_world()
+    share = slice(rank * len(images), (rank + 1) * len(images))
+    keeps = [1 - layer.drop_prob for layer in layers]
+    drawn = [torch.empty(len(images) * world).bernoulli_(keep)[share] / keep for keep in keeps]
+    return send([torch.stack(drawn, dim=1)], images.device)[0]
+
+
+def set_factors(model: nn.Module, factors: Tensor | None) -> None:
+    """Give the layers their columns of `drop_path_factors`, or of some of its rows, for the forward pass to come."""
+    if factors is not None:
+        for layer, column in zip(_dropping(model), factors.unbind(1), strict=True):
+            layer.factors = column
+
+
+def _dropping(model: nn.Module) -> list[SharedDropPath]:
+    """In the order in which they are called."""
+    return [m for m in model.modules() if isinstance(m, SharedDropPath) and m.drop_prob and m.training]
+
+
+NEAR = 5  # names in a message
+
+
+def record_of(name: str, key: str) -> PretrainedCfg | None:
+    """timm's record of its model `name`, which may end in a tag of weights; None where it keeps none.
+
+    key: the setting that holds the name, for messages. Raises ConfigError with the nearest names for one that timm
+    does not have, and with the tags there are for an unknown tag.
+    """
+    architecture, _, tag = name.partition(".")
+    if architecture in OWN:
+        import_module(OWN[architecture])
+    if not timm.is_model(architecture):
+        near = ", ".join(_near(architecture, (*timm.list_models(), *OWN)))
+        raise ConfigError(f"{key}={name}: timm {timm.__version__} has no such model; near it: {near}")
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:  # timm knows the model, and not the tag
+        known = _near(tag, tuple(each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")))
+        raise ConfigError(
+            f"{key}={name}: timm {timm.__version__} has no weights {tag} of {architecture}; "
+            f"it has {', '.join(known) or 'none'}"
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _near(name: str, known: tuple[str, ...]) -> list[str]:
+    """Names that begin most like it, the shortest first among equals."""
+
+    def unlike(other: str) -> tuple[float, int, str]:
+        return -SequenceMatcher(None, name, other[: len(name)]).ratio(), len(other), other
+
+    return sorted(known, key=unlike)[:NEAR]

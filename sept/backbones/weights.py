@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sept.backbones import IMAGENET, Statistics
-from sept.backbones.files import LENGTH_BYTES, part_of_several
+from sept.backbones.files import CARD, CONFIG, LENGTH_BYTES, WEIGHTS, card, header_of, part_of_several
 from sept.backbones.formats import read_state
-from sept.backbones.saved import CARD, CONFIG, WEIGHTS, card, header_of
 from sept.backbones.sizes import sizes_apart
 from sept.errors import ConfigError
 

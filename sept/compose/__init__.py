@@ -33,8 +33,8 @@ from sept.compose.overrides import (
     completed,
     is_hydras,
     one_line,
+    usage,
 )
-from sept.compose.usage import usage
 from sept.config import SETTINGS, Experiment
 from sept.data.locate import ARCHIVES
 from sept.errors import ConfigError

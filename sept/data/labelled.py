@@ -76,6 +76,6 @@ class Tests(Dataset):
         return {"images": eval_view(read_image(example), self.side), "labels": example.label}
 
 
-def in_order(examples: int, batch: int = TEST_BATCH) -> list[list[int]]:
+def batches_of(examples: int, batch: int = TEST_BATCH) -> list[list[int]]:
     """Batches of places that cover all examples once."""
     return [list(range(start, min(start + batch, examples))) for start in range(0, examples, batch)]

@@ -43,6 +43,6 @@ def run(
         ray.run(make, shards, runtime, folder, done, address=address, workers=workers)
     else:
         assert engine == "local", engine
-        from sept.engines import local
+        from sept.engines import dispatch
 
-        local.run(make, shards, runtime, done)
+        dispatch.run(make, shards, runtime, done)

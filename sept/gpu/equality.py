@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from sept.backbones import Backbone
+from sept.backbones.files import BACKBONE, WEIGHTS
 from sept.backbones.networks import build
-from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.data.images import ImageError, Pixels
 from sept.gpu import micro
@@ -32,7 +32,7 @@ from sept.retrieval import compact, index
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
-from sept.retrieval.lists import Ranked
+from sept.retrieval.select import Ranked
 from sept.retrieval.shards import Skip
 from sept.retrievers.encoder import Encoder
 from sept.retrievers.settings import Preprocess

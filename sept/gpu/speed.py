@@ -40,8 +40,7 @@ from sept.methods.learner import SelfSupervised
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.views import CroppedSubset
-from sept.retrievers.encoder import EncodedViews
-from sept.retrievers.pooling import cls_mean
+from sept.retrievers.encoder import EncodedViews, cls_mean
 from sept.retrievers.settings import Preprocess
 from sept.training.loop import train
 

@@ -19,7 +19,7 @@ from sept.runtime.hardware import no_loggers
 from sept.stages import finetune
 from sept.stages.task import IMAGES
 from sept.store import Artefact
-from sept.transfer.classification import CLASSIFIER
+from sept.transfer.classify import CLASSIFIER
 from sept.transfer.detection import DETECTOR
 from sept.transfer.detection_metrics import COUNTER
 from sept.transfer.recipes import Finetune

@@ -1,17 +1,17 @@
-"""What self-supervised learners share: handling of views, and measures of collapse."""
+"""What self-supervised learners share: views, a head, the momentum copy of a network, and measures of collapse."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sept.backbones.drop_path import drop_path_factors, set_factors
-from sept.backbones.networks import has_batch_norm
+from sept.backbones.networks import drop_path_factors, has_batch_norm, set_factors
 from sept.backbones.weights import load_backbone
-from sept.methods.health import effective_rank, feature_std
 from sept.methods.recipe import TwoViewRecipe
 from sept.methods.views import TwoViews, Views
 from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
@@ -190,3 +190,51 @@ def interleave_views(views: list[Tensor]) -> Tensor:
 def split_views(batch: Tensor, views: int) -> list[Tensor]:
     """The reverse of `interleave_views`."""
     return list(batch.unflatten(0, (-1, views)).unbind(1))
+
+
+def moby_mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    """Linear, BatchNorm, ReLU, Linear: MoBy's projector and predictor (no BatchNorm after the last)."""
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden_dim), nn.BatchNorm1d(hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, out_dim)
+    )
+
+
+@torch.no_grad()
+def feature_std(features: Tensor) -> Tensor:
+    """Scalar: deviation over the batch of L2-normalised features (B, D), mean over D, times sqrt(D).
+
+    About 1 for directions spread uniformly, 0 if all are equal (SimSiam, Fig. 2).
+    """
+    unit = F.normalize(features.float(), dim=1)
+    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
+
+
+@torch.no_grad()
+def effective_rank(features: Tensor) -> Tensor:
+    """Scalar: exp of the entropy of the normalised singular values of features (B, D): between 1 and min(B, D).
+
+    Roy and Vetterli 2007; as a measure of pre-training, RankMe (Garrido et al. 2023).
+    """
+    x = features.double()
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+    return torch.special.entr(shares).sum().exp()
+
+
+def momentum_copy(online: nn.Module) -> nn.Module:
+    """A copy without gradients. Its buffers (BatchNorm statistics) evolve independently."""
+    target = copy.deepcopy(online)
+    return target.requires_grad_(False)
+
+
+@torch.no_grad()
+def ema_update(online: nn.Module, target: nn.Module, momentum: float) -> None:
+    """target = momentum * target + (1 - momentum) * online, parameters only, by name.
+
+    Parameters that only one of the two has (iBOT's mask embedding, say) are left alone.
+    """
+    source = dict(online.named_parameters())
+    names = [name for name, _ in target.named_parameters() if name in source]
+    own = dict(target.named_parameters())
+    torch._foreach_lerp_([own[name] for name in names], [source[name] for name in names], 1 - momentum)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageOps
 
 from sept.backbones import Backbone
+from sept.backbones.files import BACKBONE
 from sept.backbones.networks import sized_args, statistics
-from sept.backbones.saved import BACKBONE
 from sept.backbones.weights import save_backbone
 from sept.data import steps_per_epoch
 from sept.data.loading import Batches
@@ -30,7 +30,7 @@ from sept.training.loop import Checkpoint, train
 
 COLLAPSED_RANK = 2.0
 INDIFFERENT = (
-    0.98  # of chance: the views told nothing. Less says nothing of a task (docs/advice.md): see `sept.remarks`
+    0.98  # of chance: the views told nothing. Less says nothing of a task (docs/advice.md): see `sept.results`
 )
 VIEWS = "views"
 SHOWN, SIDE = 4, 96  # images whose views are logged, spread evenly; pixels of each picture

@@ -224,7 +224,7 @@ def apart(shots: np.ndarray, classes: Sequence[str], seed: int = 0) -> Apart | N
 
 
 def effective_rank(vectors: np.ndarray) -> float:
-    """exp of the entropy of the normalised singular values of (n, D), as `sept.methods.health` has it."""
+    """exp of the entropy of the normalised singular values of (n, D), as `sept.methods.learner` has it."""
     values = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -33,7 +33,7 @@ class Apart:
     def __call__(self, rows: IntArray, most: int | None = None) -> Mask:
         """(n,) whether each of the rows, in this order, is accepted; they come after those of earlier calls.
 
-        most: continues until at least so many are accepted in all calls; the result is then that of the first rows alone.
+        most: stops once so many are accepted in all calls; the result is then that of the first rows alone.
         """
         kept = np.zeros(0, dtype=bool)
         with progress("skip near-duplicates", len(rows)) as advance:

@@ -18,8 +18,8 @@ from sept.retrieval.candidates import BINS, SPARE_LEAST, STEPS, Candidates, Part
 from sept.retrieval.compact import Compact
 from sept.retrieval.embedding import UNIT_TOLERANCE
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.lists import Ranked
 from sept.retrieval.scan import Arithmetic, Blocks, CompactBlocks, Products, arithmetic, full_float32, rows_of_block
+from sept.retrieval.select import Ranked
 
 QUERIES_PER_PRODUCT = 1024  # bounds the score matrix of one product
 QUERIES_ON_GPU = 4096  # the same on a GPU, where the host's work per product does not depend on its size

@@ -47,11 +47,11 @@ class Library:
 
 
 FEATURES = {
-    "cls_mean": Feature("sept.retrievers.pooling:cls_mean", ("cls", "tokens"), 2),
-    "cls": Feature("sept.retrievers.pooling:cls", ("cls", "tokens")),
-    "mean": Feature("sept.retrievers.pooling:mean", ("tokens",)),
-    "pooled": Feature("sept.retrievers.pooling:pooled", ("pooled",)),
-    "joint": Feature("sept.retrievers.pooling:joint", (), library="open_clip"),
+    "cls_mean": Feature("sept.retrievers.encoder:cls_mean", ("cls", "tokens"), 2),
+    "cls": Feature("sept.retrievers.encoder:cls", ("cls", "tokens")),
+    "mean": Feature("sept.retrievers.encoder:mean", ("tokens",)),
+    "pooled": Feature("sept.retrievers.encoder:pooled", ("pooled",)),
+    "joint": Feature("sept.retrievers.encoder:joint", (), library="open_clip"),
 }
 LIBRARIES = {
     "timm": Library("sept.retrievers.timm_networks"),

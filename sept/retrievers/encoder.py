@@ -1,20 +1,28 @@
-"""The retrieval encoder at work: images in, unit vectors out, the same way for pool, task and looked-up images."""
+"""The retrieval encoder at work: images in, unit vectors out, the same way for pool, task and looked-up images.
+
+Shapes: B images, D width. A feature is float32 from the tokens on, whatever autocast gave them.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sept.backbones import Backbone
+from sept.backbones.networks import tokens
 from sept.data.images import ImageError, Pixels
 from sept.data.loading import loader
+from sept.data.pool import ConcatPool
 from sept.data.prefetch import Prefetch
 from sept.data.transforms import embed_view, normalise
+from sept.errors import DataError
+from sept.retrieval.features import Features
 from sept.retrievers import FEATURES, LIBRARIES
 from sept.retrievers.settings import Preprocess
 from sept.runtime.device import fetch
@@ -109,3 +117,57 @@ def _one_behind(items: Iterable[T]) -> Iterator[T]:
         yield from last
         last = [item]
     yield from last
+
+
+def cls_mean(network: nn.Module, images: Tensor) -> Tensor:
+    """concat([CLS], mean of patch tokens), both after the final LayerNorm: (B, 2D).
+
+    SEPT, Retrieval Pipeline: "the combination of [CLS] token and patch tokens", 768 = 2 x 384 for ViT-S.
+    """
+    prefix, patches = tokens(network, images)
+    return torch.cat([prefix[:, 0].float(), patches.float().mean(dim=1)], dim=1)
+
+
+def cls(network: nn.Module, images: Tensor) -> Tensor:
+    """[CLS] after the final LayerNorm: (B, D)."""
+    prefix, _ = tokens(network, images)
+    return prefix[:, 0].float()
+
+
+def mean(network: nn.Module, images: Tensor) -> Tensor:
+    """Mean of the patch tokens after the final LayerNorm: (B, D)."""
+    _, patches = tokens(network, images)
+    return patches.float().mean(dim=1)
+
+
+def pooled(network: Any, images: Tensor) -> Tensor:
+    """What the network itself hands to a classifier: (B, D)."""
+    return network.forward_head(network.forward_features(images), pre_logits=True).float()  # type: ignore[no-any-return]
+
+
+def joint(network: Any, images: Tensor) -> Tensor:
+    """Where a network of images and text has both in one space: (B, D)."""
+    return network.encode_image(images).float()  # type: ignore[no-any-return]
+
+
+ROWS = 4  # spread over the pool
+ALIKE = 0.99  # cosine of a vector and the same computed on another kind of hardware, at least
+
+
+def spot_check(features: Features, pool: ConcatPool, encoder: Encoder) -> None:
+    """Raises DataError naming the image where a row's vector is not its image's: one was moved or replaced."""
+    readable = np.setdiff1d(np.linspace(0, features.rows - 1, ROWS).astype(np.int64), features.skipped)
+    if not len(readable):
+        return
+    vectors, failures = encoder(partial(pool.image, side=encoder.preprocess.resize), readable.tolist())
+    if failures:
+        place, reason = failures[0]
+        raise DataError(f"pool image {pool.key(int(readable[place]))} was embedded but cannot be read now: {reason}")
+    cosine = (vectors * features.take(readable)).sum(axis=1)
+    worst = int(cosine.argmin())
+    if cosine[worst] < ALIKE:
+        raise DataError(
+            f"pool image {pool.key(int(readable[worst]))} gives another vector than the one stored for row "
+            f"{readable[worst]} (cosine {cosine[worst]:.3f}): images were replaced; embed again with "
+            "store.force=[pool,features]"
+        )

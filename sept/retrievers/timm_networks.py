@@ -8,7 +8,7 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from sept.backbones import Backbone, networks
-from sept.backbones.records import record_of
+from sept.backbones.networks import record_of
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.errors import ConfigError
 

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from sept.data.rng import fold
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.lists import FilteredLists, Ranked
-from sept.retrieval.select import random_subset
+from sept.retrieval.select import FilteredLists, Ranked, random_subset
 from sept.selectors import Selector
 
 BLOCK_ROWS = 8192

@@ -13,13 +13,13 @@ from sept.data.locate import Location
 from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
-from sept.retrievers import sizes
+from sept.retrievers import settings
 from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.runtime.settings import Engine
 from sept.stages import VERSIONS
-from sept.stages.encoding import backbone_of, library_of, open_encoder
+from sept.stages.inputs import backbone_of, library_of, open_encoder
 from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
 
@@ -61,8 +61,8 @@ def step(e: "Experiment", pool: Step, location: Location, retriever: Step, runti
         slug=f"{pool.slug}-{r.name}",
         estimate={
             "images": images,
-            "flops": images * sizes.flops(r.library, r.backbone, preprocess.crop),
-            "bytes": images * BYTES * sizes.dim(r.library, r.backbone, r.feature),
+            "flops": images * settings.flops(r.library, r.backbone, preprocess.crop),
+            "bytes": images * BYTES * settings.dim(r.library, r.backbone, r.feature),
         },
         by_part=("shard-*.npy",),
     )
@@ -99,7 +99,7 @@ def build(
     facts: dict[str, Any] = conclude(folder, rows, max_unreadable, per_shard)
     skips = [skip for shard in Features.open(folder).shards for skip in shard.skipped]
     made = inputs["retriever"]
-    flops = rows * sizes.flops(library_of(made), backbone_of(made), spec.preprocess.crop)
+    flops = rows * settings.flops(library_of(made), backbone_of(made), spec.preprocess.crop)
     return {**facts, "unreadable": describe_skips(skips), "flops": flops}
 
 

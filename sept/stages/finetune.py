@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
-from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.backbones.files import BACKBONE, WEIGHTS
 from sept.data.annotated import draw_images
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
@@ -95,7 +95,7 @@ def build(
     )
     task = inputs["task"]
     if isinstance(spec.recipe, (Classify, Probe)):
-        from sept.transfer.classification import classify
+        from sept.transfer.classify import classify
         from sept.transfer.probe import probe
 
         assert spec.shot is not None

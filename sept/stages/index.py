@@ -12,7 +12,7 @@ from sept.retrieval.settings import EXACT
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import from_totals, progress
 from sept.stages import VERSIONS
-from sept.stages.numbered import in_order, number_inputs
+from sept.stages.inputs import in_order, number_inputs
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from sept.retrieval.shards import Skip
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import progress
 from sept.stages import VERSIONS
-from sept.stages.presence import Presence
+from sept.stages.inputs import Presence
 from sept.store.step import Artefact, Step
 
 IMAGES = "images"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
-from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.backbones.files import BACKBONE, WEIGHTS
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.errors import ConfigError
@@ -192,10 +192,10 @@ def build(
 
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:
     from sept.data import steps_per_epoch
-    from sept.data.labelled import Tests, in_order
+    from sept.data.labelled import Tests, batches_of
     from sept.data.loading import loader
     from sept.training.callbacks import KNNProbe
 
     shots = few_shots(task, probing.location, probing.shot, probing.seed)
-    tests = loader(Tests(shots, recipe.side), in_order(len(shots)), 0)
+    tests = loader(Tests(shots, recipe.side), batches_of(len(shots)), 0)
     return [KNNProbe(tests, probing.every * steps_per_epoch(images, recipe.batch_size))]

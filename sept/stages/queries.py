@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from sept.data.images import Pixels
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot
-from sept.retrievers import sizes
+from sept.retrievers import settings
 from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
-from sept.stages.encoding import backbone_of, library_of, open_encoder
+from sept.stages.inputs import backbone_of, library_of, open_encoder
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def step(e: "Experiment", task: Step, retriever: Step, runtime: Runtime) -> Step
         {"retriever": retriever, "task": task},
         partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, batch_size=r.batch_size),
         slug=f"{t.name}-{r.name}-seed{e.seed}",
-        estimate={"images": images, "flops": images * sizes.flops(r.library, r.backbone, preprocess.crop)},
+        estimate={"images": images, "flops": images * settings.flops(r.library, r.backbone, preprocess.crop)},
     )
 
 
@@ -73,7 +73,7 @@ def build(
     np.save(folder / VECTORS, vectors.astype(np.float32), allow_pickle=False)
     pq.write_table(pa.table({"id": ids, "class": classes}), folder / IDS)
     made = inputs["retriever"]
-    flops = len(ids) * sizes.flops(library_of(made), backbone_of(made), preprocess.crop)
+    flops = len(ids) * settings.flops(library_of(made), backbone_of(made), preprocess.crop)
     return {"images": len(ids), "flops": flops}
 
 

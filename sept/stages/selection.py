@@ -18,7 +18,7 @@ from sept.runtime.hardware import Runtime
 from sept.selectors import SimCore
 from sept.stages import VERSIONS, task_selection
 from sept.stages.draws import RandomSpec, SourceSpec, parts
-from sept.stages.numbered import number_inputs
+from sept.stages.inputs import number_inputs
 from sept.stages.pool import open_pool
 from sept.stages.task_selection import Lists, TaskSelectionSpec
 from sept.store.step import Artefact, Step

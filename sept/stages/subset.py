@@ -29,7 +29,7 @@ from sept.runtime.threads import in_order
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.stages.draws import Draw, RandomSpec, SourceSpec, draws
-from sept.stages.numbered import number_inputs
+from sept.stages.inputs import number_inputs
 from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
 

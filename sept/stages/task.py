@@ -15,7 +15,7 @@ from sept.data.settings import Task as TaskSettings
 from sept.data.tasks.task import Example, Task
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
-from sept.stages.presence import Presence
+from sept.stages.inputs import Presence
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:

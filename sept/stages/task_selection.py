@@ -14,19 +14,18 @@ import numpy.typing as npt
 
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
+from sept.retrieval.copies import find_leaks
 from sept.retrieval.features import Features
-from sept.retrieval.leaks import find_leaks
-from sept.retrieval.lists import FilteredLists, Ranked
+from sept.retrieval.select import FilteredLists, Ranked
 from sept.retrieval.selections import Selection, save_selection, statistics
-from sept.retrievers import sizes
+from sept.retrievers import settings
 from sept.retrievers.settings import Preprocess, Retriever
 from sept.runtime.hardware import Runtime
 from sept.runtime.progress import from_totals, progress
 from sept.selectors import SELECTORS, Ordered, Selector
 from sept.stages import queries as query_stage
-from sept.stages.encoding import open_encoder
 from sept.stages.index import join_features, open_index
-from sept.stages.numbered import in_order
+from sept.stages.inputs import in_order, open_encoder
 from sept.store.step import Artefact, Step
 
 SAMPLE_EVERY, LEAST_SHARDS = 16, 64  # shards: a sample of fewer than four is unreliable
@@ -63,7 +62,7 @@ def estimate(spec: TaskSelectionSpec, queries: Step, features: Sequence[Step], r
     """The FLOPs of an exact scan, and the images: 0 if they are not known before it."""
     rows = sum(each.estimate["images"] for each in features)
     known = features[0].estimate.get("dim")  # for vectors of a file
-    dim = int(known) if known else sizes.dim(r.library, r.backbone, r.feature)
+    dim = int(known) if known else settings.dim(r.library, r.backbone, r.feature)
     return {"images": spec.budget or 0, "flops": search_flops(int(rows), int(queries.estimate["images"]), dim)}
 
 
@@ -116,7 +115,7 @@ def _leak_check(
 
 def _checked_features(inputs: Mapping[str, Artefact], pool: ConcatPool, runtime: Runtime, batch_size: int) -> Features:
     """The pool's features, verified to come from the queries' encoder and the present images."""
-    from sept.retrievers.spot_check import spot_check
+    from sept.retrievers.encoder import spot_check
 
     for part in in_order(inputs, "features"):
         _require_same_encoder(part, inputs["queries"])

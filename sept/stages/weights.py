@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone, hub
-from sept.backbones.files import origin, resolve
-from sept.backbones.saved import BACKBONE
+from sept.backbones.files import BACKBONE, origin, resolve
 from sept.errors import ConfigError
 from sept.retrievers import LIBRARIES
 from sept.retrievers.settings import Retriever
 from sept.stages import VERSIONS
-from sept.stages.presence import Presence
+from sept.stages.inputs import Presence
 from sept.store.disk import sha256
 from sept.store.step import Artefact, Step
 

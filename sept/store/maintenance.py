@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sept.errors import ConfigError, DataError
-from sept.store import owner
-from sept.store.disk import discard, fingerprint, listing, payload, storage_errors, sweep
-from sept.store.owner import try_lock
+from sept.store import disk
+from sept.store.disk import discard, fingerprint, listing, payload, storage_errors, sweep, try_lock
 from sept.store.step import KEY_CHARS, MANIFEST, Artefact, digest, load_artefact, parse_folder
 from sept.store.store import UNFINISHED, Store
 
@@ -190,7 +189,7 @@ def _published(store: Store) -> Names:
 
 def _unfinished(store: Store) -> Names:
     parent = store.root / UNFINISHED
-    return {parent / name: owner.parse_work(name) for name in listing(parent)}
+    return {parent / name: disk.parse_work(name) for name in listing(parent)}
 
 
 def _chosen(names: Names, stages: set[str], keys: set[str]) -> Names:
@@ -210,7 +209,7 @@ def _remove(store: Store, folder: Path, key: str) -> str:
     try:
         if not folder.exists():
             return "already gone"
-        if owner.is_owned(folder):
+        if disk.is_owned(folder):
             return "kept: in use"
         with storage_errors(folder):
             discard(store.root, folder)

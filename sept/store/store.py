@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 from sept.errors import ConfigError, DataError, StorageError
 from sept.runtime import signals
-from sept.store import owner
+from sept.store import disk
 from sept.store.build import complete, read_work
-from sept.store.disk import discard, fingerprint, listing, storage_errors, sweep, sync, write_json
-from sept.store.owner import POLL_S, locked
+from sept.store.disk import POLL_S, discard, fingerprint, listing, locked, storage_errors, sweep, sync, write_json
 from sept.store.step import ASIDE, KEY_CHARS, Artefact, Step, load_artefact, parse_folder
 
 AGAIN = "`python -m sept.store repair` drops it and what was built on it; then run the same command again"
@@ -176,10 +175,10 @@ class Store:
     def work_folder(self, step: Step) -> Path:
         """Where `step` is or would be built, with its training checkpoints (subfolder CHECKPOINTS)."""
         free = self.free_folder(step)
-        return next(iter(owner.folders(free)), free)
+        return next(iter(disk.folders(free)), free)
 
     def free_folder(self, step: Step) -> Path:
-        """The name of its unfinished folder while it has no owner."""
+        """The name of its unfinished folder while it has no disk."""
         return self.root / UNFINISHED / f"{step.stage}-{step.key[:KEY_CHARS]}"
 
     def _get(self, step: Step) -> Artefact:
@@ -228,7 +227,7 @@ class Store:
             folder = self._claimed(step)
             if folder is None:
                 return
-            with owner.owned(folder):
+            with disk.owned(folder):
                 complete(step, folder, inputs, self._is_forced(step))
             with storage_errors(self.root):
                 self._publish(step, folder)
@@ -242,7 +241,7 @@ class Store:
         while not self._reusable(step):
             read_work(self.work_folder(step))  # reports a damaged record under its path
             with storage_errors(self.root):
-                folder = owner.claim(free)
+                folder = disk.claim(free)
             if folder is not None:
                 return folder
             if not told:
@@ -268,8 +267,8 @@ class Store:
 
     def _drop_distrusted_work(self, step: Step) -> None:
         """A forced rebuild resumes a stopped forced rebuild, but no work begun without force."""
-        for folder in owner.folders(self.free_folder(step)) if self._is_forced(step) else []:
-            if not owner.is_owned(folder) and not (read_work(folder) or {}).get("forced"):
+        for folder in disk.folders(self.free_folder(step)) if self._is_forced(step) else []:
+            if not disk.is_owned(folder) and not (read_work(folder) or {}).get("forced"):
                 discard(self.root, folder)
 
     def _publish(self, step: Step, work: Path) -> None:
@@ -292,8 +291,8 @@ class Store:
         sync(self.root)
         if aside:
             discard(self.root, aside)
-        for left in owner.folders(self.free_folder(step)):  # of processes killed on a file system without locks
-            if not owner.is_owned(left):
+        for left in disk.folders(self.free_folder(step)):  # of processes killed on a file system without locks
+            if not disk.is_owned(left):
                 discard(self.root, left)
 
     def _known_format(self) -> bool:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sept.remarks import MEANING
-from sept.results import CELL, METRICS
+from sept.results import CELL, MEANING, METRICS
 from sept.tables.statistics import CONFIDENCE, FINETUNINGS, ONE_RUN, SEEDS, Difference
 
 Line = dict[str, Any]

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sept.remarks import MEANING
-from sept.results import METRICS
+from sept.results import MEANING, METRICS
 from sept.store.disk import storage_errors
 from sept.store.step import KEY_CHARS
 from sept.tables import labels

@@ -11,8 +11,7 @@ from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import SeptError
 from sept.pipeline import Pipeline
-from sept.remarks import remarks
-from sept.results import CELL, choices, row
+from sept.results import CELL, choices, remarks, row
 from sept.runtime.hardware import resolve
 from sept.store import Store
 from sept.tables.labels import Line
@@ -160,7 +159,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _remarks(runs: list[dict[str, Any]]) -> list[str]:
-    """Those of `sept.remarks` on the mean of the runs, whose gains over random weights count once a seed."""
+    """Those of `sept.results` on the mean of the runs, whose gains over random weights count once a seed."""
     if not runs:
         return []
     floors = [run["floor"] for run in runs if run["floor"] is not None]

@@ -17,7 +17,7 @@ from sept.results import choices
 from sept.runtime.hardware import Loggers, no_loggers, resolve
 from sept.store import Store
 from sept.store.build import commit
-from sept.store.owner import MARK
+from sept.store.disk import MARK
 from sept.store.step import CHECKPOINTS, load_artefact
 from sept.tracking.run import begin, end, never_raise
 

@@ -118,7 +118,7 @@ class Learner(L.LightningModule):
 
     `first_step` is where a resumed run starts; the trainer counts from there. Drop path draws from torch's global
     generator, which is reseeded at every step, equally in every process: nothing has to be restored, and several
-    processes draw for the batch they share (`sept.backbones.drop_path`).
+    processes draw for the batch they share (`sept.backbones.networks`).
 
     A step does not synchronise with the device: values of curves, and whether losses are finite, stay there until
     `take_recorded` and `require_finite_losses` fetch them.

@@ -1,5 +1,6 @@
 """The fine-tuned classifier: SimMIM's recipe on any timm backbone (SEPT, Target Task Finetuning)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,18 @@ from torchmetrics.classification import MulticlassAccuracy
 from sept.backbones import Backbone
 from sept.backbones.networks import build, layer_ids, statistics
 from sept.backbones.weights import load_backbone
-from sept.data.rng import numpy_rng
-from sept.data.transforms import draw_mix, erase, mix_images, normalise, soft_targets
+from sept.data import steps_per_epoch
+from sept.data.labelled import Shots, Tests, batches_of
+from sept.data.loading import Batches, loader
+from sept.data.rng import fold, numpy_rng
+from sept.data.tasks.task import Example, Task
+from sept.data.transforms import FinetuneTransform, draw_mix, erase, mix_images, normalise, soft_targets
+from sept.training.callbacks import EvaluateEvery
 from sept.training.learner import Learner, seeded_weights
 from sept.training.optim import layer_decay_groups, warmup_cosine
+from sept.transfer.probe import floor, frozen_scores, untrained_scores
 from sept.transfer.recipes import Classify
+from sept.transfer.training import FinetuneJob
 
 HEAD_STD = 0.02  # SimMIM's initialisation of the new head
 CUTMIX_RATHER = 0.5  # probability of CutMix instead of Mixup if both are on (SimMIM)
@@ -88,3 +96,39 @@ class Classifier(Learner):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+
+
+CLASSIFIER = "classifier.safetensors"
+
+
+def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, Any]:
+    """Trains on the task's shots, tests on all test images; saves CLASSIFIER, and returns the facts."""
+    recipe, classes, runtime = job.recipe.settled(len(shots)), len(task.classes), job.runtime
+    per_epoch = steps_per_epoch(len(shots), recipe.batch_size)
+    seed = fold(job.seed, "finetune", recipe.seed)
+    learner = Classifier(recipe, job.backbone, classes, job.start, seed=seed, steps_per_epoch=per_epoch)
+    scale = (recipe.crop_scale[0], recipe.crop_scale[1])
+    transform = FinetuneTransform(recipe.side, scale, recipe.flip, recipe.rand_augment, recipe.color_jitter)
+    pin = runtime.accelerator != "cpu"
+    tests = loader(Tests(task.test, recipe.side), batches_of(len(task.test)), runtime.workers, pin=pin)
+    frozen = frozen_scores(learner.model, job.backbone, Tests(shots, recipe.side), tests, runtime)
+    if job.start is not None:
+        frozen |= untrained_scores(job, seed, Tests(shots, recipe.side), tests)
+    learner.train()
+
+    batches = Batches(Shots(shots, transform, seed), len(shots), recipe.batch_size, seed)
+    seen = job.train(learner, batches, [EvaluateEvery(tests, recipe.test_every * per_epoch)], CLASSIFIER)
+    top1 = float(learner.last)
+    return {
+        "metric": "top1",
+        "score": top1,
+        "top1": top1,
+        "best_top1": float(learner.best),
+        **frozen,
+        **floor(shots, task.test, runtime.threads),
+        "shots": len(shots),
+        "tests": len(task.test),
+        "classes": classes,
+        "images_seen": seen,
+        "flops": recipe.flops(job.backbone, classes) * seen,
+    }

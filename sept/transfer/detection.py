@@ -12,7 +12,7 @@ from sept.backbones.flops import BACKWARD, counted_flops
 from sept.data import steps_per_epoch
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.detection.targets import Annotated, DetectionImages, FlippedImages, as_lists
-from sept.data.labelled import in_order
+from sept.data.labelled import batches_of
 from sept.data.loading import Batches, loader
 from sept.data.rng import fold
 from sept.training.callbacks import EvaluateEvery
@@ -33,7 +33,7 @@ def detect(job: FinetuneJob, task: DetectionTask, train: Sequence[Boxed], metric
     learner = Detector(recipe, job.backbone, len(task.classes), job.start, seed=seed, steps_per_epoch=per_epoch)
     images = DetectionImages(task.test, training=False)
     pin = runtime.accelerator != "cpu"
-    tests = loader(images, in_order(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
+    tests = loader(images, batches_of(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
     predictions = Predictions(learner, images, partial(_drawn, learner, task.classes))
 
     batches = Batches(FlippedImages(train, seed), len(train), recipe.batch_size, seed, as_lists)

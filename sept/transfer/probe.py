@@ -1,28 +1,31 @@
-"""Evaluation of frozen features on a task: logistic regression on the few shots, and nearest class mean.
+"""Results without training a backbone: logistic regression and nearest class mean on frozen features, and the floor.
 
-Shapes: N shots, M test images, D width of the pooled feature, K classes that have a shot. The regression uses torch's
-L-BFGS, so that it runs on the features' device without a further dependency.
+The floor is chance, and nearest neighbour on raw pixels. The regression uses torch's L-BFGS, so that it runs on the
+features' device without a further dependency. Shapes: N shots, M test images, D width of the pooled feature, K classes
+that have a shot.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from sept.backbones import Backbone, Statistics
 from sept.backbones.networks import build, statistics
 from sept.backbones.weights import load_backbone
-from sept.data.labelled import Tests, in_order
+from sept.data.labelled import Tests, batches_of, read_image
 from sept.data.loading import loader
 from sept.data.tasks.task import Example, Task
 from sept.data.transforms import normalise
 from sept.errors import NonFiniteError
 from sept.runtime.hardware import Runtime
+from sept.runtime.threads import in_order
 from sept.training.learner import seeded_weights
-from sept.transfer.floor import floor
 from sept.transfer.training import FinetuneJob
 
 STRENGTHS = (
@@ -47,7 +50,7 @@ def probe(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, A
     model = build(backbone.name, backbone.args, side=recipe.side)
     if job.start is not None:
         load_backbone(model, job.start)
-    tests = loader(Tests(task.test, recipe.side), in_order(len(task.test)), job.runtime.workers)
+    tests = loader(Tests(task.test, recipe.side), batches_of(len(task.test)), job.runtime.workers)
     found = frozen_scores(model, backbone, Tests(shots, recipe.side), tests, job.runtime)
     if job.start is not None:
         found |= untrained_scores(job, job.seed, Tests(shots, recipe.side), tests)
@@ -77,7 +80,7 @@ def frozen_scores(
     device = torch.device(runtime.accelerator)
     model.to(device).eval()
     by = statistics(backbone)
-    features, labels = _features(model, loader(shots, in_order(len(shots.examples)), 0), by, device)
+    features, labels = _features(model, loader(shots, batches_of(len(shots.examples)), 0), by, device)
     test, test_labels = _features(model, tests, by, device)
     known, targets = labels.unique(return_inverse=True)
     scaled, scaled_test = standardise(features, test)
@@ -211,3 +214,51 @@ def nearest_class_mean(features: Tensor, labels: Tensor, test: Tensor, test_labe
     means = torch.stack([features[labels == label].mean(dim=0) for label in known])
     predicted = known[(test @ nn.functional.normalize(means, dim=1).T).argmax(dim=1)]
     return 100 * (predicted == test_labels).float().mean().item()
+
+
+SIDE = 32  # pixels of the squashed grey images
+MOST = 4_000  # shots, and test images, spread evenly over more: decoding them takes seconds
+BLOCK = 1_024  # test images per product
+ONE_COLOUR = 1e-3  # grey levels added to the deviation, for an image of one colour
+
+
+def floor(shots: Sequence[Example], tests: Sequence[Example], threads: int) -> dict[str, float]:
+    """chance: top-1 in percent of always naming the class with most test images, 1 / classes if all have as many.
+    floor: top-1 in percent of the nearest shot by the correlation of grey pixels. Raises DataError for an image that
+    cannot be read."""
+    labels = np.array([example.label for example in tests])
+    known, asked = _spread(shots), _spread(tests)
+    predicted = nearest(pixels(known, threads), pixels(asked, threads))
+    hits = np.array([known[i].label for i in predicted]) == [example.label for example in asked]
+    return {"chance": 100 * float(np.bincount(labels).max()) / len(labels), "floor": 100 * float(hits.mean())}
+
+
+def pixels(examples: Sequence[Example], threads: int) -> npt.NDArray[np.float32]:
+    """(n, SIDE * SIDE): grey pixels of each image, of mean 0 and length 1; of one colour: zeros."""
+
+    def one(example: Example) -> npt.NDArray[np.float32]:
+        return standardised(read_image(example, SIDE))
+
+    return np.stack([*in_order(one, examples, threads)])
+
+
+def standardised(image: np.ndarray) -> npt.NDArray[np.float32]:
+    """(SIDE * SIDE,): grey pixels of uint8 (H, W, 3), of mean 0 and length 1; of one colour: zeros."""
+    grey = Image.fromarray(image).convert("L").resize((SIDE, SIDE))
+    values = np.asarray(grey, dtype=np.float32).ravel()
+    values = (values - values.mean()) / (values.std() + ONE_COLOUR)
+    length = float(np.linalg.norm(values))
+    return values / length if length else values
+
+
+def nearest(known: np.ndarray, asked: np.ndarray) -> npt.NDArray[np.int64]:
+    """(M,): the place of the known vector (N, D) with the largest product with each asked one (M, D); ties: the
+    first."""
+    parts = [(asked[start : start + BLOCK] @ known.T).argmax(axis=1) for start in range(0, len(asked), BLOCK)]
+    return np.concatenate(parts)
+
+
+def _spread(examples: Sequence[Example]) -> Sequence[Example]:
+    if len(examples) <= MOST:
+        return examples
+    return [examples[i] for i in np.linspace(0, len(examples) - 1, MOST).astype(int)]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sept.data import steps_per_epoch
-from sept.data.labelled import in_order
+from sept.data.labelled import batches_of
 from sept.data.loading import Batches, loader
 from sept.data.rng import fold
 from sept.data.segmentation.masks import IGNORE, Masked, SegmentationTask, check_masks
@@ -34,7 +34,7 @@ def segment(job: FinetuneJob, task: SegmentationTask, train: Sequence[Masked]) -
     learner = Segmenter(recipe, job.backbone, classes, job.start, seed=seed, steps_per_epoch=per_epoch)
     images = WholeImages(task.test, classes)
     pin = runtime.accelerator != "cpu"
-    tests = loader(images, in_order(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
+    tests = loader(images, batches_of(len(images), recipe.batch_size), runtime.workers, as_lists, pin)
     crop = Crop(recipe.side, recipe.long_side, (recipe.scale[0], recipe.scale[1]))
     predictions = Predictions(learner, images, partial(_drawn, learner))
 

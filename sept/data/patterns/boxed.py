@@ -1,4 +1,4 @@
-"""Writes a detection task of the embedded world: scenes as JPEGs, their boards as boxes in the layout and XML of VOC."""
+"""Writes a detection task of the embedded world: scenes as JPEGs, their boards as boxes in VOC's layout and XML."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence

@@ -128,7 +128,7 @@ def check_pool(kind: str, images: int, side: int) -> None:
     mixture = MIXTURES[kind]
     fewest = math.ceil(max(map(classes, TARGETS)) / mixture.target / (1 - mixture.scenes))
     if images < fewest:
-        raise ConfigError(f"pool.images={images} cannot hold every class of the embedded world; ask for {fewest} or more")
+        raise ConfigError(f"pool.images={images} cannot hold every class of patterns; ask for {fewest} or more")
     if side < LEAST_DRAWN_SIDE:
         raise ConfigError(f"pool.side={side} is too small to show a motif; ask for {LEAST_DRAWN_SIDE} or more")
 
@@ -180,7 +180,7 @@ def in_processes(work: Callable[[Any], None], jobs: list[Any], workers: int) -> 
 def check_target(domain: str) -> None:
     """Raises ConfigError for a domain that is no task."""
     if domain not in TARGETS:
-        raise ConfigError(f"task.domain={domain} is not a task of the embedded world; choose one of {', '.join(TARGETS)}")
+        raise ConfigError(f"task.domain={domain} is not a task of patterns; choose one of {', '.join(TARGETS)}")
 
 
 def draw_task(

@@ -14,8 +14,7 @@ from sept.data.sources.parquet import index_parquet
 from sept.data.sources.reader import Member
 from sept.data.tasks.imagefolder import draw_split
 from sept.data.tasks.spelling import check_classes, tidy
-from sept.data.tasks.splits import TEST, TRAIN, VALIDATION, role, told
-from sept.data.tasks.task import Example, Task
+from sept.data.tasks.task import TEST, TRAIN, VALIDATION, Example, Task, role, told
 from sept.errors import DataError, reason
 
 LABEL = "label"

@@ -11,7 +11,7 @@ from sept.data.names import ends_with, is_hidden, is_image
 from sept.data.sources.folder import list_folder
 from sept.data.sources.packed import SUFFIXES, Names, Packed
 from sept.data.sources.reader import File, Member
-from sept.data.tasks.splits import resembles, role
+from sept.data.tasks.task import resembles, role
 from sept.errors import DataError
 
 EXPECTED = "a task is root/<class>/<image> or root/train/<class>/<image>, in a folder, a zip or a tar"

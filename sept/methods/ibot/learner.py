@@ -7,14 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from sept.backbones import Backbone
-from sept.backbones.drop_path import share_drop_path
-from sept.backbones.networks import build, width
+from sept.backbones.networks import build, share_drop_path, width
 from sept.methods.ibot.head import IBotHead
 from sept.methods.ibot.loss import cls_loss, patch_loss, sharpen
 from sept.methods.ibot.recipe import LR_BATCH, IBotRecipe
 from sept.methods.ibot.views import MultiCrop
-from sept.methods.learner import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, interleave_views, split_views
-from sept.methods.momentum import ema_update, momentum_copy
+from sept.methods.learner import (
+    FLOAT_BYTES,
+    PIXEL_BYTES,
+    SelfSupervised,
+    ema_update,
+    interleave_views,
+    momentum_copy,
+    split_views,
+)
 from sept.training.learner import clip_each, seeded_weights
 from sept.training.optim import cosine, decay_groups, ibot_lr, linear_epochs
 

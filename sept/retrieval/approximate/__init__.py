@@ -24,8 +24,7 @@ from sept.errors import ConfigError, DataError
 from sept.retrieval.candidates import exact_queries
 from sept.retrieval.features import Features, IntArray
 from sept.retrieval.index import check_queries, search
-from sept.retrieval.lists import Ranked
-from sept.retrieval.select import random_subset, select
+from sept.retrieval.select import Ranked, random_subset, select
 
 TRAINING_PER_CELL = 39  # below this k-means fits noise; faiss warns
 SPARE_SHARE, SPARE_LEAST = 8, 64  # proposals beyond the depth, since 8-bit codes misrank rows near the cut

@@ -27,8 +27,7 @@ from sept.retrieval.approximate import (
     require_same,
 )
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.lists import Ranked
-from sept.retrieval.select import random_subset
+from sept.retrieval.select import Ranked, random_subset
 from sept.retrieval.shards import publish
 
 PART_ROWS = 1_000_000  # 776 MB a part at 768 dimensions

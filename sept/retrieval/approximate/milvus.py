@@ -19,7 +19,7 @@ import numpy as np
 from sept.errors import DataError
 from sept.retrieval.approximate import Progress, cells, filled, identity, probed, readable, require_same, server
 from sept.retrieval.features import Features, IntArray
-from sept.retrieval.lists import Ranked
+from sept.retrieval.select import Ranked
 from sept.retrieval.shards import publish
 
 BATCH_BYTES = 16 * 2**20  # vectors of one insert; a cluster takes 64 MB
