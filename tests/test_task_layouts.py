@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from test_tasks import make_classes, refused, write
 
+from sept.data.names import check_classes, likeness, tidy
 from sept.data.read import read_task
 from sept.data.tasks.imagefolder import read_imagefolder
-from sept.data.tasks.spelling import check_classes, likeness, tidy
 from sept.data.tasks.task import resembles, role
 from sept.errors import DataError
 

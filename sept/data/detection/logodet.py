@@ -13,9 +13,8 @@ from sept.data.annotated import PURPOSE, by_id
 from sept.data.detection.annotation import read_boxed, shown
 from sept.data.detection.boxes import Boxed, DetectionTask
 from sept.data.listed import names_in
-from sept.data.names import ends_with, is_hidden
+from sept.data.names import check_classes, ends_with, is_hidden
 from sept.data.sources.packed import AnyPath, find
-from sept.data.tasks.spelling import check_classes
 from sept.data.tasks.task import random_key
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, write_json

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sept.data.annotated import by_id
 from sept.data.listed import read_lines, require, stems
+from sept.data.names import check_classes
 from sept.data.segmentation.masks import Masked, SegmentationTask
 from sept.data.sources.packed import AnyPath, find, reference
-from sept.data.tasks.spelling import check_classes
 from sept.errors import DataError
 
 FOLDER = "ADEChallengeData2016"

@@ -7,11 +7,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.names import is_hidden, plain
+from sept.data.names import check_classes, is_hidden, plain, tidy
 from sept.data.tasks.annotations import unreadable
 from sept.data.tasks.imagefolder import draw_split
 from sept.data.tasks.listing import Listing, build, examples, find_images
-from sept.data.tasks.spelling import check_classes, tidy
 from sept.data.tasks.task import Task
 from sept.errors import DataError
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sept.data.tasks.spelling import check_classes, likeness, tidy
+from sept.data.names import check_classes, likeness, tidy
 from sept.data.tasks.task import TEST, TRAIN, VALIDATION, Example, Task, random_key, resembles, role, told
 from sept.data.tasks.tree import Found, Tree, open_tree
 from sept.errors import ConfigError, DataError

@@ -5,11 +5,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sept.data.names import check_classes
 from sept.data.tasks.annotations import read_json
 from sept.data.tasks.inat_classes import CLASSES, choose, read_class_list
 from sept.data.tasks.layout import Layout
 from sept.data.tasks.listing import Listing, build, check_name
-from sept.data.tasks.spelling import check_classes
 from sept.data.tasks.task import Task
 from sept.errors import DataError
 

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from sept.data.names import tidy
 from sept.data.tasks.annotations import read_lines
-from sept.data.tasks.spelling import tidy
 from sept.data.tasks.task import Task, random_key
 from sept.errors import ConfigError, DataError
 from sept.store.disk import storage_errors, sync, temporary_name

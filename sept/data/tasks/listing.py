@@ -5,10 +5,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from sept.data.names import leads_outside
+from sept.data.names import Folders, check_classes, leads_outside
 from sept.data.sources.packed import member_of
 from sept.data.tasks.layout import Layout
-from sept.data.tasks.spelling import Folders, check_classes
 from sept.data.tasks.task import Example, Task
 from sept.data.tasks.tree import members
 from sept.errors import DataError

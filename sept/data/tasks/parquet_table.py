@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sept.data.names import check_classes, tidy
 from sept.data.sources.layouts import find_archives
 from sept.data.sources.parquet import index_parquet
 from sept.data.sources.reader import Member
 from sept.data.tasks.imagefolder import draw_split
-from sept.data.tasks.spelling import check_classes, tidy
 from sept.data.tasks.task import TEST, TRAIN, VALIDATION, Example, Task, role, told
 from sept.errors import DataError, reason
 
