@@ -126,7 +126,7 @@ def pretrain(
 ) -> Path:
     """A backbone pre-trained on the selection for the task: the folder that `timm.create_model("local-dir:FOLDER",
     pretrained=True)` loads."""
-    from sept.backbones.files import BACKBONE
+    from sept.backbones.saved import BACKBONE
 
     chosen = [f"retriever={retriever}", f"budget.images={budget}", f"backbone={backbone}", *overrides]
     pipeline, store = make(_composed(pool, task, chosen), lambda steps: [steps.pretrain])

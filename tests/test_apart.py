@@ -12,9 +12,9 @@ from test_selectors import ROWS, SKIPPED, chooser, world
 from sept.errors import ConfigError
 from sept.retrieval import apart as module
 from sept.retrieval.apart import Apart
-from sept.retrieval.copies import find_leaks
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
+from sept.retrieval.select import find_leaks
 from sept.retrieval.shards import Skip
 from sept.selectors import SELECTORS, Ordered
 

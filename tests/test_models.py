@@ -13,8 +13,8 @@ from micro import MACHINE, SIDE, SWIN, VIT, images
 from timm.models import group_parameters
 from torch import nn
 
-from sept.backbones.files import WEIGHTS
 from sept.backbones.networks import build, layer_ids, swin_layer_id, tokens
+from sept.backbones.saved import WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.data.rng import generator
 from sept.data.transforms import embed_view, normalise

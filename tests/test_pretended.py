@@ -18,8 +18,8 @@ import test_index
 import test_segmentation
 import torch
 
-from sept.backbones.files import WEIGHTS
 from sept.backbones.networks import build
+from sept.backbones.saved import WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.compose import experiment
 from sept.data.images import ImageError

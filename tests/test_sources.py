@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sept.data.sources import reader as sources
+from sept.data.sources.digest import digest_listing
 from sept.data.sources.files import Entry
 from sept.data.sources.folder import list_folder
 from sept.data.sources.layouts import expand_braces, find_tars
 from sept.data.sources.reader import Reader
-from sept.data.sources.scan import digest_listing
 from sept.data.sources.tars import index_tar, list_tars
 from sept.errors import ConfigError, DataError
 

@@ -496,11 +496,11 @@ def test_a_source_without_an_image_is_refused(kind, tmp_path):
 
 
 def test_a_large_list_is_sampled_for_its_identity(tmp_path, monkeypatch):
-    from sept.data.sources import scan
+    from sept.data.sources import digest
 
     path = listed(tmp_path, "".join(f"{n:07}.jpg\n" for n in range(20_000)))
     whole = identify("list", str(path))
-    monkeypatch.setattr(scan, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(digest, "WHOLE_BYTES", 1000)
     sampled = identify("list", str(path))
     assert sampled != whole
     assert sampled == identify("list", str(path))

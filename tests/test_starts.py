@@ -10,8 +10,9 @@ from micro import SIDE, SWIN, VIT, ibot, moby
 
 from sept import compose
 from sept.app.making import make
-from sept.backbones.files import WEIGHTS, origin
+from sept.backbones.files import origin
 from sept.backbones.networks import build
+from sept.backbones.saved import WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.compose import experiment
 from sept.errors import ConfigError

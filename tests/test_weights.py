@@ -24,9 +24,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import swin_transformer, vision_transformer
 
-from sept.backbones.files import facts_of, header_of
 from sept.backbones.formats import INERT, read_state
 from sept.backbones.networks import build, sized_args
+from sept.backbones.saved import facts_of, header_of
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sept.backbones.files import CARD, CONFIG, WEIGHTS, facts_of
+from sept.backbones.saved import CARD, CONFIG, WEIGHTS, facts_of
 from sept.errors import ConfigError, SeptError
 from sept.paths import path
 from sept.runtime import command

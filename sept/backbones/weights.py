@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sept.backbones import IMAGENET, Statistics
-from sept.backbones.files import CARD, CONFIG, LENGTH_BYTES, WEIGHTS, card, header_of, part_of_several
+from sept.backbones.files import LENGTH_BYTES, part_of_several
 from sept.backbones.formats import read_state
+from sept.backbones.saved import CARD, CONFIG, WEIGHTS, card, header_of
 from sept.errors import ConfigError
 
 # Of a file: iBOT's and DINOv2's mask token, heads, a mean's count.

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from sept.backbones import Backbone
-from sept.backbones.files import BACKBONE, WEIGHTS
 from sept.backbones.networks import build
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.backbones.weights import save_backbone
 from sept.data.images import ImageError, Pixels
 from sept.gpu import micro

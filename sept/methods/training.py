@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageOps
 
 from sept.backbones import Backbone
-from sept.backbones.files import BACKBONE
 from sept.backbones.networks import sized_args, statistics
+from sept.backbones.saved import BACKBONE
 from sept.backbones.weights import save_backbone
 from sept.data import steps_per_epoch
 from sept.data.loading import Batches

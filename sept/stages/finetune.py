@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
-from sept.backbones.files import BACKBONE, WEIGHTS
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.annotated import draw_images
 from sept.data.locate import Location
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, Shot

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sept.backbones import Backbone
-from sept.backbones.files import BACKBONE, WEIGHTS
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.errors import ConfigError, DataError
-from sept.retrievers.settings import Preprocess
 from sept.runtime.hardware import Runtime
 from sept.store.step import Artefact, Step
 
@@ -44,6 +43,7 @@ class Presence:
 
 if TYPE_CHECKING:
     from sept.retrievers.encoder import Encoder
+    from sept.retrievers.settings import Preprocess
 
 
 def backbone_of(retriever: Artefact) -> Backbone:
@@ -57,7 +57,7 @@ def library_of(retriever: Artefact) -> str:
 
 
 def open_encoder(
-    retriever: Artefact, feature: str, preprocess: Preprocess, runtime: Runtime, batch_size: int, precision: str
+    retriever: Artefact, feature: str, preprocess: "Preprocess", runtime: Runtime, batch_size: int, precision: str
 ) -> "Encoder":
     """Computes in the precision of the features that it makes or is compared with, whatever the runtime's is."""
     from sept.retrievers.encoder import Encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
-from sept.backbones.files import BACKBONE, WEIGHTS
+from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.errors import ConfigError

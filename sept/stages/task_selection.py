@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from sept.data.pool import ConcatPool
 from sept.errors import ConfigError
-from sept.retrieval.copies import find_leaks
 from sept.retrieval.features import Features
-from sept.retrieval.select import FilteredLists, Ranked
+from sept.retrieval.select import FilteredLists, Ranked, find_leaks
 from sept.retrieval.selections import Selection, save_selection, statistics
 from sept.retrievers import settings
 from sept.retrievers.settings import Preprocess, Retriever

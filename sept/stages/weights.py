@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sept.backbones import Backbone, hub
-from sept.backbones.files import BACKBONE, origin, resolve
+from sept.backbones.files import origin, resolve
+from sept.backbones.saved import BACKBONE
 from sept.errors import ConfigError
 from sept.retrievers import LIBRARIES
 from sept.retrievers.settings import Retriever

@@ -188,7 +188,7 @@ def _archives(suffix: str, index_one: Callable[[Root, str], Iterator[Entry]], in
         return find_archives(path, suffix)
 
     def identify(path: str) -> tuple[str, int]:
-        from sept.data.sources.scan import digest_archives
+        from sept.data.sources.digest import digest_archives
 
         return digest_archives(*find(path)), 0
 
@@ -227,8 +227,8 @@ _ARCHIVES = {
 
 
 def _folder() -> Layout:
+    from sept.data.sources.digest import digest_listing
     from sept.data.sources.folder import folder_parts, index_part, list_folder, refuse_no_folder
-    from sept.data.sources.scan import digest_listing
 
     def root(path: str) -> Path:
         refuse_no_folder(Path(path))
@@ -262,8 +262,8 @@ def _yfcc() -> Layout:
 
 
 def _listed(expected: str, find: Callable[[str], Path], index_one: Callable[..., Iterator[Entry | Absent]]) -> Layout:
+    from sept.data.sources.digest import digest_list
     from sept.data.sources.lists import list_parts
-    from sept.data.sources.scan import digest_list
 
     return Layout(
         expected,

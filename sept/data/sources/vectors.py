@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sept.data.sources import lists
+from sept.data.sources.digest import digest_list
 from sept.data.sources.files import UNKNOWN_SIZE, Entry, Root
-from sept.data.sources.scan import digest_list
 from sept.errors import DataError, reason
 
 IDS = ".ids.txt"
