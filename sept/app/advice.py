@@ -25,8 +25,8 @@ PIXELS = 2_000  # images of the pool whose raw pixels are compared
 CHECKED = 20_000  # rows of the pool, before a training
 LEAST = 2  # shots, and pool images
 ANOTHER = (
-    "try another retriever (retriever=ibot_micro_train trains one on this pool; for photographs retriever=dinov2_s14), "
-    "or selector=classifier"
+    "try another retriever (retriever=hog for small images, retriever=dinov2_s14 for photographs; "
+    "retriever=ibot_micro_train trains one on this pool), or selector=classifier"
 )
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation o
 
 IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-OWN = {"plain_conv": "sept.backbones.plain_conv"}
+OWN = dict.fromkeys(("hog", "hog_conv"), "sept.backbones.hog") | {"plain_conv": "sept.backbones.plain_conv"}
 """Networks that are not timm's, by the name under which their module registers them with timm."""
 
 SIZES = {  # arguments that are a count, or a list of counts, in every network that has them

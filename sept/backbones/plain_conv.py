@@ -33,7 +33,11 @@ class Block(nn.Module):
 
 
 class PlainConv(nn.Module):
-    """A stem of 4 x 4 patches and a block a stage, each stage of half the grid of the one before it."""
+    """A stem of 4 x 4 patches and a block a stage, each stage of half the grid of the one before it.
+
+    grid: the feature is `grid` x `grid` means of the last map; 2 tells the quarters of an image apart. stem: another
+    one, to widths[0] channels in cells of 4 pixels.
+    """
 
     def __init__(
         self,
@@ -41,15 +45,17 @@ class PlainConv(nn.Module):
         in_chans: int = 3,
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
+        grid: int = 1,
+        stem: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.num_features = widths[-1]
-        self.stem = nn.Conv2d(in_chans, widths[0], 4, stride=4)
+        self.grid, self.num_features = grid, widths[-1] * grid**2
+        self.stem = stem or nn.Conv2d(in_chans, widths[0], 4, stride=4)
         strides = [1] + [2] * (len(widths) - 1)
         entering = [widths[0], *widths[:-1]]
         rates = [drop_path_rate * i / max(1, len(widths) - 1) for i in range(len(widths))]
         self.stages = nn.ModuleList(map(Block, entering, widths, strides, rates))
-        self.norm = nn.GroupNorm(GROUPS, self.num_features)
+        self.norm = nn.GroupNorm(GROUPS, widths[-1])
         self.reset_classifier(num_classes)
         self.feature_info = [
             {"num_chs": width, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, width in enumerate(widths)
@@ -71,8 +77,8 @@ class PlainConv(nn.Module):
         return maps if indices is None else [maps[i] for i in indices]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, D, h, w) to (B, D), or to (B, num_classes)."""
-        x = x.mean(dim=(2, 3))
+        """(B, D, h, w) to (B, D * grid^2), or to (B, num_classes)."""
+        x = x.mean(dim=(2, 3)) if self.grid == 1 else F.adaptive_avg_pool2d(x, self.grid).flatten(1)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ class Recipe:
         rates = {name: getattr(self, name) * self.start_lr for name in RATES if hasattr(self, name)}
         return replace(self, **rates, warmup_epochs=self.start_warmup_epochs, **blank)
 
+    def fitted(self, images: int, epochs: int) -> Self:
+        """The recipe with what follows from the length of a training, where a setting leaves it to that. images: of an
+        epoch."""
+        return self
+
     def sides(self) -> list[int]:
         """Sides in pixels of the square views that the backbone must accept, the largest first."""
         return [self.side]

@@ -22,6 +22,9 @@ from sept.transfer.recipes import RECIPES, Classify, Detect, Probe, Transfer
 if TYPE_CHECKING:
     from sept.config import Experiment
 
+FULL_SIDE = 128  # pixels from which networks are for photographs, which are always shrunk
+FOR_PHOTOGRAPHS = "backbone=resnet50 init=foundation init.weights=hub finetune=classify"
+SHRUNK = 1.25  # times the side that is shown: less is not worth a line
 STAGES = {"classify": "finetune", "detect": "detect", "segment": "segment"}  # by kind of recipe
 
 
@@ -65,7 +68,23 @@ def step(e: "Experiment", task: Step, weights: Step | None, runtime: Runtime, lo
         partial(build, spec=spec, location=task_stage.locate(t), runtime=runtime, loggers=loggers),
         slug=f"{t.name}-{e.initial}-seed{e.seed}.{recipe.seed}",
         estimate={"images": images, "flops": images * recipe.flops(e.backbone, classes)},
+        about="" if absent else _shrinking(e, recipe),
     )
+
+
+def _shrinking(e: "Experiment", recipe: Transfer) -> str:
+    """For the plan: that a small setting shows the network less than an own task's images hold."""
+    side = getattr(recipe, "side", None)
+    if side is None or side >= FULL_SIDE:
+        return ""
+    held = task_stage.usual_side(e.task)
+    if held is None or held < SHRUNK * side:
+        return ""
+    line = f"images of {e.task.name} are {held:,} px (median shorter side) and are shown at finetune.side={side}: "
+    if held >= FULL_SIDE:
+        return f"{line}photographs need a network made for them, such as {FOR_PHOTOGRAPHS}"
+    recipes = "finetune.side={0} pretrain.side={0} pretrain.store_side={0}" if e.pretrains else "finetune.side={0}"
+    return line + f"{recipes.format(held)} shows all of them"
 
 
 def _fitting(t: TaskSettings, recipe: Transfer) -> Transfer:

@@ -64,7 +64,7 @@ def target(
     packed = [each for each in (subset, own) if each is not None]
     images = e.budget.images if e.selects else int(packed[0].estimate["images"])
     require_batch(e.selects, images, recipe)
-    epochs = e.compute.passes(_flops(recipe, e.backbone, images) if images is not None else 0)
+    epochs = e.compute.passes(_flops(recipe.fitted(images, 1), e.backbone, images) if images is not None else 0)
     return step(
         *("pretrain", recipe, e.backbone, packed),
         epochs=epochs,
@@ -98,7 +98,7 @@ def _about(e: "Experiment", images: int, epochs: int) -> str:
     told += f", {epochs * (images // batch):,} steps"
     if e.compute.epochs is None or budget is None or budget <= images:
         return told
-    flops = _flops(e.pretrain, e.backbone, budget) * e.compute.epochs
+    flops = _flops(e.pretrain.fitted(budget, 1), e.backbone, budget) * e.compute.epochs
     return (
         f"{told}; budget.images={budget:,} would be {e.compute.epochs * (budget // batch):,}: for as many with any "
         f"selector, compute.epochs=null compute.flops={_over(flops)}"
@@ -134,7 +134,7 @@ def step(
 ) -> Step:
     """stage: `pretrain`, or `retriever` for an encoder. packed: the images, of one place or two. start: as in `target`.
     aids: the task that `probing` tests on."""
-    images = sum(int(each.estimate["images"]) for each in packed)
+    images, batch = sum(int(each.estimate["images"]) for each in packed), recipe.batch_size
     spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
     return Step(
         stage,
@@ -145,7 +145,7 @@ def step(
         slug=slug,
         estimate={
             "images": images * epochs,
-            "flops": recipe.flops(backbone) * epochs * max(recipe.batch_size, images - images % recipe.batch_size),
+            "flops": recipe.fitted(images, epochs).flops(backbone) * epochs * max(batch, images - images % batch),
         }
         if all(each.estimate["images"] for each in packed)
         else {},
@@ -172,10 +172,11 @@ def build(
     subset = Joined(parts) if len(parts) > 1 else parts[0]
     if stage == "pretrain":  # how many images are left is not always known before
         require_batch("selection" in inputs["subset"].manifest["inputs"], len(subset), spec.recipe)
-    watchers = list if probing is None else partial(_probes, inputs["task"], probing, spec.recipe, len(subset))
+    recipe = spec.recipe.fitted(len(subset), spec.epochs)
+    watchers = list if probing is None else partial(_probes, inputs["task"], probing, recipe, len(subset))
     start = inputs.get("start")
     training = SelfSupervisedTraining(
-        spec.recipe,
+        recipe,
         spec.backbone,
         subset,
         spec.seed,

@@ -2,9 +2,11 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sept.data.annotated import draw_images, draw_shots
@@ -13,6 +15,7 @@ from sept.data.read import OPTIONS, read
 from sept.data.settings import OWN_TASKS, SYNTHETIC_TASKS, Query, Shot
 from sept.data.settings import Task as TaskSettings
 from sept.data.tasks.task import Example, Task
+from sept.errors import DataError
 from sept.runtime.hardware import Runtime
 from sept.stages import VERSIONS
 from sept.stages.inputs import Presence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from sept.data.segmentation.masks import Masked, SegmentationTask
 
 IMAGES, CLASS_LIST = "images", "classes.txt"
+MEASURED = 20  # training images, spread evenly, whose size is looked at
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,24 @@ def _listed(t: TaskSettings, location: Location) -> Described:
     listed = _read_listing(location)
     estimate: dict[str, float] = {"classes": len(listed.classes), "images": len(listed.train)}
     return TaskSpec(t.kind, listed.identity), estimate, about_task(listed)
+
+
+def usual_side(t: TaskSettings) -> int | None:
+    """The median of the shorter sides, in pixels, of a few training images of an own task of classes; None of another
+    task, or if none can be read."""
+    return _usual_side(locate(t)) if t.kind in OWN_TASKS else None
+
+
+@cache  # asked for every cell of a sweep
+def _usual_side(location: Location) -> int | None:
+    from sept.data.labelled import read_image
+
+    listed, sides = _read_listing(location), []
+    assert isinstance(listed, Task)
+    for example in listed.train[:: max(1, len(listed.train) // MEASURED)][:MEASURED]:
+        with suppress(DataError):
+            sides.append(min(read_image(example).shape[:2]))
+    return int(median(sides)) if sides else None
 
 
 def shots(t: TaskSettings, shot: Shot, query: Query, seed: int, task: Step) -> int:

@@ -32,13 +32,16 @@ class MoBy(TwoViewLearner):
 
     def __init__(self, recipe: MoByRecipe, backbone: Backbone, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
         super().__init__(recipe, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch)
+        assert recipe.queue is not None, "fitted"
+        assert recipe.momentum is not None, "fitted"
+        self.keys, self.first_momentum = recipe.queue, recipe.momentum
         with seeded_weights(seed, "moby"):
             encoder = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
             self.online = _branch(share_drop_path(encoder), recipe)
             self.predictor = moby_mlp(recipe.out_dim, recipe.hidden_dim, recipe.out_dim)
         self.target = momentum_copy(self.online)
         _disable_drop_path(self.target)
-        self.queue = KeyQueue(recipe.out_dim, recipe.queue, generator(seed, "queue"))
+        self.queue = KeyQueue(recipe.out_dim, self.keys, generator(seed, "queue"))
 
     @property
     def encoder(self) -> nn.Module:
@@ -51,7 +54,7 @@ class MoBy(TwoViewLearner):
 
     def momentum(self, step: int) -> float:
         """From recipe.momentum at step 0 to 1, half a cosine."""
-        return cosine(step, self.steps, self.recipe.momentum, 1.0)
+        return cosine(step, self.steps, self.first_momentum, 1.0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images = self.both_views(batch)
@@ -65,17 +68,17 @@ class MoBy(TwoViewLearner):
         t = self.recipe.temperature
         loss = info_nce(predictions[0], keys[1], queue2, t) + info_nce(predictions[1], keys[0], queue1, t)
         self.queue.enqueue(keys[0], keys[1])
-        self.log_health(loss, 2 * math.log(self.recipe.queue + 1), features[0])
+        self.log_health(loss, 2 * math.log(self.keys + 1), features[0])
         self.record({"momentum": momentum, "queue_age": self.queue_age(self.step, len(keys[0]))})
         return self.finite(loss)
 
     def queue_age(self, step: int, batch: int) -> float:
         """Age in steps of the queue's oldest key; the initial random ones count from step 0."""
-        return float(min(step, math.ceil(self.recipe.queue / batch)))
+        return float(min(step, math.ceil(self.keys / batch)))
 
     def head_bytes(self) -> int:
         r = self.recipe  # of projector and predictor the hidden layer before and after BatchNorm and ReLU; the logits
-        return int(FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * r.queue))
+        return int(FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * self.keys))
 
     def is_undecayed(self, name: str, parameter: Tensor) -> bool:
         table = name.endswith("relative_position_bias_table") and not self.recipe.decay_bias_table
