@@ -17,6 +17,7 @@ from sept.errors import ConfigError
 from sept.paths import quoted
 
 NAMED = ("retriever", "index", "query", "pretrain", "finetune")  # named by the option's file
+IMPLIED = ("retriever", "backbone", "pretrain", "finetune")  # that pools and tasks of one's own choose
 OF_DATA = ("pool", "task")  # the same, or called like the data by an option that leaves the name open
 VALUED = ("budget", "compute", "shot")  # options that are recognised by their values
 APART = ("hardware.", "engine.", "logger.", "store.", "table", "plan", "advise")
@@ -50,7 +51,12 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
     default, told = defaults(), {group: getattr(e, group).name for group in NAMED} | _initial(e)
     told |= {group: _reading(group, getattr(e, group)) for group in OF_DATA}
     told |= {group: option_of(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
-    chosen = [f"{group}={name}" for group, name in told.items() if name in options(group) and name != default[group]]
+    own = any(told[group] != default[group] for group in OF_DATA)
+    chosen = [
+        f"{group}={name}"
+        for group, name in told.items()
+        if name in options(group) and (name != default[group] or (own and group in IMPLIED))
+    ]
     if told["backbone"] is None:
         chosen.append(f"backbone.name={_text(e.backbone.name)}")
     name, network = e.retriever.name, e.retriever.backbone.name

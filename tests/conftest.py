@@ -39,6 +39,7 @@ TINY = [
     "finetune.epochs=3",
     "finetune.batch_size=40",
     "finetune.warmup_epochs=1",
+    "finetune.min_steps=0",
     "finetune.test_every=1",
     "hardware.accelerator=cpu",
     "hardware.threads=1",

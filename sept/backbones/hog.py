@@ -1,9 +1,9 @@
 """Networks on histograms of oriented gradients (Dalal and Triggs 2005): for small images and few of them.
 
 What a drawing, a letter or an icon shows is told by where its edges run. `hog` is those histograms with a few mean
-colours and a linear map of them: a retriever that needs no training. `hog_conv` is `PlainConv` on them and on colours: from five images of a class
-it learns what a network on pixels does not (docs/results/worlds.md). Like hybrids on scattering (Oyallon et al. 2018),
-with fewer maps.
+colours and a linear map of them: a retriever that needs no training. `hog_conv` is `PlainConv` on histograms and
+colours: from five images of a class it learns what a network on pixels does not (docs/results/worlds.md). Like hybrids
+on scattering (Oyallon et al. 2018), with fewer maps.
 """
 
 from collections.abc import Sequence

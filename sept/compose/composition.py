@@ -7,7 +7,7 @@ the two for every table and option.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -115,7 +115,7 @@ def _merged_into(typed: DictConfig, values: Any) -> DictConfig:
 
 def option(group: str, name: str) -> dict[str, Any]:
     """The values of a group's option, from the files it consists of; interpolations are not resolved."""
-    said = _merged(_chosen(f"{group}/{name}", [], prepend_hydra=False))[0][group]
+    said = _merged(_chosen(f"{group}/{name}", [], _alone()))[0][group]
     assert isinstance(said, dict)
     return said
 
@@ -152,15 +152,33 @@ class _Files(ConfigRepository):
         return _copied(self._plain[config_path])
 
 
+class _Alone(_Files):
+    """Options by themselves: without what they choose in other groups."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        read = super().load_config(config_path)
+        if read is None or read.defaults_list is None:
+            return read
+        return replace(read, defaults_list=[each for each in read.defaults_list if not each.is_override()])
+
+
 @cache
 def _files() -> _Files:
     register()
     return _Files()
 
 
-def _chosen(config: str, overrides: list[Override], prepend_hydra: bool = True) -> DefaultsList:
+@cache
+def _alone() -> _Files:
+    register()
+    return _Alone()
+
+
+def _chosen(config: str, overrides: list[Override], files: _Files | None = None) -> DefaultsList:
+    """files: those of an option by itself, without Hydra's own settings."""
     version.setbase(HYDRA)
-    return create_defaults_list(_files(), config, overrides, prepend_hydra=prepend_hydra, skip_missing=False)
+    whole = files is None
+    return create_defaults_list(files or _files(), config, overrides, prepend_hydra=whole, skip_missing=False)
 
 
 def _merged(chosen: DefaultsList) -> tuple[dict[str, Any], dict[str, type]]:
