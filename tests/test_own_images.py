@@ -102,7 +102,7 @@ def test_tiny_images_are_taken_as_they_are(tmp_path):
     ("side", "advice"), [(400, "photographs need a network made for them"), (96, "pretrain.store_side=96 shows all")]
 )
 def test_images_that_are_shrunk_much_are_told_in_the_plan(tmp_path, side, advice):
-    folders(tmp_path, side=side, images=8)
+    folders(tmp_path, side=side, images=64)
     plan, _ = told(tmp_path, "plan=true")
     [line] = [line for line in plan.splitlines() if SHOWN in line]
     assert f"are {side} px" in line
