@@ -41,6 +41,10 @@ def search(e: config.Experiment) -> None:
         if e.advise:
             print(advice(e))
             return
+        if e.export is not None:
+            from sept.app.export import require_empty
+
+            require_empty(Path(e.export))
         look_up = e.query.looks_up
         pipeline, store = make(e, lambda steps: steps.features if look_up else steps.chosen, selection_only=True)
         from sept.app import search_report  # brings torch

@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from sept import compose, config
 from sept.app import console
 from sept.app.making import STARTED, advice, make
-from sept.errors import Interrupted
+from sept.errors import ConfigError, Interrupted
 from sept.results import row
 from sept.runtime import command
 from sept.runtime.hardware import no_loggers
@@ -71,6 +71,8 @@ def run(e: config.Experiment, ready: Lists | None = None) -> dict | None:
 
         print(plan("this run", [e]))
         return None
+    if e.export is not None:
+        raise ConfigError("export=FOLDER is for search.py, which stops at the selection")
     if e.advise:
         print(advice(e))
         return None

@@ -142,6 +142,8 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(
             "plan=true: a plan is printed by train.py; leave it out, or use `python train.py ... plan=true`"
         )
+    if e.export is not None:
+        raise ConfigError("export=FOLDER is for search.py, which stops at the selection: leave it out here")
     if e.advise:
         raise ConfigError("advise=true: the advice is printed by search.py: leave it out here")
     pipeline, store = make(e, lambda steps: [steps.run])

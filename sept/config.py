@@ -126,6 +126,8 @@ class Experiment:
     leak: str = ranges.choice("report", ("report", "remove"))  # copies of test images in a selection: report or remove
     table: str | None = ranges.text(None)  # the named sweep that this cell belongs to
     plan: bool = False  # print what would be done, and stop
+    export: str | None = ranges.text(None)  # search.py: folder for the selected images
+    export_copies: bool = False  # of images that are files, copies instead of links
     advise: bool = False  # say whether a selection should pay, and stop
 
     @property
@@ -173,6 +175,9 @@ class Experiment:
         self._check_batches()
         self._check_task()
         self._check_vectors()
+        if self.export is not None and (self.query.looks_up or not self.selects):
+            what = "this looks images up" if self.query.looks_up else f"init={self.initial} makes none"
+            raise ConfigError(f"export={self.export} writes the images of a selection: {what}")
         if self.advise and not self.searches:
             raise ConfigError(f"advise=true is about a selection by similarity, and init={self.initial} makes none")
         if self.advise and self.query.looks_up:
@@ -247,6 +252,8 @@ class Experiment:
             raise ConfigError(
                 f"include_task=true would have no effect: {self.initial} pre-trains on no images of the pool"
             )
+        if self.export_copies and self.export is None:
+            raise ConfigError("export_copies=true would have no effect without export=FOLDER")
         for prefix, recipe, why in (
             ("pretrain", self.pretrain, "" if self.pretrains else f"init={self.init.name} does not pre-train"),
             ("retriever.train", self.retriever.train, self.retriever.weights and "retriever.weights is read instead"),

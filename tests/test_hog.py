@@ -120,7 +120,7 @@ def test_own_images_are_given_what_suits_them_unless_something_else_is_chosen():
     assert compose.experiment([]).retriever.name == "ibot_micro"
 
 
-def test_it_finds_what_has_the_shape_of_the_task_among_others_in_other_colours(tmp_path):
+def test_it_finds_what_has_the_shape_of_the_task_in_whatever_tint(tmp_path):
     import sept
 
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def test_it_finds_what_has_the_shape_of_the_task_among_others_in_other_colours(t
     def save(path, degrees):
         path.parent.mkdir(parents=True, exist_ok=True)
         wave = stripes(degrees + rng.normal(0, 4))[0].permute(1, 2, 0).numpy()
-        colour = rng.random(3) * wave + rng.normal(0, 0.02, wave.shape)
+        colour = rng.uniform(0.7, 1, 3) * wave + rng.normal(0, 0.02, wave.shape)
         Image.fromarray((255 * colour.clip(0, 1)).astype(np.uint8)).save(path)
 
     for n in range(60):

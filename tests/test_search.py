@@ -39,8 +39,12 @@ def test_search_draws_a_gallery_as_picture_and_as_a_page_that_loads_nothing(sele
         assert picture.width > picture.height / 10
         assert len(picture.getcolors(2**24)) > 100
     page = (written(selected, tiny) / "gallery.html").read_text()
-    assert page.count("data:image") == 10 * (1 + 3) + 3 + 3  # and the last taken, and random ones
+    assert (
+        page.count("data:image") == 10 * (1 + 3) + 3 + 3 + 4
+    )  # and the last taken, random ones, and queries that brought nothing
     assert "selected last" in page
+    assert "brought nothing" in page
+    assert page.count("<svg") == 3
     assert "random images of the pool" in page
     assert ">0.000" not in page  # random images were not looked up
     assert "http" not in page

@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from sept.app.export import export
+from sept.app.story import MEANING, story
 from sept.config import Experiment
 from sept.data.images import ImageError, Pixels
 from sept.data.labelled import read_image, reader
@@ -17,6 +20,7 @@ from sept.data.sources.folder import list_folder
 from sept.data.tasks.task import Example
 from sept.errors import ConfigError, DataError
 from sept.pipeline import Pipeline
+from sept.retrieval.drawings import histogram, plane, scatter
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
 from sept.retrieval.gallery import Match, Row, format_value, write_html, write_png, written
@@ -30,6 +34,7 @@ from sept.stages.task import locate
 from sept.store import Store
 
 QUERIES_SHOWN = 10  # spread evenly over the task's shots
+MOST_DRAWN = 1_500  # points of each group on the map
 SLUG_CHARS = 60  # of a text query, in a folder's name
 PNG, HTML = "gallery.png", "gallery.html"
 BLANK = np.full((32, 32, 3), 128, np.uint8)  # in place of a missing query image
@@ -61,15 +66,55 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     facts = {name: value for name, value in facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
     of = str(e.query.path) if e.of_vectors else e.task.name
+    table = load_selection(folder / SELECTION)
+    similar, drawings = _drawings(features, vectors, table, e.seed)
+    told = story(of, e.retriever.name, len(pool), facts, similar)
     if rows:
-        _draw(folder, f"{of}: {chosen}", rows, facts, _by_rank(folder))
+        rows += _without(e, pipeline, store, ids, table)
+        page = {"story": told, "drawings": drawings, "meaning": MEANING}
+        _draw(folder, f"{of}: {chosen}", rows, facts, _by_rank(folder), **page)
     lines = [f"selected {chosen} for {facts['queries']} {'vectors' if e.of_vectors else 'images'} of {of}"]
+    lines += [f"  {sentence}" for sentences in told.values() for sentence in sentences]
     lines += [
         f"  {name.replace('_', ' '):<28}{format_value(value)}" for name, value in facts.items() if name != "queries"
     ]
     lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.runtime.accelerator))
     written = [*tables, *((PNG, HTML) if rows else ())]
-    return "\n".join([*lines, *(f"  {folder / name}" for name in written)])
+    lines += [f"  {folder / name}" for name in written]
+    if e.export is not None:
+        lines.append(f"  {export(pool, table, Path(e.export), e.export_copies)}")
+    return "\n".join(lines)
+
+
+def _drawings(
+    features: Features, vectors: np.ndarray, table: pa.Table, seed: int
+) -> tuple[float | None, dict[str, str]]:
+    """The mean cosine of a query and a random image, and drawings by their titles; without lists no histogram."""
+    rows = random_subset(features.rows, min(features.rows, MOST_DRAWN + len(features.skipped)), seed)
+    pool = features.take(np.setdiff1d(rows, features.skipped)[:MOST_DRAWN])
+    chosen = features.take(table["row"].to_numpy()[:: max(1, len(table) // MOST_DRAWN)])
+    mean, axes = plane(pool)
+    groups = {"pool": pool, "selection": chosen, "task": vectors[:MOST_DRAWN]}
+    map_of = scatter({name: (each - mean) @ axes for name, each in groups.items()})
+    drawings = {"Pool, selection and task on the plane on which the pool varies most": map_of}
+    if table["similarity"].null_count:
+        return None, drawings
+    random = (vectors[: MOST_DRAWN // 4] @ pool.T).ravel()
+    told = {"a selected image and its query": table["similarity"].to_numpy(), "a random image and a query": random}
+    return float(random.mean()), {"How similar they are (cosine)": histogram(told)} | drawings
+
+
+def _without(e: Experiment, pipeline: Pipeline, store: Store, ids: Sequence[str], table: pa.Table) -> list[Row]:
+    """Queries that brought nothing, on a line of the gallery."""
+    if table["query"].null_count:
+        return []
+    brought = set(table["query"].to_pylist())
+    places = np.array([i for i, name in enumerate(ids) if name not in brought][: e.query.top + 1], dtype=int)
+    if not len(places):
+        return []
+    images = _shown(e, pipeline, store, ids, places)
+    shown = [Match(ids[i], image, None) for i, image in zip(places, images, strict=True)]
+    return [Row(f"brought nothing: {shown[0].caption}", shown[0].image, shown[1:])]
 
 
 def _has_images(pool: ConcatPool) -> bool:
@@ -215,6 +260,6 @@ def _by_rank(folder: Path) -> list[float] | None:
     return (sums[counts > 0] / counts[counts > 0]).tolist()
 
 
-def _draw(folder: Path, title: str, rows: list[Row], facts: dict, by_rank: list[float] | None) -> None:
+def _draw(folder: Path, title: str, rows: list[Row], facts: dict, by_rank: list[float] | None, **page: Any) -> None:
     write_png(folder / PNG, rows)
-    write_html(folder / HTML, title, rows, facts, by_rank)
+    write_html(folder / HTML, title, rows, facts, by_rank, **page)

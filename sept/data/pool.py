@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sept.data.images import ImageError, Pixels, ample, decode
+from sept.data.names import is_image
 from sept.data.sources.files import Entry, Root
 from sept.data.sources.reader import Reader
 from sept.errors import ConfigError, DataError, reason
@@ -101,6 +102,11 @@ class Pool:
         reader = self._readers[self._value("source", row)]
         return reader.read(self._value("shard", row), self._value("offset", row), self._value("size", row))
 
+    def path(self, row: int) -> Path | None:
+        """The image's own file; None of one in an archive or behind a URL."""
+        root, shard = self._roots[self._value("source", row)], self._value("shard", row)
+        return root / shard if isinstance(root, Path) and is_image(shard) else None
+
     def image(self, row: int, side: int | None = None) -> Pixels:
         """uint8 (H, W, 3), RGB; for a resize to `side` next, a large JPEG at reduced scale.
 
@@ -152,6 +158,16 @@ class ConcatPool:
         part, inside = self._place(row)
         key = self._pools[part].key(inside)
         return key if len(self._pools) == 1 else f"{list(self.parts)[part]}/{key}"
+
+    def read(self, row: int) -> bytes:
+        """The image file's bytes, of `Pool.read`."""
+        part, inside = self._place(row)
+        return self._pools[part].read(inside)
+
+    def path(self, row: int) -> Path | None:
+        """Of `Pool.path`."""
+        part, inside = self._place(row)
+        return self._pools[part].path(inside)
 
     def image(self, row: int, side: int | None = None) -> Pixels:
         """uint8 (H, W, 3), RGB, of `Pool.image`."""

@@ -33,7 +33,7 @@ STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; }
-td, th { padding: .15rem 1rem .15rem 0; text-align: left; font-weight: normal; }
+td, th { padding: .15rem 1rem .15rem 0; text-align: left; vertical-align: top; font-weight: normal; }
 td { font-variant-numeric: tabular-nums; }
 section { display: flex; flex-wrap: wrap; gap: .75rem; padding: .75rem 0; border-top: 1px solid #8884; }
 figure { margin: 0; width: 128px; }
@@ -95,21 +95,29 @@ def write_html(
     rows: Sequence[Row],
     statistics: Mapping[str, Any],
     similarity_by_rank: Sequence[float] | None = None,
+    story: Mapping[str, Sequence[str]] | None = None,
+    drawings: Mapping[str, str] | None = None,
+    meaning: Mapping[str, str] | None = None,
 ) -> None:
-    """The same with full names, the statistics as a table, and a chart of the mean similarity at each rank if given."""
+    """The same with full names. story: sentences under headings. drawings: SVG under titles. similarity_by_rank: means,
+    for a chart. statistics: a table, with the meaning of each."""
     heading = html.escape(title)
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>',
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>',
-        "<table>" + "\n".join(_table(statistics)) + "</table>",
     ]
+    for title, sentences in (story or {}).items():
+        parts += [f"<h2>{html.escape(title)}</h2>", *(f"<p>{html.escape(each)}</p>" for each in sentences)]
+    for title, drawing in (drawings or {}).items():
+        parts += [f"<h2>{html.escape(title)}</h2>", drawing]
     if similarity_by_rank is not None:
-        parts += ["<h2>Similarity by rank</h2>", _chart(similarity_by_rank)]
+        parts += ["<h2>Mean similarity of the images taken at each rank of the lists</h2>", _chart(similarity_by_rank)]
     parts.append("<h2>Queries and their best matches</h2>")
     for row in rows:
         figures = [_figure("query", row.image, row.label)]
         figures += [_figure("match", match.image, match.told(" ")) for match in row.matches]
         parts.append(f"<section>{''.join(figures)}</section>")
+    parts += ["<h2>All figures</h2>", "<table>" + "\n".join(_table(statistics, meaning or {})) + "</table>"]
     page = "\n".join([*parts, "</body></html>\n"])
     publish(path, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
 
@@ -165,9 +173,11 @@ def _first(parts: list[str], between: str) -> str:
     return between.join(parts[:SHOWN]) + (f"{between}.. {len(parts) - SHOWN} more" if len(parts) > SHOWN else "")
 
 
-def _table(statistics: Mapping[str, Any]) -> Iterator[str]:
+def _table(statistics: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterator[str]:
     for name, value in statistics.items():
-        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(format_value(value))}</td></tr>"
+        cells = (format_value(value), meaning.get(name, ""))
+        told = "".join(f"<td>{html.escape(each)}</td>" for each in cells)
+        yield f"<tr><th>{html.escape(name.replace('_', ' '))}</th>{told}</tr>"
 
 
 def _figure(kind: str, image: Picture, caption: str) -> str:
