@@ -430,7 +430,7 @@ def test_what_published_networks_offer(name, misses):
 
 
 def test_a_backbone_of_ones_own_is_one_file_one_line_and_one_yaml():
-    assert [*OWN] == ["plain_conv"]
+    assert OWN["plain_conv"] == "sept.backbones.plain_conv"
     e = experiment(["backbone=conv_micro", "plan=true"])
     assert e.backbone == Backbone("plain_conv", {"widths": [32, 64, 128]})
     capability.require(e)

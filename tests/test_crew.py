@@ -44,7 +44,10 @@ class Failing(Dataset):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (signal.SIGKILL, r"killed \(SIGKILL\): often memory that ran out; lower hardware.workers; the same command"),
+        (
+            signal.SIGKILL,
+            r"killed \(SIGKILL\): often memory that ran out; lower hardware.workers; run the same command again",
+        ),
         (signal.SIGBUS, r"killed \(SIGBUS\): /dev/shm, .* is full: .*--shm-size"),
         (signal.SIGSTOP, r"was stopped for .* \(SIGSTOP\)"),
     ],

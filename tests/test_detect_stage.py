@@ -23,7 +23,7 @@ BOXES = [
     "finetune.milestones=[1]",
     "finetune.batch_size=8",
 ]
-CLASSIFIER = ("finetune.warmup_epochs=1",)  # of the tests' common settings
+CLASSIFIER = ("finetune.warmup_epochs=1", "finetune.min_steps=0")  # of the tests' common settings
 
 
 @pytest.fixture(scope="module")

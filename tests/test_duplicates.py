@@ -12,7 +12,7 @@ from PIL import Image
 from sept.data.images import decode
 from sept.data.patterns.domains import classes, draw
 from sept.errors import ConfigError
-from sept.retrieval.copies import find_leaks
+from sept.retrieval.select import find_leaks
 from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, global_hash, thumbnails, window_hashes
 from sept.retrieval.select import FilteredLists, Ranked, select, without

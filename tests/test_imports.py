@@ -11,7 +11,6 @@ ORDER = [  # a package imports only from those before it
     *("methods", "retrievers", "transfer", "selectors", "engines", "config", "stages", "capability", "compose"),
     *(
         "overrides",
-        "remarks",
         "results",
         "pipeline",
         "app",

@@ -97,6 +97,8 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "table": set(),
     "plan": set(),
     "advise": set(),
+    "export": set(),
+    "export_copies": set(),
 }
 CHOSEN = {  # where another value of the same type would not be one
     "task.domain": "weaves",

@@ -176,7 +176,7 @@ def classifier(folder: Path) -> Case:
 def detector(folder: Path) -> Case:
     images = test_detector.drawn(folder, 8, empty=1)
     seen = test_detector.DetectionImages(images, training=False)
-    tests = loader(seen, test_detector.in_order(8, 4), 0, test_detector.as_lists)
+    tests = loader(seen, test_detector.batches_of(8, 4), 0, test_detector.as_lists)
     make = partial(test_detector.learner, images, test_detector.recipe(epochs=STEPS // 2))
     return Case(make, lambda learner: test_detector.batches(images, 4), lambda: [EvaluateEvery(tests, STEPS)])
 
@@ -184,7 +184,7 @@ def detector(folder: Path) -> Case:
 def segmenter(folder: Path) -> Case:
     images = test_segmentation.drawn(folder, 8)
     whole = test_segmentation.WholeImages(images, test_segmentation.CLASSES)
-    tests = loader(whole, test_segmentation.in_order(8, 4), 0, test_segmentation.as_lists)
+    tests = loader(whole, test_segmentation.batches_of(8, 4), 0, test_segmentation.as_lists)
     make = partial(test_segmentation.learner, images, test_segmentation.recipe(epochs=STEPS // 2))
     return Case(make, lambda learner: test_segmentation.batches(images, 4), lambda: [EvaluateEvery(tests, STEPS)])
 
