@@ -12,10 +12,9 @@ from PIL import Image
 from sept.data.images import decode
 from sept.data.patterns.domains import classes, draw
 from sept.errors import ConfigError
-from sept.retrieval.select import find_leaks
 from sept.retrieval.duplicates import Pairs, copies, copies_within, groups
 from sept.retrieval.fingerprints import THUMBNAIL, Thumbnails, area_means, global_hash, thumbnails, window_hashes
-from sept.retrieval.select import FilteredLists, Ranked, select, without
+from sept.retrieval.select import FilteredLists, Ranked, find_leaks, select, without
 
 SIDE, TESTS, CLEAN = 32, 128, 1000
 
