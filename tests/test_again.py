@@ -30,3 +30,16 @@ def test_the_command_of_a_run_names_its_options(given: str, said: str | None) ->
     overrides = shlex.split(command(e))[2:]
     assert experiment(overrides) == e
     assert sorted(overrides) == sorted((given if said is None else said).split()) or given.startswith("~")
+
+
+OWN_IMAGES = "pool=folder pool.path=/photos task=imagefolder task.path=/flowers"
+
+
+@pytest.mark.parametrize(
+    "chosen", ["", "retriever=ibot_micro", "backbone=swin_micro pretrain=moby_micro", "finetune=classify_micro"]
+)
+def test_the_command_of_own_images_says_what_they_chose_and_what_was_chosen_instead(chosen: str) -> None:
+    e = experiment([*OWN_IMAGES.split(), *chosen.split()])
+    said = shlex.split(command(e))[2:]
+    assert {*chosen.split()} <= {*said}
+    assert experiment(said) == e
