@@ -356,6 +356,14 @@ def test_a_table_that_is_not_there_is_refused_in_one_line(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
+@pytest.mark.parametrize("form", [["--csv"], ["--markdown"]])
+def test_a_form_may_stand_anywhere(form, tmp_path, capsys):
+    main(["quickstart", *form, f"store.root={tmp_path}", "seed=0"])
+    there = capsys.readouterr().out
+    assert main([*form, "quickstart", f"store.root={tmp_path}", "seed=0"]) == 0
+    assert capsys.readouterr().out == there
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

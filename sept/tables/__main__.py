@@ -19,7 +19,7 @@ from sept.tracking import send_table
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, or writes the report, and returns the exit code."""
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    options = _parser().parse_args([text for text in given if text not in MULTIRUN])
+    options = _parser().parse_intermixed_args([text for text in given if text not in MULTIRUN])
     overrides = [text for text in options.named if "=" in text or text.startswith("~")]
     names = list(dict.fromkeys(text for text in options.named if text not in overrides))
     try:
