@@ -1,5 +1,7 @@
 """Histograms of oriented gradients: what they see, the shipped map of them, and the network that learns on them."""
 
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -17,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.hog import HOG, whitening
 
 BINS = 8
+IMPORTS = re.compile(r"^import sept\.\S+", re.MULTILINE)
 OWN = ("pool=folder", "pool.path=/photos", "task=imagefolder", "task.path=/flowers")
 
 
@@ -146,3 +149,24 @@ def test_it_finds_what_has_the_shape_of_the_task_in_whatever_tint(tmp_path):
         overrides=[f"store.root={tmp_path / 'store'}", "shot.per_class=2", "hardware.accelerator=cpu"],
     )
     assert {int(path[-7:-4]) % 3 for path in found.table["path"].to_pylist()} == {2}
+
+
+def test_a_saved_one_is_loaded_by_the_lines_of_its_card(tmp_path):
+    from sept.backbones import IMAGENET
+    from sept.backbones.saved import CARD
+    from sept.backbones.weights import save_backbone
+
+    args = {"widths": [8, 16]}
+    network = build("hog_conv", args).eval()
+    save_backbone(network, tmp_path, "hog_conv", args, {"method": "none"}, IMAGENET)
+    code = (tmp_path / CARD).read_text().split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path))
+    image = torch.rand(1, 3, 48, 48)
+    for line in [each for each in code.splitlines() if each.startswith("model = ")]:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{IMPORTS.search(code)[0]}\nimport timm\n{line}\nprint(type(model).__name__)"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.strip() == "PlainConv", done.stderr
+    assert network(image).shape == (1, 64)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from sept.backbones import OWN
 from sept.config import Experiment
 from sept.results import CELL, MEANING, MEASURES, METRICS
 from sept.store import Store
@@ -53,8 +54,10 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
     backbone = step.inputs.get("backbone")
     artefact = store.find(backbone) if backbone is not None else None
     if artefact is not None:
+        registered = f"import {OWN[e.backbone.name]}; " if e.backbone.name in OWN else ""
         _print_line(
-            f'  backbone: timm.create_model("local-dir:{artefact.path}/backbone", pretrained=True, num_classes=10)'
+            f'  backbone: {registered}timm.create_model("local-dir:{artefact.path}/backbone", pretrained=True, '
+            "num_classes=10)"
         )
 
 

@@ -109,7 +109,13 @@ class HogStem(nn.Module):
         return self.mix(torch.cat([shape, F.avg_pool2d(x, CELL, STRIDE, padding)], 1))  # type: ignore[no-any-return]
 
 
-SQUARE = {"input_size": (3, 48, 48), "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic"}
+SQUARE = {
+    "input_size": (3, 48, 48),
+    "crop_pct": 1.0,
+    "crop_mode": "squash",
+    "interpolation": "bicubic",
+    "classifier": "head",
+}
 default_cfgs = generate_default_cfgs(
     {
         "hog.untrained": {**SQUARE, "fixed_input_size": True, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},

@@ -96,7 +96,9 @@ class PlainConv(nn.Module):
         return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^norm", (99999,))]}
 
 
-default_cfgs = generate_default_cfgs({"plain_conv.untrained": {"mean": IMAGENET[0], "std": IMAGENET[1]}})
+default_cfgs = generate_default_cfgs(
+    {"plain_conv.untrained": {"mean": IMAGENET[0], "std": IMAGENET[1], "classifier": "head"}}
+)
 """timm's record of the network: what its images are normalised by."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sept.backbones import IMAGENET, Statistics
+from sept.backbones import IMAGENET, OWN, Statistics
 from sept.backbones.files import head_of
 from sept.errors import ConfigError
 
@@ -61,11 +61,13 @@ def _statistics(statistics: Statistics) -> str:
 
 
 def _loading(name: str, args: dict[str, Any]) -> list[str]:
+    registered = [f"import {OWN[name]}  # registers it with timm"] if name in OWN else []
     given = "".join(f", {key}={value!r}" for key, value in args.items() if key not in IMPLIED)
     return [
         "`FOLDER` is where this file lies; `hf-hub:OWNER/NAME` in place of `local-dir:FOLDER` takes it from the Hub.",
         "",
         "```python",
+        *registered,
         "import timm",
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=10)  # with a fresh head',
