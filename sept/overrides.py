@@ -51,11 +51,11 @@ def _choices(e: Experiment) -> list[tuple[str, ...]]:
     default, told = defaults(), {group: getattr(e, group).name for group in NAMED} | _initial(e)
     told |= {group: _reading(group, getattr(e, group)) for group in OF_DATA}
     told |= {group: option_of(group, getattr(e, group)) for group in VALUED} | {"backbone": _nearest(e.backbone)}
-    own = any(told[group] != default[group] for group in OF_DATA)
+    elsewhere = any(told[group] != default[group] for group in OF_DATA)
     chosen = [
         f"{group}={name}"
         for group, name in told.items()
-        if name in options(group) and (name != default[group] or (own and group in IMPLIED))
+        if name in options(group) and (name != default[group] or (elsewhere and group in IMPLIED))
     ]
     if told["backbone"] is None:
         chosen.append(f"backbone.name={_text(e.backbone.name)}")

@@ -32,6 +32,17 @@ METRICS = {
     "voc_ap50": "VOC AP50",
     "miou": "mIoU",
 }
+CHANCE, FLOOR, UNTRAINED = "at chance", "below the floor", "not above rand_init"
+FEATURES = "features as of random weights"
+MEANING = {
+    CHANCE: "always naming one class gets as much (binomial test over the test images)",
+    FLOOR: "the nearest of the same shots on raw grey pixels gets more, without any training",
+    UNTRAINED: "fine-tuning random weights gets as much: the initial weights did not help",
+    FEATURES: "a probe on the frozen features gets no more than on those of random weights: for this task the "
+    "pre-training learned nothing, whatever became of its loss",
+}
+P = 0.01  # above chance if a guesser gets as much with a lower probability
+Z = 1.645  # of a one-sided 95 % test
 
 
 def choices(e: Experiment) -> dict[str, Any]:
@@ -136,19 +147,6 @@ def _entry(artefact: Artefact, shared: bool, store: Store) -> dict[str, Any]:
         "wall_s": artefact.manifest["wall_s"],
         "shared": shared,
     }
-
-
-CHANCE, FLOOR, UNTRAINED = "at chance", "below the floor", "not above rand_init"
-FEATURES = "features as of random weights"
-MEANING = {
-    CHANCE: "always naming one class gets as much (binomial test over the test images)",
-    FLOOR: "the nearest of the same shots on raw grey pixels gets more, without any training",
-    UNTRAINED: "fine-tuning random weights gets as much: the initial weights did not help",
-    FEATURES: "a probe on the frozen features gets no more than on those of random weights: for this task the "
-    "pre-training learned nothing, whatever became of its loss",
-}
-P = 0.01  # above chance if a guesser gets as much with a lower probability
-Z = 1.645  # of a one-sided 95 % test
 
 
 def remarks(

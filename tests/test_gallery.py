@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sept.retrieval.drawings import curve
 from sept.retrieval.gallery import GAP, TILE, Match, Row, write_html, write_png
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
@@ -42,7 +43,7 @@ def test_the_png_shows_each_query_before_its_matches(tmp_path: Path) -> None:
 
 
 def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
-    write_html(tmp_path / "g.html", "<Roses> & more", rows(), {"images": 1200, "similarity_min": 0.123456}, [0.9, 0.5])
+    write_html(tmp_path / "g.html", "<Roses> & more", rows(), {"images": 1200, "similarity_min": 0.123456})
     page = (tmp_path / "g.html").read_text()
     assert "<b>iris" not in page
     assert "&lt;b&gt;iris&lt;/b&gt; &amp; co" in page
@@ -79,7 +80,7 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
 
 
 def test_the_chart_falls_from_the_first_rank_to_the_last(tmp_path: Path) -> None:
-    write_html(tmp_path / "g.html", "t", [], {}, np.linspace(0.9, 0.1, 5000).tolist())
+    write_html(tmp_path / "g.html", "t", [], {}, drawings={"ranks": curve(np.linspace(0.9, 0.1, 5000).tolist())})
     page = (tmp_path / "g.html").read_text()
     points = np.array([p.split(",") for p in re.findall(r'points="([^"]*)"', page)[0].split()], dtype=float)
     assert len(points) <= 300
@@ -92,6 +93,6 @@ def test_the_chart_falls_from_the_first_rank_to_the_last(tmp_path: Path) -> None
 def test_odd_contents_do_not_stop_a_gallery(tmp_path: Path) -> None:
     odd = [Row("\udce9", plain("red", 1, 4000), [])]
     write_png(tmp_path / "g.png", odd)
-    write_html(tmp_path / "g.html", "t", odd, {}, [0.5])
+    write_html(tmp_path / "g.html", "t", odd, {}, drawings={"one rank": curve([0.5])})
     write_png(tmp_path / "empty.png", [])
     assert {path.name for path in tmp_path.iterdir()} == {"g.png", "g.html", "empty.png"}

@@ -11,10 +11,12 @@ from PIL import Image
 
 from sept import compose
 from sept.app.export import export
+from sept.app.making import make
+from sept.app.search_report import show_selection
 from sept.app.story import MEANING, story
 from sept.errors import ConfigError
 from sept.retrieval.drawings import histogram, plane, scatter
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 
 sys.path.insert(0, str(ROOT))
 import search
@@ -152,3 +154,12 @@ def test_every_figure_of_a_selection_has_a_meaning(tiny):
         for name in json.loads(path.read_text())["facts"]
     }
     assert named - {"flops"} <= MEANING.keys(), named - MEANING.keys()
+
+
+def test_random_images_are_exported_too(tiny, tmp_path):
+    overrides = [*TINY, f"store.root={tiny.store}", "init=random", "budget.images=5", f"export={tmp_path / 'out'}"]
+    e = compose.experiment(overrides)
+    pipeline, store = make(e, lambda steps: steps.chosen, selection_only=True)
+    told = show_selection(e, pipeline, store, tmp_path / "outputs")
+    assert "5 images" in told.splitlines()[-1]
+    assert len([*(tmp_path / "out/data").iterdir()]) == 5

@@ -20,7 +20,7 @@ from sept.data.sources.folder import list_folder
 from sept.data.tasks.task import Example
 from sept.errors import ConfigError, DataError
 from sept.pipeline import Pipeline
-from sept.retrieval.drawings import histogram, plane, scatter
+from sept.retrieval.drawings import curve, histogram, plane, scatter
 from sept.retrieval.estimate import estimate, measure
 from sept.retrieval.features import Features
 from sept.retrieval.gallery import Match, Row, format_value, write_html, write_png, written
@@ -48,16 +48,18 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     folder = folder / selection.path.name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(selection.path / SELECTION, folder / SELECTION)
+    pool, table = _pool(pipeline, store), load_selection(folder / SELECTION)
+    exported = [] if e.export is None else [f"  {export(pool, table, Path(e.export), e.export_copies)}"]
     if not e.searches:
-        return f"{selection.facts['images']:,} images at random: {folder / SELECTION}"
-    pool, features = _pool(pipeline, store), _features(pipeline, store)
+        return "\n".join([f"{selection.facts['images']:,} images at random: {folder / SELECTION}", *exported])
+    features = _features(pipeline, store)
     vectors, ids, _ = query_stage.load(store.read(pipeline.queries))
     places = np.linspace(0, len(ids) - 1, min(QUERIES_SHOWN, len(ids))).astype(int)
     rows = []
     if _has_images(pool):
         queries = [*zip([ids[i] for i in places], _shown(e, pipeline, store, ids, places), strict=True)]
         rows = _rows(queries, search(vectors[places], features, e.query.top), pool)
-        rows += _extremes(load_selection(folder / SELECTION), pool, e.query.top)
+        rows += _extremes(table, pool, e.query.top)
     facts, tables = dict(selection.facts), [SELECTION]
     if not e.of_vectors:
         copies = store.read(pipeline.chosen[-1])
@@ -66,13 +68,11 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     facts = {name: value for name, value in facts.items() if name != "flops"}
     chosen = f"{facts['images']:,} of {len(pool):,} pool images"
     of = str(e.query.path) if e.of_vectors else e.task.name
-    table = load_selection(folder / SELECTION)
     similar, drawings = _drawings(features, vectors, table, e.seed)
     told = story(of, e.retriever.name, len(pool), facts, similar)
     if rows:
         rows += _without(e, pipeline, store, ids, table)
-        page = {"story": told, "drawings": drawings, "meaning": MEANING}
-        _draw(folder, f"{of}: {chosen}", rows, facts, _by_rank(folder), **page)
+        _draw(folder, f"{of}: {chosen}", rows, facts, story=told, drawings=drawings, meaning=MEANING)
     lines = [f"selected {chosen} for {facts['queries']} {'vectors' if e.of_vectors else 'images'} of {of}"]
     lines += [f"  {sentence}" for sentences in told.values() for sentence in sentences]
     lines += [
@@ -80,10 +80,7 @@ def show_selection(e: Experiment, pipeline: Pipeline, store: Store, folder: Path
     ]
     lines.append(_scan_time(features, vectors, selection.facts.get("depth", e.query.top), pipeline.runtime.accelerator))
     written = [*tables, *((PNG, HTML) if rows else ())]
-    lines += [f"  {folder / name}" for name in written]
-    if e.export is not None:
-        lines.append(f"  {export(pool, table, Path(e.export), e.export_copies)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {folder / name}" for name in written), *exported])
 
 
 def _drawings(
@@ -101,7 +98,8 @@ def _drawings(
         return None, drawings
     random = (vectors[: MOST_DRAWN // 4] @ pool.T).ravel()
     told = {"a selected image and its query": table["similarity"].to_numpy(), "a random image and a query": random}
-    return float(random.mean()), {"How similar they are (cosine)": histogram(told)} | drawings
+    drawings = {"How similar they are (cosine)": histogram(told)} | drawings
+    return float(random.mean()), drawings | {"Mean similarity of the images taken at each rank": curve(_by_rank(table))}
 
 
 def _without(e: Experiment, pipeline: Pipeline, store: Store, ids: Sequence[str], table: pa.Table) -> list[Row]:
@@ -161,7 +159,7 @@ def show_matches(e: Experiment, pipeline: Pipeline, store: Store, folder: Path) 
     what = str(e.query.path or e.query.text)
     folder = folder / f"matches-{Path(what).stem if e.query.path else _slug(what)}"
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder, f"{what} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)}, None)
+    _draw(folder, f"{what} in {e.pool.name}", rows, {"pool images": len(pool), "queries": len(rows)})
     lines = []
     for row in rows:
         lines += [row.label, *(f"  {match.similarity:.4f}  {match.caption}" for match in row.matches)]
@@ -250,16 +248,13 @@ def _match(pool: ConcatPool, row: int, similarity: float | None) -> Match | None
         return None
 
 
-def _by_rank(folder: Path) -> list[float] | None:
-    """Mean similarity of the selected images at each rank of the lists that yielded any; None without lists."""
-    table = load_selection(folder / SELECTION)
-    if table["rank"].null_count:
-        return None
+def _by_rank(table: pa.Table) -> list[float]:
+    """Mean similarity of the selected images at each rank of the lists that yielded any."""
     rank, similarity = table["rank"].to_numpy(), table["similarity"].to_numpy()
     counts, sums = np.bincount(rank), np.bincount(rank, similarity)
     return (sums[counts > 0] / counts[counts > 0]).tolist()
 
 
-def _draw(folder: Path, title: str, rows: list[Row], facts: dict, by_rank: list[float] | None, **page: Any) -> None:
+def _draw(folder: Path, title: str, rows: list[Row], facts: dict, **page: Any) -> None:
     write_png(folder / PNG, rows)
-    write_html(folder / HTML, title, rows, facts, by_rank, **page)
+    write_html(folder / HTML, title, rows, facts, **page)

@@ -6,8 +6,7 @@ Figures are the facts that `sept.stages.task_selection` and `sept.stages.copies`
 from collections.abc import Mapping
 from typing import Any
 
-FEW_PER_QUERY = 0.5  # of the median's share: a query that brought fewer images found little
-NEAR_TASK = 0.5  # of a random subset's distance: below it the selection is much nearer to the task
+MUCH, HARDLY = 0.5, 0.9  # of a random subset's distance to the task: much nearer below one, hardly from the other on
 MANY = 0.1  # share of a selection
 
 MEANING = {
@@ -72,12 +71,10 @@ def _quality(facts: Mapping[str, Any], random: float | None) -> list[str]:
         )
     if "a_distance_selection" in facts:
         here, there = facts["a_distance_selection"], facts["a_distance_random"]
-        nearer = "much nearer to the task than" if here < NEAR_TASK * there else "hardly nearer to the task than"
-        if NEAR_TASK * there <= here < 0.9 * there:
-            nearer = "nearer to the task than"
+        how = "much " if here < MUCH * there else "" if here < HARDLY * there else "hardly "
         lines.append(
-            f"To a linear classifier the selection is {nearer} random images: distance {here:.2f} against {there:.2f} "
-            "(0 cannot be told apart, 2 always)."
+            f"To a linear classifier the selection is {how}nearer to the task than random images: distance {here:.2f} "
+            f"against {there:.2f} (0 cannot be told apart, 2 always)."
         )
     return lines or ["This selector gives no similarities."]
 
@@ -96,6 +93,6 @@ def _worries(facts: Mapping[str, Any]) -> list[str]:
         )
     if alone := facts.get("queries_without_images"):
         lines.append(f"{alone:,} queries brought nothing, because others had brought their best matches.")
-    if facts.get("a_distance_selection", 0) >= 0.9 * facts.get("a_distance_random", 2.0):
+    if facts.get("a_distance_selection", 0) >= HARDLY * facts.get("a_distance_random", 2.0):
         lines.append("The selection is as far from the task as random images are: advise=true says what may help.")
     return lines

@@ -21,6 +21,21 @@ from sept.backbones.files import head_of, is_safetensors, is_torch
 from sept.errors import ConfigError
 
 log = logging.getLogger(__name__)
+# Anywhere in a name: of a module that a tool wrapped, which may be any.
+INNER = {
+    *("module", "_module"),  # DDP, DataParallel, DeepSpeed, AveragedModel; opacus
+    "_orig_mod",  # torch.compile
+    *("_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"),  # FSDP, fairscale, activation checkpoints
+    "_forward_module",  # Fabric, and DeepSpeed in it
+}
+# Of two branches: the one that follows as a moving average, and the one that is trained.
+TEACHER = ("teacher", "teacher_backbone", "momentum_backbone", "state_dict_ema", "model_ema", "ema_model", "ema")
+STUDENT = ("student", "student_backbone")
+# Around the one there is, or around either.
+PLAIN = ("model", "state_dict", "model_state_dict", "network", "net", "backbone", "encoder")
+MOMENTUM = ("encoder_k", "momentum_encoder")  # beside the trained `encoder`, which is MoBY's backbone for either branch
+WRAPPERS = {*TEACHER, *STUDENT, *PLAIN}
+DEEPEST = 4  # dictionaries within each other: a hostile file could nest without end
 
 
 class IgnoredObject:
@@ -129,23 +144,6 @@ def _reason(error: Exception) -> str:
     if "weights_only" in told or "Unsupported" in told:  # torch's advice would be to run what the file says
         return ": it is cut, damaged or holds more than plain tensors"
     return f": it is cut, damaged or another kind of file ({type(error).__name__}: {told})"
-
-
-# Anywhere in a name: of a module that a tool wrapped, which may be any.
-INNER = {
-    *("module", "_module"),  # DDP, DataParallel, DeepSpeed, AveragedModel; opacus
-    "_orig_mod",  # torch.compile
-    *("_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"),  # FSDP, fairscale, activation checkpoints
-    "_forward_module",  # Fabric, and DeepSpeed in it
-}
-# Of two branches: the one that follows as a moving average, and the one that is trained.
-TEACHER = ("teacher", "teacher_backbone", "momentum_backbone", "state_dict_ema", "model_ema", "ema_model", "ema")
-STUDENT = ("student", "student_backbone")
-# Around the one there is, or around either.
-PLAIN = ("model", "state_dict", "model_state_dict", "network", "net", "backbone", "encoder")
-MOMENTUM = ("encoder_k", "momentum_encoder")  # beside the trained `encoder`, which is MoBY's backbone for either branch
-WRAPPERS = {*TEACHER, *STUDENT, *PLAIN}
-DEEPEST = 4  # dictionaries within each other: a hostile file could nest without end
 
 
 def unwrap(content: Any, branch: str, own: Collection[str] = ()) -> tuple[dict[str, Tensor], bool]:

@@ -16,17 +16,15 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from sept.backbones import IMAGENET
-from sept.backbones.plain_conv import PlainConv
+from sept.backbones.plain_conv import PlainConv, WithHead
 
 CELL, STRIDE = 8, 4  # pixels of a cell's side, and from one to the next: each pixel is in four cells
 NEIGHBOURS = 3  # cells in a row, by whose contrast one is normalised
 MOST = 0.4  # of a normalised number
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 FAINT, FAINT_NORMALISED = 0.16, 0.05  # contrasts, of pixels in [0, 1] and of those divided by ImageNet's deviation
-MOSAIC, COLOUR = (
-    4,
-    0.75,
-)  # mean colours beside the histograms of `hog`: cells in a row, and their weight (a third of its variance)
+MOSAIC = 4  # cells in a row of the mean colours beside the histograms of `hog`
+COLOUR = 0.75  # their weight: a third of the histograms' variance
 LIFTED = 10.0  # times a normalised number, so that it is as large as a normalised colour
 
 
@@ -55,7 +53,7 @@ def _oriented(x: Tensor, bins: int) -> Tensor:
     return torch.hypot(across, down) * (1 - apart.abs()).clamp(min=0)
 
 
-class Hog(nn.Module):
+class Hog(WithHead):
     """(B, 3, H, W) in [0, 1] to (B, width). The linear map centres and whitens: `benchmarks/hog.py` computes it."""
 
     def __init__(
@@ -78,19 +76,9 @@ class Hog(nn.Module):
         colours = COLOUR * F.adaptive_avg_pool2d(x, MOSAIC)
         return torch.cat([histograms(x, self.bins, FAINT).flatten(1), colours.flatten(1)], 1)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.projection(x)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+    def pooled(self, x: Tensor) -> Tensor:
+        found: Tensor = self.projection(x)
+        return found
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {"stem": r"^projection", "blocks": []}
@@ -106,7 +94,8 @@ class HogStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         padding = (CELL - STRIDE) // 2
         shape = LIFTED * histograms(x, self.bins, FAINT_NORMALISED, padding)
-        return self.mix(torch.cat([shape, F.avg_pool2d(x, CELL, STRIDE, padding)], 1))  # type: ignore[no-any-return]
+        mixed: Tensor = self.mix(torch.cat([shape, F.avg_pool2d(x, CELL, STRIDE, padding)], 1))
+        return mixed
 
 
 SQUARE = {
@@ -128,7 +117,8 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def hog(pretrained: bool = False, **args: Any) -> nn.Module:
     """args: those of Hog."""
-    return build_model_with_cfg(Hog, "hog", pretrained, **args)  # type: ignore[no-any-return]
+    made: nn.Module = build_model_with_cfg(Hog, "hog", pretrained, **args)
+    return made
 
 
 @register_model
@@ -136,4 +126,5 @@ def hog_conv(pretrained: bool = False, widths: Sequence[int] = (64, 128), bins: 
     """args: the others of PlainConv."""
     stem = HogStem(bins, 3, widths[0])
     args = {"grid": 2, **args, "widths": widths, "stem": stem}
-    return build_model_with_cfg(PlainConv, "hog_conv", pretrained, **args)  # type: ignore[no-any-return]
+    made: nn.Module = build_model_with_cfg(PlainConv, "hog_conv", pretrained, **args)
+    return made

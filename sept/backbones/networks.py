@@ -25,6 +25,7 @@ from sept.runtime.device import rank_and_world, send
 
 KEY = "backbone.name"  # the setting that holds a name, for messages
 DROP_PATH = "drop_path_rate"  # timm's argument, which networks without residual branches do not have
+NEAR = 5  # names in a message
 
 
 class NoDropPath(ConfigError):
@@ -213,9 +214,6 @@ def set_factors(model: nn.Module, factors: Tensor | None) -> None:
 def _dropping(model: nn.Module) -> list[SharedDropPath]:
     """In the order in which they are called."""
     return [m for m in model.modules() if isinstance(m, SharedDropPath) and m.drop_prob and m.training]
-
-
-NEAR = 5  # names in a message
 
 
 def record_of(name: str, key: str) -> PretrainedCfg | None:

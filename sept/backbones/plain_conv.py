@@ -32,7 +32,36 @@ class Block(nn.Module):
         return x + self.drop_path(self.conv(F.relu(self.norm(x))))
 
 
-class PlainConv(nn.Module):
+class WithHead(nn.Module):
+    """A network with a linear classifier on `num_features` pooled numbers, under timm's names."""
+
+    num_features: int
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) to what is pooled."""
+        raise NotImplementedError
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """To (B, num_features)."""
+        raise NotImplementedError
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """To (B, num_features), or to (B, num_classes)."""
+        x = self.pooled(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+
+class PlainConv(WithHead):
     """A stem of 4 x 4 patches and a block a stage, each stage of half the grid of the one before it.
 
     grid: the feature is `grid` x `grid` means of the last map; 2 tells the quarters of an image apart. stem: another
@@ -76,20 +105,9 @@ class PlainConv(nn.Module):
             maps.append(x)
         return maps if indices is None else [maps[i] for i in indices]
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, D, h, w) to (B, D * grid^2), or to (B, num_classes)."""
-        x = x.mean(dim=(2, 3)) if self.grid == 1 else F.adaptive_avg_pool2d(x, self.grid).flatten(1)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, D * grid^2)."""
+        return x.mean(dim=(2, 3)) if self.grid == 1 else F.adaptive_avg_pool2d(x, self.grid).flatten(1)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """What belongs together in layer-wise decay of rates."""

@@ -23,6 +23,8 @@ LISTED = 8  # keys of each kind in a message
 
 # Of timm's description of a model: what it says of the published weights, which are not ours.
 FOREIGN = ("tag", "url", "hf_hub_id", "license", "origin_url", "paper_ids", "paper_name", "notes", "license_url")
+PATCHES, PLACES, WINDOWS = "patch_embed.proj.weight", "pos_embed", "relative_position_bias_table"
+State = Mapping[str, Tensor]
 
 
 def load_backbone(model: nn.Module, path: Path, branch: str = "teacher") -> None:
@@ -116,10 +118,6 @@ def _order_header(path: Path) -> None:
 
 def _some(keys: list[str]) -> str:
     return "none" if not keys else f"{len(keys)} ({', '.join(keys[:LISTED])}{', ...' if len(keys) > LISTED else ''})"
-
-
-PATCHES, PLACES, WINDOWS = "patch_embed.proj.weight", "pos_embed", "relative_position_bias_table"
-State = Mapping[str, Tensor]
 
 
 def sizes_apart(own: State, state: State) -> str:

@@ -41,6 +41,22 @@ COMPLETION = {"-sc", "--shell-completion"}  # what follows is for Hydra
 NETWORKS = {"backbone.name": ("backbone", ""), "retriever.backbone.name": ("retriever", "backbone@retriever.backbone")}
 ANY = "timm"  # the option that takes any network, with no arguments set
 HELD = (("store", "root"), ("pool", "path"), ("task", "path"), ("query", "path"))  # not for Hydra's files
+WIDTH = 110  # characters, of the lists of options
+ADDED = {  # groups without a default: `+table=NAME`
+    "experiment": "A named choice of the groups below.",
+    "table": "A named sweep: the paper's tables and figures, and their counterparts in the embedded world.",
+}
+USAGE = """\
+usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
+
+{purpose}
+
+{groups}
+
+KEY=VALUE: any setting; --cfg job prints all with their values. Several values and -m make a sweep: seed=0,1,2 -m
+Any timm network: backbone.name=NAME backbone.args.KEY=VALUE, and retriever.backbone.name=NAME likewise
+Completion of groups and options in bash (zsh, fish): eval "$(python {program} -sc install=bash)"
+Hydra's own flags: --hydra-help"""
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
@@ -240,24 +256,6 @@ def _of_another_kind(error: Any, key: str) -> str:
 def _base(kind: type) -> type:
     """The class of all settings of the group."""
     return next(each for each in reversed(kind.__mro__) if each is not object)
-
-
-WIDTH = 110  # characters, of the lists of options
-ADDED = {  # groups without a default: `+table=NAME`
-    "experiment": "A named choice of the groups below.",
-    "table": "A named sweep: the paper's tables and figures, and their counterparts in the embedded world.",
-}
-USAGE = """\
-usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
-
-{purpose}
-
-{groups}
-
-KEY=VALUE: any setting; --cfg job prints all with their values. Several values and -m make a sweep: seed=0,1,2 -m
-Any timm network: backbone.name=NAME backbone.args.KEY=VALUE, and retriever.backbone.name=NAME likewise
-Completion of groups and options in bash (zsh, fish): eval "$(python {program} -sc install=bash)"
-Hydra's own flags: --hydra-help"""
 
 
 def usage(program: str, purpose: str) -> str:

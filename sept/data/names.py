@@ -37,6 +37,12 @@ _OTHER_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}\Z")
 
 # Absolute, or with an empty, "." or ".." part, or with characters that no image should be named with.
 _OUTSIDE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f\\\ud800-\udfff]")
+MEND = "correct the file or fetch it again"
+UNSEEN = "Cf"
+"""Category of signs without a mark of their own: zero-width ones, soft hyphens, byte order marks."""
+ALSO_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Those of other categories that Unicode has ignored where they are not known: variation selectors, fillers."""
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^\s*$")
 
 
 def is_image(name: str) -> bool:
@@ -88,14 +94,6 @@ def plain(name: str) -> str:
 def leads_outside(name: str) -> bool:
     """Whether `name` is no plain relative posix path: such names from lists never reach the disk."""
     return _OUTSIDE.search(name) is not None
-
-
-MEND = "correct the file or fetch it again"
-UNSEEN = "Cf"
-"""Category of signs without a mark of their own: zero-width ones, soft hyphens, byte order marks."""
-ALSO_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
-"""Those of other categories that Unicode has ignored where they are not known: variation selectors, fillers."""
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^\s*$")
 
 
 def tidy(name: str) -> str:

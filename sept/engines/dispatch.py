@@ -29,6 +29,7 @@ Failure = SeptError | str | None  # str: the traceback of a bug
 
 TRIES = 3  # workers that may die on one shard; and, per slot, consecutively before their first shard
 POLL_S = 0.5
+GRACE_S = 5.0  # for a process to end after closing its pipe
 
 
 def share(runtime: Runtime, device: str) -> Runtime:
@@ -174,9 +175,6 @@ def run(make: Make, shards: Sequence[int], runtime: Runtime, done: Done) -> None
         for shard in shards:
             work(shard)
             done(shard)
-
-
-GRACE_S = 5.0  # for a process to end after closing its pipe
 
 
 @dataclass(frozen=True)

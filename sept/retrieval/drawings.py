@@ -1,11 +1,12 @@
-"""Drawings for the page of a selection, as SVG: distributions of similarities side by side, and a map of vectors."""
+"""Drawings for the page of a selection, as SVG: similarities by rank, their distributions side by side, a map."""
 
 import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-SIZE = (560, 200)  # pixels, the drawing area of a histogram
+SIZE = (560, 200)  # pixels, the drawing area of a curve or a histogram
+MOST_POINTS = 280  # of a curve: more are indistinguishable
 MAP = 420  # pixels, the side of a map
 BINS, TICKS = 40, 5
 BLUE, GREY, RED = "#1a73e8", "#8888", "#d93025"
@@ -33,6 +34,29 @@ def histogram(groups: Mapping[str, np.ndarray]) -> str:
         for share in np.linspace(0, 1, TICKS)
     ]
     return _svg(width, height + 50, "".join([*bars, *marks, _legend([*groups], height + 38, BARS)]), "similarities")
+
+
+def curve(similarity: Sequence[float]) -> str:
+    """Similarity over rank, ranks counted from 1."""
+    values = np.asarray(similarity, dtype=np.float64)
+    low, high = float(values.min()), float(values.max())
+    width, height = SIZE
+    ranks = np.unique(np.linspace(0, len(values) - 1, min(MOST_POINTS, len(values))).round().astype(int))
+    x = ranks / max(len(values) - 1, 1) * width
+    y = (high - values[ranks]) / (high - low or 1) * height
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    marks = []
+    for share in np.linspace(0, 1, TICKS):
+        at_y, at_x = share * height, share * width
+        marks.append(f'<line x1="0" x2="{width}" y1="{at_y:.0f}" y2="{at_y:.0f}" stroke="{GREY}" stroke-opacity=".5"/>')
+        marks.append(f'<text x="-6" y="{at_y + 4:.0f}" text-anchor="end">{high - share * (high - low):.3f}</text>')
+        rank = 1 + round(share * (len(values) - 1))
+        marks.append(f'<text x="{at_x:.0f}" y="{height + 18}" text-anchor="middle">{rank:,}</text>')
+    return (
+        f'<svg width="{width + 90}" height="{height + 40}" viewBox="-55 -10 {width + 90} {height + 40}" role="img" '
+        f'aria-label="mean similarity by rank">{"".join(marks)}'
+        f'<polyline points="{points}" fill="none" stroke="{BLUE}" stroke-width="2"/></svg>'
+    )
 
 
 def scatter(groups: Mapping[str, np.ndarray]) -> str:

@@ -22,9 +22,6 @@ TILE = 128  # pixels, the side of every picture shown, whatever the size of the 
 GAP, CAPTION, FONT = 10, 20, 12  # pixels: between tiles, height of a caption, size of its letters
 INK, PAPER, MARK = (32, 33, 36), (255, 255, 255), (26, 115, 232)  # text, ground, frame of the queries
 JPEG_QUALITY = 90
-CHART = (560, 200)  # pixels, the drawing area of the similarity chart
-CHART_POINTS = 280  # more are indistinguishable
-CHART_TICKS = 5
 SHOWN = 8  # entries of a list or mapping in the statistics
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -94,13 +91,12 @@ def write_html(
     title: str,
     rows: Sequence[Row],
     statistics: Mapping[str, Any],
-    similarity_by_rank: Sequence[float] | None = None,
     story: Mapping[str, Sequence[str]] | None = None,
     drawings: Mapping[str, str] | None = None,
     meaning: Mapping[str, str] | None = None,
 ) -> None:
-    """The same with full names. story: sentences under headings. drawings: SVG under titles. similarity_by_rank: means,
-    for a chart. statistics: a table, with the meaning of each."""
+    """The same with full names. story: sentences under headings. drawings: SVG under titles. statistics: a table, with
+    the meaning of each."""
     heading = html.escape(title)
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>',
@@ -110,8 +106,6 @@ def write_html(
         parts += [f"<h2>{html.escape(title)}</h2>", *(f"<p>{html.escape(each)}</p>" for each in sentences)]
     for title, drawing in (drawings or {}).items():
         parts += [f"<h2>{html.escape(title)}</h2>", drawing]
-    if similarity_by_rank is not None:
-        parts += ["<h2>Mean similarity of the images taken at each rank of the lists</h2>", _chart(similarity_by_rank)]
     parts.append("<h2>Queries and their best matches</h2>")
     for row in rows:
         figures = [_figure("query", row.image, row.label)]
@@ -188,27 +182,4 @@ def _figure(kind: str, image: Picture, caption: str) -> str:
     return (
         f'<figure class="{kind}"><img width="{TILE}" height="{TILE}" alt="{text}" src="{source}">'
         f"<figcaption>{text}</figcaption></figure>"
-    )
-
-
-def _chart(similarity: Sequence[float]) -> str:
-    """An inline SVG: similarity over rank, ranks counted from 1."""
-    values = np.asarray(similarity, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
-    width, height = CHART
-    ranks = np.unique(np.linspace(0, len(values) - 1, min(CHART_POINTS, len(values))).round().astype(int))
-    x = ranks / max(len(values) - 1, 1) * width
-    y = (high - values[ranks]) / (high - low or 1) * height
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    marks = []
-    for share in np.linspace(0, 1, CHART_TICKS):
-        at_y, at_x = share * height, share * width
-        marks.append(f'<line x1="0" x2="{width}" y1="{at_y:.0f}" y2="{at_y:.0f}" stroke="#8884"/>')
-        marks.append(f'<text x="-6" y="{at_y + 4:.0f}" text-anchor="end">{high - share * (high - low):.3f}</text>')
-        rank = 1 + round(share * (len(values) - 1))
-        marks.append(f'<text x="{at_x:.0f}" y="{height + 18}" text-anchor="middle">{rank:,}</text>')
-    return (
-        f'<svg width="{width + 90}" height="{height + 40}" viewBox="-55 -10 {width + 90} {height + 40}" role="img" '
-        f'aria-label="mean similarity by rank">{"".join(marks)}'
-        f'<polyline points="{points}" fill="none" stroke="#1a73e8" stroke-width="2"/></svg>'
     )

@@ -29,6 +29,8 @@ from sept.runtime.device import fetch
 from sept.runtime.hardware import Runtime
 
 T = TypeVar("T")
+ROWS = 4  # spread over the pool
+ALIKE = 0.99  # cosine of a vector and the same computed on another kind of hardware, at least
 
 
 class EncodedViews(Dataset):
@@ -148,10 +150,6 @@ def pooled(network: Any, images: Tensor) -> Tensor:
 def joint(network: Any, images: Tensor) -> Tensor:
     """Where a network of images and text has both in one space: (B, D)."""
     return network.encode_image(images).float()  # type: ignore[no-any-return]
-
-
-ROWS = 4  # spread over the pool
-ALIKE = 0.99  # cosine of a vector and the same computed on another kind of hardware, at least
 
 
 def spot_check(features: Features, pool: ConcatPool, encoder: Encoder) -> None:

@@ -9,6 +9,8 @@ from sept.errors import ConfigError, DataError
 from sept.runtime.hardware import Runtime
 from sept.store.step import Artefact, Step
 
+T = TypeVar("T")
+
 
 def number_inputs(name: str, steps: Sequence[Step]) -> dict[str, Step]:
     """`name`0, `name`1, ..: their order is the order of the pool's rows, and part of the key."""
@@ -18,9 +20,6 @@ def number_inputs(name: str, steps: Sequence[Step]) -> dict[str, Step]:
 def in_order(inputs: Mapping[str, Artefact], name: str) -> list[Artefact]:
     """The inputs `name`0, `name`1, .. in this order."""
     return [inputs[f"{name}{i}"] for i in range(sum(each.startswith(name) for each in inputs))]
-
-
-T = TypeVar("T")
 
 
 class Presence:

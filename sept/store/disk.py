@@ -28,6 +28,12 @@ from sept.runtime.lifeline import STARTED, STATE, stat_field
 from sept.store.step import KEY_CHARS
 
 REMOVED = ".removed"  # the store's folder for what is being deleted
+LOCKS = ".locks"
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+POLL_S = 0.2  # builds take seconds to days
+MARK = "@"  # separates the name of an unfinished folder from its owner: host, process, and start time
+BEAT_S = 15.0  # between signs of life
+SILENT_S = 90.0  # after which the process of another host counts as dead
 
 
 @contextmanager
@@ -151,11 +157,6 @@ def sweep(root: Path) -> None:
         shutil.rmtree(root / REMOVED / name, ignore_errors=True)
 
 
-LOCKS = ".locks"
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-POLL_S = 0.2  # builds take seconds to days
-
-
 def try_lock(root: Path, key: str) -> FileLock | None:
     """The key's lock, held until released; None when someone else holds it.
 
@@ -192,11 +193,6 @@ def locked(root: Path, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 def _path(root: Path, key: str) -> Path:
     return root / LOCKS / f"{key[:KEY_CHARS]}.lock"
-
-
-MARK = "@"  # separates the name of an unfinished folder from its owner: host, process, and start time
-BEAT_S = 15.0  # between signs of life
-SILENT_S = 90.0  # after which the process of another host counts as dead
 
 
 def parse_work(name: str) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from sept.transfer.training import FinetuneJob
 HEAD_STD = 0.02  # SimMIM's initialisation of the new head
 CUTMIX_RATHER = 0.5  # probability of CutMix instead of Mixup if both are on (SimMIM)
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # timm's defaults, which SimMIM keeps
+CLASSIFIER = "classifier.safetensors"
 
 
 class Classifier(Learner):
@@ -96,9 +97,6 @@ class Classifier(Learner):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-
-
-CLASSIFIER = "classifier.safetensors"
 
 
 def classify(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, Any]:

@@ -42,6 +42,10 @@ SHOTS_TRIED = 1_000  # about this many in it: for a larger task whole classes, s
 ITERATIONS, HISTORY = 50, 10  # of L-BFGS: maximum, and history size
 GRADIENT, CHANGE = 1e-5, 1e-7  # tolerances at which it stops
 FLAT = 1e-6  # of the largest standard deviation of a feature: below it is rounding noise
+SIDE = 32  # pixels of the squashed grey images
+MOST = 4_000  # shots, and test images, spread evenly over more: decoding them takes seconds
+BLOCK = 1_024  # test images per product
+ONE_COLOUR = 1e-3  # grey levels added to the deviation, for an image of one colour
 
 
 def probe(job: FinetuneJob, task: Task, shots: Sequence[Example]) -> dict[str, Any]:
@@ -214,12 +218,6 @@ def nearest_class_mean(features: Tensor, labels: Tensor, test: Tensor, test_labe
     means = torch.stack([features[labels == label].mean(dim=0) for label in known])
     predicted = known[(test @ nn.functional.normalize(means, dim=1).T).argmax(dim=1)]
     return 100 * (predicted == test_labels).float().mean().item()
-
-
-SIDE = 32  # pixels of the squashed grey images
-MOST = 4_000  # shots, and test images, spread evenly over more: decoding them takes seconds
-BLOCK = 1_024  # test images per product
-ONE_COLOUR = 1e-3  # grey levels added to the deviation, for an image of one colour
 
 
 def floor(shots: Sequence[Example], tests: Sequence[Example], threads: int) -> dict[str, float]:

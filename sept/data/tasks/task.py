@@ -14,6 +14,27 @@ from sept.data.sources.files import SAMPLE_BYTES, UNKNOWN_SIZE, LocalFile, size_
 from sept.data.sources.reader import File, Member
 from sept.errors import DataError
 
+TRAIN, TEST, VALIDATION = "train", "test", "val"
+ROLES = {
+    TRAIN: TRAIN,
+    "training": TRAIN,
+    TEST: TEST,
+    "testing": TEST,
+    VALIDATION: VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+}
+"""Names of split folders, in any case, and what they hold."""
+UNREAD = {
+    *("trainval", "trn", "tst", "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout"),
+    *("split", "fold", "labelled", "labeled", "unlabelled", "unlabeled", "gallery", "query"),
+}
+"""Words of splits that are not read."""
+NEUTRAL = {"image", "images", "img", "imgs", "photo", "photos", "data", "dataset", "set", "folder", "my"}
+"""Words that may stand beside those, or at their end."""
+NEAR = 0.8
+"""Share of letters in common from which a word of the same first letter is a slip: trainn, vaild."""
+
 
 class Example(NamedTuple):
     """One labelled image. `id` is its posix path relative to the task's root; `label` its place in the classes."""
@@ -100,28 +121,6 @@ class _Starts:
     def __del__(self) -> None:
         for file in self._files.values():
             file.close()
-
-
-TRAIN, TEST, VALIDATION = "train", "test", "val"
-ROLES = {
-    TRAIN: TRAIN,
-    "training": TRAIN,
-    TEST: TEST,
-    "testing": TEST,
-    VALIDATION: VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-}
-"""Names of split folders, in any case, and what they hold."""
-UNREAD = {
-    *("trainval", "trn", "tst", "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout"),
-    *("split", "fold", "labelled", "labeled", "unlabelled", "unlabeled", "gallery", "query"),
-}
-"""Words of splits that are not read."""
-NEUTRAL = {"image", "images", "img", "imgs", "photo", "photos", "data", "dataset", "set", "folder", "my"}
-"""Words that may stand beside those, or at their end."""
-NEAR = 0.8
-"""Share of letters in common from which a word of the same first letter is a slip: trainn, vaild."""
 
 
 def role(name: str) -> str | None:
