@@ -17,6 +17,7 @@ import torch
 from sept.backbones import Backbone
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
+from sept.methods.recipe import Length
 from sept.training.learner import Chunk
 
 KEPT = {"whole": None, "7 of 8 kept": 7 / 8, "1 of 8 kept": 1 / 8}
@@ -36,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe = MoByRecipe(queue=4096)
-    learner = MoBy(recipe, Backbone("swin_tiny_patch4_window7_224"), seed=0, epochs=1, steps_per_epoch=100)
+    learner = MoBy(recipe, Backbone("swin_tiny_patch4_window7_224"), seed=0, length=Length(100, 100))
     learner._trainer = SimpleNamespace(world_size=1, global_step=0, log_every_n_steps=10)  # type: ignore[assignment]
     crops = [torch.randint(0, 256, (options.images, 3, recipe.side, recipe.side), dtype=torch.uint8) for _ in range(2)]
     seconds: dict[str, list[float]] = {name: [] for name in KEPT}

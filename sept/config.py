@@ -13,7 +13,7 @@ from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, VECTORS, Poo
 from sept.errors import ConfigError
 from sept.methods import METHODS
 from sept.methods.recipe import Recipe
-from sept.ranges import MOST_EPOCHS, check_ranges, require_one_of, require_unset
+from sept.ranges import check_ranges, require_one_of, require_unset
 from sept.retrieval.settings import Index
 from sept.retrievers import LIBRARIES
 from sept.retrievers.settings import Retriever
@@ -21,6 +21,8 @@ from sept.runtime.settings import Engine, Hardware
 from sept.selectors import SELECTORS, Selector
 from sept.transfer.recipes import RECIPES, Transfer
 
+MOST_STEPS, MOST_SEEN = 10**9, 10**13  # of a pre-training
+CHARGES = ("retriever", "embedding", "selection")  # what a budget of FLOPs may have to pay for besides training
 PUBLISHED = ("in1k_sup", "in1k_ssl", "foundation")  # inits that start from published weights
 STAGES = (  # stages whose artefacts are stored; sept.stages has their versions
     *("pool", "task", "retriever", "features", "index", "queries", "fingerprints", "selection", "subset", "copies"),
@@ -37,28 +39,56 @@ class Budget:
 
 @dataclass
 class Compute:
-    """How long to pre-train: passes over the selection or a number of FLOPs, exactly one of them."""
+    """How long to pre-train, by exactly one of: passes over the selection, images seen, and FLOPs spent.
+
+    They compare methods and selections at equal epochs (SEPT), at equal samples, and at equal compute (Koppula et al.
+    2022). Schedules end with the last step in each case.
+    """
 
     epochs: int | None = ranges.epochs(None, least=1)
+    images: int | None = ranges.whole(None, least=1, most=MOST_SEEN)
     flops: float | None = ranges.real(None, above=0, most=1e30)
+    warmup: float | None = ranges.share(None)  # share of the steps to warm up in; null: the recipe's epochs
+    # What the FLOPs have to pay for besides the training; `retriever` and `embedding` serve `tasks` tasks, which share
+    # their cost.
+    include: list[str] = ranges.several([], ranges.Text(CHARGES))
+    tasks: int = ranges.whole(1, least=1)
 
     def check(self) -> None:
-        if (self.epochs is None) == (self.flops is None):
+        lengths = {name: getattr(self, name) for name in ("epochs", "images", "flops")}
+        if sum(value is not None for value in lengths.values()) != 1:
+            told = ", ".join(f"compute.{name}={value:g}" for name, value in lengths.items() if value is not None)
             raise ConfigError(
-                f"compute.epochs={self.epochs} and compute.flops={self.flops}: set exactly one, the other to null"
+                f"{told or 'no length of pre-training is set'}: set exactly one of compute.epochs, "
+                "compute.images and compute.flops, the others to null"
             )
 
-    def passes(self, epoch: float) -> int:
-        """The configured epochs, or those that the FLOPs suffice for at `epoch` FLOPs each. Raises ConfigError when
-        they suffice for none."""
+    def check_unused(self) -> None:
+        if self.flops is None:
+            require_unset(self, "compute", ("include",), "only compute.flops pays for anything")
+        if self.tasks != 1 and not {"retriever", "embedding"} & {*self.include}:
+            raise ConfigError(
+                f"compute.tasks={self.tasks} would have no effect: compute.include names nothing that tasks share"
+            )
+
+    def steps(self, batch: int, each: float, charged: float) -> int | None:
+        """Steps of `batch` images that the images or the FLOPs suffice for; None if epochs are set. each: FLOPs of an
+        image. charged: FLOPs to pay for besides. Raises ConfigError when they suffice for no step, or for too many."""
         if self.epochs is not None:
-            return self.epochs
-        assert self.flops is not None
-        if self.flops < epoch:
-            raise ConfigError(f"compute.flops={self.flops:g} is less than one epoch, which takes {epoch:.3g}")
-        if self.flops / epoch > MOST_EPOCHS:
-            raise ConfigError(f"compute.flops={self.flops:g} is more than {MOST_EPOCHS:,} epochs of {epoch:.3g} each")
-        return int(self.flops // epoch)
+            return None
+        if self.images is not None:
+            told, steps, cost = f"compute.images={self.images:,}", self.images / batch, f"{batch:,} images"
+        else:
+            assert self.flops is not None
+            left = self.flops - charged
+            told, steps, cost = f"compute.flops={self.flops:g}", left / (each * batch), f"{each * batch:.3g} FLOPs"
+            if charged:
+                told += f", of which {' and '.join(self.include)} take {charged:.3g},"
+        if steps < 1:
+            raise ConfigError(f"{told} is less than one step, which takes {cost}")
+        if steps > MOST_STEPS:
+            raise ConfigError(f"{told} is more than {MOST_STEPS:,} steps of {cost} each")
+        return int(steps)
 
 
 @dataclass
@@ -192,11 +222,6 @@ class Experiment:
             raise ConfigError(
                 f"budget.images=null: selector={self.selector.name} needs a number; selector={', '.join(stopping)} "
                 "finds its own"
-            )
-        if self.compute.flops is not None:
-            raise ConfigError(
-                f"compute.flops={self.compute.flops:g}: with budget.images=null the cost of an epoch is known only "
-                "after the search: use compute.epochs"
             )
 
     def _check_text(self) -> None:

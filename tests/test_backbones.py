@@ -27,6 +27,7 @@ from sept.data.transforms import normalise
 from sept.errors import ConfigError
 from sept.gpu import micro
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.methods.training import SelfSupervisedTraining
 from sept.retrievers import FEATURES
 from sept.runtime.hardware import no_loggers
@@ -244,7 +245,7 @@ def moves(learner, batches, folder):
 def test_it_is_pretrained_with_moby_and_hands_its_weights_on(name, tmp_path):
     backbone, side = BACKBONES[name], side_of(name)
     recipe = moby(side=side, batch_size=4, lr_batch=4, queue=8, drop_path_rate=0.1)
-    learner = MoBy(recipe, backbone, seed=0, epochs=2, steps_per_epoch=1)
+    learner = MoBy(recipe, backbone, seed=0, length=Length(2, 1))
     moved = moves(learner, cropped(learner, subset(tmp_path / "subset", 4), 4), tmp_path)
     assert any(key.startswith("online.encoder") for key in moved)
     weights = tmp_path / "weights.safetensors"
@@ -308,7 +309,9 @@ def test_every_learner_normalises_by_its_backbones_statistics(tmp_path):
     torch.testing.assert_close(normalise(image, statistics(clip)), (image / 255 - mean) / std)
     packed = subset(tmp_path / "subset", 4)
     recipe = moby(batch_size=4, lr_batch=4, queue=8, jitter=0.0, grayscale=0.0, blur=[0.0, 0.0], solarise=[0.0, 0.0])
-    training = SelfSupervisedTraining(recipe, clip, packed, 0, 1, {}, tmp_path, "test", no_loggers)
+    training = SelfSupervisedTraining(
+        recipe, clip, packed, 0, Length.of_epochs(1, len(packed), recipe.batch_size), {}, tmp_path, "test", no_loggers
+    )
     learner = training.make()
     views = learner.views.colour([image, image], 0)
     flipped = (image.flip(-1) / 255 - mean) / std

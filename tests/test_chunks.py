@@ -11,6 +11,7 @@ from sept.backbones.networks import build
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.runtime.hardware import Runtime
 from sept.training.learner import Chunk, fitting, in_chunks, kept_bytes
 
@@ -19,12 +20,12 @@ STEPS, BATCH = 3, 8
 
 def moby():
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=0.3, lr=1e-4)
-    return MoBy(recipe, micro.SWIN, seed=3, epochs=STEPS, steps_per_epoch=1)
+    return MoBy(recipe, micro.SWIN, seed=3, length=Length(STEPS, 1))
 
 
 def ibot():
     recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
-    return IBot(recipe, micro.VIT, seed=3, epochs=STEPS, steps_per_epoch=1)
+    return IBot(recipe, micro.VIT, seed=3, length=Length(STEPS, 1))
 
 
 def trained(make, folder, chunk):

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from sept.backbones import Backbone
 from sept.data.tasks.task import Task
+from sept.methods.recipe import Length
 from sept.methods.training import SelfSupervisedTraining
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
@@ -84,7 +85,8 @@ def test_the_worked_example_of_a_method_trains_and_resumes(barlow_twins, tmp_pat
     def train(name: str):
         folder = tmp_path / name
         folder.mkdir()
-        training = SelfSupervisedTraining(settings, micro.SWIN, packed, 0, 3, {}, folder, "test", no_loggers)
+        length = Length.of_epochs(3, len(packed), settings.batch_size)
+        training = SelfSupervisedTraining(settings, micro.SWIN, packed, 0, length, {}, folder, "test", no_loggers)
         return training.run(micro.MACHINE)
 
     first, second = train("first"), train("second")

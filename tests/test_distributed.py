@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sept.errors import Interrupted, NonFiniteError, OutOfMemory, ProcessError
+from sept.methods.recipe import Length
 from sept.methods.training import SelfSupervisedTraining
 from sept.runtime.hardware import Runtime, no_loggers
 from sept.store import CHECKPOINTS
@@ -59,8 +60,8 @@ def training(what, folder: Path, watchers=None) -> SelfSupervisedTraining:
     packed = micro.subset(folder.parent / "images", IMAGES)
     folder.mkdir(exist_ok=True)
     recipe, backbone = what
-    epochs, watchers = STEPS // (IMAGES // BATCH), watchers or partial(recorders, folder)
-    return SelfSupervisedTraining(recipe, backbone, packed, 3, epochs, {}, folder, "train", no_loggers, watchers)
+    length, watchers = Length(STEPS, IMAGES // BATCH), watchers or partial(recorders, folder)
+    return SelfSupervisedTraining(recipe, backbone, packed, 3, length, {}, folder, "train", no_loggers, watchers)
 
 
 def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:

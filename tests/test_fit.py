@@ -23,6 +23,7 @@ from sept.data.subset import Subset
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.methods.views import CroppedSubset
 from sept.runtime.hardware import Runtime
 from sept.runtime.signals import raising
@@ -39,12 +40,12 @@ STEPS = PER_EPOCH * EPOCHS
 
 def moby() -> MoBy:
     recipe = micro.moby(batch_size=BATCH, queue=2 * BATCH, warmup_epochs=1, drop_path_rate=0.2)
-    return MoBy(recipe, micro.SWIN, seed=3, epochs=EPOCHS, steps_per_epoch=PER_EPOCH)
+    return MoBy(recipe, micro.SWIN, seed=3, length=Length(EPOCHS * PER_EPOCH, PER_EPOCH))
 
 
 def ibot() -> IBot:
     recipe = micro.ibot(batch_size=BATCH, warmup_epochs=1, drop_path_rate=0.2)
-    return IBot(recipe, micro.VIT, seed=3, epochs=EPOCHS, steps_per_epoch=PER_EPOCH)
+    return IBot(recipe, micro.VIT, seed=3, length=Length(EPOCHS * PER_EPOCH, PER_EPOCH))
 
 
 def classifier() -> Classifier:

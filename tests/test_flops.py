@@ -16,6 +16,7 @@ from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
+from sept.methods.recipe import Length
 from sept.stages.task_selection import search_flops
 from sept.transfer.classify import Classifier
 
@@ -100,14 +101,14 @@ def trained(learner, batches, folder):
 
 def test_moby_training_takes_the_flops_that_are_planned(tmp_path, unfused):
     recipe = moby()
-    learner = MoBy(recipe, SWIN, seed=0, epochs=1, steps_per_epoch=2)
+    learner = MoBy(recipe, SWIN, seed=0, length=Length(2, 2))
     flops = trained(learner, cropped(learner, subset(tmp_path / "images", 32), 16), tmp_path)
     assert 32 * recipe.flops(SWIN) == pytest.approx(flops, rel=1e-4)  # the watch for collapse counts little
 
 
 def test_ibot_training_takes_the_flops_that_are_planned(tmp_path, unfused):
     recipe = ibot()
-    learner = IBot(recipe, VIT, seed=0, epochs=1, steps_per_epoch=2)
+    learner = IBot(recipe, VIT, seed=0, length=Length(2, 2))
     flops = trained(learner, cropped(learner, subset(tmp_path / "images", 16), 8), tmp_path)
     assert 16 * recipe.flops(VIT) == pytest.approx(flops, rel=1e-4)
 

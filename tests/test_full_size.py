@@ -12,6 +12,7 @@ from sept import compose
 from sept.data.subset import Subset, write_subset
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.runtime.hardware import Runtime
 
 BATCH = 4
@@ -34,7 +35,7 @@ def photographs(tmp_path) -> Subset:
 
 def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path):
     e = experiment("backbone=swin_t", "pretrain=moby_swin_t", f"pretrain.batch_size={BATCH}")
-    learner = recorded(MoBy)(e.pretrain, e.backbone, seed=0, epochs=1, steps_per_epoch=1)
+    learner = recorded(MoBy)(e.pretrain, e.backbone, seed=0, length=Length(1, 1))
     run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == 33_835_898
     assert learner.batches[0]["crops"][0].shape == (BATCH, 3, 224, 224)
@@ -43,7 +44,7 @@ def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path)
 
 def test_a_full_size_ibot_step_runs_from_the_default_yaml(photographs, tmp_path):
     retriever = experiment("retriever=ibot_vit_s16", f"retriever.train.batch_size={BATCH}").retriever
-    learner = recorded(IBot)(retriever.train, retriever.backbone, seed=0, epochs=1, steps_per_epoch=1)
+    learner = recorded(IBot)(retriever.train, retriever.backbone, seed=0, length=Length(1, 1))
     run(learner, cropped(learner, photographs, BATCH), tmp_path, Runtime(threads=2))
     sides = [crop.shape[-1] for crop in learner.batches[0]["crops"]]
     assert sides == [224] * 2 + [96] * 10

@@ -11,6 +11,7 @@ from sept.errors import NonFiniteError
 from sept.gpu.pretended import pretended
 from sept.gpu.waits import waits
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.runtime.hardware import Runtime
 from sept.store import CHECKPOINTS
 from sept.training.loop import Checkpoint
@@ -21,7 +22,7 @@ LARGE = 64
 
 def large_moby():
     recipe = micro.moby(batch_size=LARGE, queue=LARGE, drop_path_rate=0.3, lr=1e-4, hidden_dim=16, out_dim=8)
-    return MoBy(recipe, micro.SWIN, seed=3, epochs=2, steps_per_epoch=1)
+    return MoBy(recipe, micro.SWIN, seed=3, length=Length(2, 1))
 
 
 def losses(folder, runtime):

@@ -33,6 +33,7 @@ from sept.errors import NonFiniteError
 from sept.methods.ibot.learner import IBot
 from sept.methods.ibot.loss import cls_loss, patch_loss
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.training.learner import clip_each, seeded_weights
 from sept.transfer.classify import Classifier
 from sept.transfer.probe import nearest_class_mean
@@ -108,7 +109,7 @@ MOBY_STEPS = MOBY_EPOCHS * MOBY_PER_EPOCH
 
 def a_moby(**changes):
     recipe = moby(warmup_epochs=1, momentum=0.7, **changes)
-    return recorded(MoBy)(recipe, SWIN, seed=0, epochs=MOBY_EPOCHS, steps_per_epoch=MOBY_PER_EPOCH)
+    return recorded(MoBy)(recipe, SWIN, seed=0, length=Length(MOBY_EPOCHS * MOBY_PER_EPOCH, MOBY_PER_EPOCH))
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +180,10 @@ def test_moby_step_equals_the_published_order_worked_out_view_by_view(moby_run, 
 
 
 def test_moby_rates_are_scaled_with_the_batch():
-    learner = MoBy(moby(lr_batch=64, lr=1e-3, min_lr=1e-5), SWIN, seed=0, epochs=10, steps_per_epoch=1)
+    learner = MoBy(moby(lr_batch=64, lr=1e-3, min_lr=1e-5), SWIN, seed=0, length=Length(10, 1))
     assert learner.lr(0) == pytest.approx(1e-3 * 16 / 64)
     assert learner.lr(11) == pytest.approx(1e-5 * 16 / 64)
-    constant = MoBy(moby(schedule="constant", lr=1e-3), SWIN, seed=0, epochs=10, steps_per_epoch=1)
+    constant = MoBy(moby(schedule="constant", lr=1e-3), SWIN, seed=0, length=Length(10, 1))
     assert constant.lr(9) == 1e-3
 
 
@@ -192,7 +193,7 @@ def test_moby_optimiser_runs_at_the_schedules_rate(moby_run):
 
 
 def test_moby_target_has_no_drop_path_and_the_online_encoder_has():
-    learner = MoBy(moby(drop_path_rate=0.5), SWIN, seed=0, epochs=1, steps_per_epoch=1)
+    learner = MoBy(moby(drop_path_rate=0.5), SWIN, seed=0, length=Length(1, 1))
 
     def rates(branch):
         return [module.drop_prob for module in branch.modules() if isinstance(module, DropPath)]
@@ -206,7 +207,7 @@ def test_moby_target_has_no_drop_path_and_the_online_encoder_has():
 
 def test_moby_decays_bias_tables_unless_told_not_to():
     def decayed(**changes):
-        learner = MoBy(moby(**changes), SWIN, seed=0, epochs=1, steps_per_epoch=1)
+        learner = MoBy(moby(**changes), SWIN, seed=0, length=Length(1, 1))
         names = {id(parameter): name for name, parameter in learner.named_parameters()}
         optimizer = learner.configure_optimizers()
         trained = [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -221,7 +222,7 @@ def test_moby_decays_bias_tables_unless_told_not_to():
 
 def test_moby_loss_starts_at_chance_and_falls_on_a_few_images(tmp_path):
     mild = {"crop_scale": [0.6, 1.0], "jitter": 0.2, "grayscale": 0.0, "blur": [0.0, 0.0], "solarise": [0.0, 0.0]}
-    learner = recorded(MoBy)(moby(lr=1e-2, momentum=0.8, **mild), SWIN, seed=0, epochs=30, steps_per_epoch=1)
+    learner = recorded(MoBy)(moby(lr=1e-2, momentum=0.8, **mild), SWIN, seed=0, length=Length(30, 1))
     run(learner, cropped(learner, subset(tmp_path / "images", 16), 16), tmp_path)
     chance = 2 * math.log(64 + 1)
     assert learner.losses[0] == pytest.approx(chance, rel=0.1)
@@ -231,7 +232,7 @@ def test_moby_loss_starts_at_chance_and_falls_on_a_few_images(tmp_path):
 
 
 def test_moby_takes_a_selection_smaller_than_its_batch(tmp_path):
-    learner = recorded(MoBy)(moby(), SWIN, seed=0, epochs=7, steps_per_epoch=1)
+    learner = recorded(MoBy)(moby(), SWIN, seed=0, length=Length(7, 1))
     run(learner, cropped(learner, subset(tmp_path / "images", 10), 16), tmp_path)
     assert learner.queue.position == 70 % 64
 
@@ -246,7 +247,7 @@ IBOT_STEPS = IBOT_PER_EPOCH * IBOT_EPOCHS
 def ibot_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ibot")
     recipe = ibot(momentum=0.8, lr=0.02, weight_decay=0.04, weight_decay_end=0.4)
-    learner = recorded(IBot)(recipe, VIT, seed=0, epochs=IBOT_EPOCHS, steps_per_epoch=IBOT_PER_EPOCH)
+    learner = recorded(IBot)(recipe, VIT, seed=0, length=Length(IBOT_EPOCHS * IBOT_PER_EPOCH, IBOT_PER_EPOCH))
     return run(learner, cropped(learner, subset(folder / "images", 16), 8), folder)
 
 
@@ -337,14 +338,14 @@ def test_ibot_decay_rises_in_the_decayed_group_alone(ibot_run):
 
 
 def test_ibot_rate_is_per_256_images_and_temperature_climbs():
-    learner = IBot(ibot(lr=5e-4, warmup_epochs=1), VIT, seed=0, epochs=4, steps_per_epoch=10)
+    learner = IBot(ibot(lr=5e-4, warmup_epochs=1), VIT, seed=0, length=Length(40, 10))
     assert learner.lr(0) == 0
     assert learner.lr(9) == pytest.approx(5e-4 * 8 / 256)
     assert learner.lr(40) == pytest.approx(1e-6)
 
 
 def test_ibot_teacher_starts_as_the_student_without_drop_path_and_without_gradient():
-    learner = IBot(ibot(drop_path_rate=0.5), VIT, seed=0, epochs=1, steps_per_epoch=1)
+    learner = IBot(ibot(drop_path_rate=0.5), VIT, seed=0, length=Length(1, 1))
     student, teacher = part(learner.state_dict(), "student."), part(learner.state_dict(), "teacher.")
     assert all(torch.equal(student[name], teacher[name]) for name in student | teacher)
     assert not any(isinstance(module, DropPath) for module in learner.teacher.modules())
@@ -354,7 +355,7 @@ def test_ibot_teacher_starts_as_the_student_without_drop_path_and_without_gradie
 
 
 def test_ibot_trains_at_another_side_than_the_models(tmp_path):
-    learner = recorded(IBot)(ibot(side=48), VIT, seed=0, epochs=1, steps_per_epoch=1)
+    learner = recorded(IBot)(ibot(side=48), VIT, seed=0, length=Length(1, 1))
     run(learner, cropped(learner, subset(tmp_path / "images", 8), 8), tmp_path)
     assert learner.batches[0]["masks"][0].shape == (8, 36)
     assert math.isfinite(learner.losses[0])
@@ -365,13 +366,13 @@ MILD = {"jitter": 0.2, "global_scale": [0.6, 1.0], "local_scale": [0.3, 0.6], "b
 
 def test_ibot_loss_falls_on_a_few_images_where_the_teacher_stands_still(tmp_path):
     still = {"momentum": 1.0, "center_momentum": 1.0, "teacher_temp": 0.04, "warmup_teacher_temp": 0.04}
-    learner = recorded(IBot)(ibot(**still, **MILD), VIT, seed=0, epochs=40, steps_per_epoch=1)
+    learner = recorded(IBot)(ibot(**still, **MILD), VIT, seed=0, length=Length(40, 1))
     run(learner, cropped(learner, subset(tmp_path / "images", 16), 16), tmp_path)
     assert sum(learner.losses[-10:]) / 10 < 0.5 * sum(learner.losses[:4]) / 4
 
 
 def test_ibot_teacher_does_not_collapse_and_the_loss_stays_under_chance(tmp_path):
-    learner = recorded(IBot)(ibot(**MILD), VIT, seed=0, epochs=30, steps_per_epoch=1)
+    learner = recorded(IBot)(ibot(**MILD), VIT, seed=0, length=Length(30, 1))
     run(learner, cropped(learner, subset(tmp_path / "images", 16), 16), tmp_path)
     assert 0.2 < curve(tmp_path, "teacher_entropy_over_uniform")[-1] < 0.95
     assert sum(learner.losses[-10:]) / 10 < 0.75 * 2 * math.log(64)

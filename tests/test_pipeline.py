@@ -72,6 +72,8 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "query.name": {"queries"},
     "budget.images": {"selection"},
     "compute.epochs": {"pretrain"},
+    "compute.warmup": {"pretrain"},
+    "compute": set(),
     "init": set(),
     "pretrain": {"pretrain"},
     "pretrain.name": set(),
@@ -115,6 +117,7 @@ CHOSEN = {  # where another value of the same type would not be one
     "index.name": "exact",
     "engine.name": "ray",
     "leak": "remove",
+    "compute.include": ["embedding"],
     "pool.sources": {"more": Source("folder", "/nowhere")},
     "pool.without": ["more"],
 }
@@ -205,12 +208,40 @@ def test_where_things_lie_is_not_in_a_key(tmp_path):
     assert {name for name in here if here[name] != changed[name]} == set(here)
 
 
-def test_flops_that_pay_for_as_many_epochs_are_the_same_pre_training():
+def test_flops_and_images_pay_for_as_many_steps_as_they_suffice_for():
     epochs = steps(experiment("compute.epochs=3"))["pretrain"]
-    flops = epochs.estimate["flops"]
-    assert steps(experiment("compute.epochs=null", f"compute.flops={flops * 1.1}"))["pretrain"].key == epochs.key
-    with pytest.raises(ConfigError, match="is less than one epoch"):
-        steps(experiment("compute.epochs=null", f"compute.flops={flops / 4}"))
+    images, flops = (epochs.estimate[name] for name in ("images", "flops"))
+    for length in (f"compute.images={images:.0f}", f"compute.flops={flops * 1.0001}"):
+        made = steps(experiment("compute.epochs=null", length))["pretrain"]
+        assert made.estimate == epochs.estimate
+    with pytest.raises(ConfigError, match="is less than one step, which takes"):
+        steps(experiment("compute.epochs=null", f"compute.flops={(BASE.pretrain.batch_size - 1) * flops / images}"))
+
+
+@pytest.mark.parametrize("pretrain", ["moby_micro", "ibot_micro"])
+def test_a_budget_of_flops_is_spent_to_within_a_step(pretrain):
+    backbone = {"moby_micro": "swin_micro", "ibot_micro": "vit_micro"}[pretrain]
+    chosen = (f"pretrain={pretrain}", f"backbone={backbone}", "compute.epochs=null", "compute.flops=3e12")
+    made = steps(experiment(*chosen))["pretrain"]
+    assert 0.99 * 3e12 < made.estimate["flops"] <= 3e12
+
+
+def test_a_budget_can_have_to_pay_for_embedding_and_selection_too():
+    def flops(*overrides):
+        made = steps(experiment("compute.epochs=null", "compute.flops=3e12", *overrides))
+        return made["pretrain"].estimate["flops"], made["features"].estimate["flops"]
+
+    alone, embedding = flops()
+    assert embedding > 0.01 * alone
+    for tasks in (1, 4):
+        charged, _ = flops("compute.include=[embedding]", f"compute.tasks={tasks}")
+        assert alone - charged == pytest.approx(embedding / tasks, abs=0.01 * alone)
+    with pytest.raises(ConfigError, match="of which embedding take"):
+        flops("compute.include=[embedding]", "compute.flops=1e10")
+    with pytest.raises(ConfigError, match=r"only compute\.flops pays"):
+        experiment("compute.include=[embedding]")
+    with pytest.raises(ConfigError, match="names nothing that tasks share"):
+        experiment("compute.tasks=3")
 
 
 def test_a_weights_file_is_known_by_its_content(tmp_path):

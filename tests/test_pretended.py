@@ -29,6 +29,7 @@ from sept.gpu.pretended import BYTES, FROM_DEVICE, OPERATORS, TO_DEVICE, WAITS, 
 from sept.gpu.waits import waits
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.retrieval import compact, index
 from sept.retrieval.cluster import centroids, nearest
 from sept.retrieval.index import search, search_many
@@ -152,14 +153,14 @@ def neighbours() -> list[L.Callback]:
 
 def moby(folder: Path) -> Case:
     recipe, packed = micro.moby(batch_size=8, queue=20, drop_path_rate=0.3, lr=1e-4), micro.subset(folder, 24)
-    make = partial(MoBy, recipe, micro.SWIN, seed=3, epochs=STEPS, steps_per_epoch=1)
+    make = partial(MoBy, recipe, micro.SWIN, seed=3, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)
 
 
 def ibot(folder: Path) -> Case:
     changes = {"drop_path_rate": 0.3, "lr": 1e-4, "freeze_last_layer_epochs": 2}
     recipe, packed = micro.ibot(batch_size=8, **changes), micro.subset(folder, 24)
-    make = partial(IBot, recipe, micro.VIT, seed=3, epochs=STEPS, steps_per_epoch=1)
+    make = partial(IBot, recipe, micro.VIT, seed=3, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)
 
 

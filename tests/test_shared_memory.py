@@ -18,6 +18,7 @@ from sept.data.loading import loader
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.retrievers.encoder import EncodedViews
 from sept.retrievers.settings import PreprocessSettings
 from sept.runtime.hardware import Runtime
@@ -65,8 +66,8 @@ def test_the_size_of_a_training_batch_is_what_the_workers_make(packed):
     e = experiment(conftest.TINY)
     e.pretrain, e.retriever.train = micro.moby(batch_size=12), micro.ibot(batch_size=12)
     e.backbone, e.retriever.backbone = micro.SWIN, micro.VIT
-    moby = MoBy(e.pretrain, micro.SWIN, seed=0, epochs=1, steps_per_epoch=1)
-    ibot = IBot(e.retriever.train, micro.VIT, seed=0, epochs=1, steps_per_epoch=1)
+    moby = MoBy(e.pretrain, micro.SWIN, seed=0, length=Length(1, 1))
+    ibot = IBot(e.retriever.train, micro.VIT, seed=0, length=Length(1, 1))
     for stage, learner in (("pretrain", moby), ("retriever", ibot)):
         [batch] = micro.cropped(learner, packed, 12).between(0, 1, 0)
         assert batch_bytes(e, EIGHT, stage) == bytes_of(batch)

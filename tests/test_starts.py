@@ -18,6 +18,7 @@ from sept.compose import experiment
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.overrides import command
 from sept.pipeline import Pipeline
 from sept.results import choices, row
@@ -56,7 +57,7 @@ def test_every_copy_of_the_backbone_starts_from_the_file_and_heads_at_random(tmp
     torch.manual_seed(1)
     published = build(backbone.name, backbone.args, side=SIDE)
     save_backbone(published, tmp_path / "file", backbone.name, backbone.args, {})
-    made, fresh = (learner(recipe, backbone, seed=0, epochs=1, steps_per_epoch=2) for _ in range(2))
+    made, fresh = (learner(recipe, backbone, seed=0, length=Length(2, 2)) for _ in range(2))
     made.start_from(tmp_path / "file" / WEIGHTS)
     assert len(made.encoders) == 2
     assert any(made.encoder is each for each in made.encoders)

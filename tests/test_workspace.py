@@ -15,6 +15,7 @@ from wandb_server import KEY, serving
 
 from sept.data.loading import loader
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.methods.training import VIEWS
 from sept.results import choices
 from sept.tracking import GALLERY, STEP, TABLE, TOTALS
@@ -77,7 +78,7 @@ def columns(folder) -> set[str]:
 
 def test_its_curves_are_logged_by_trainings(tiny: Tiny, tmp_path):
     packed = subset(tmp_path / "subset", 16)
-    learner = MoBy(moby(), SWIN, seed=0, epochs=1, steps_per_epoch=1)
+    learner = MoBy(moby(), SWIN, seed=0, length=Length(1, 1))
     look = KNNProbe(loader(Labelled(4, 2), [[(0, 0), (0, 1), (0, 2), (0, 3)]], 0), 1)
     train(learner, cropped(learner, packed, 16), tmp_path, MACHINE, what="test", watchers=[look])
     trained = columns(tmp_path) | columns(tiny.folder("retriever"))

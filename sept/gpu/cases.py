@@ -20,6 +20,7 @@ from sept.gpu import micro
 from sept.gpu.card import Card
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.training.learner import Learner
 from sept.transfer.classify import Classifier
 from sept.transfer.detect import Detector
@@ -46,14 +47,14 @@ class Case:
 
 def moby(folder: Path) -> Case:
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=DROP_PATH, lr=RATE, lr_batch=BATCH)
-    make = partial(MoBy, recipe, micro.SWIN, seed=SEED, epochs=STEPS, steps_per_epoch=1)
+    make = partial(MoBy, recipe, micro.SWIN, seed=SEED, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 
 def ibot(folder: Path) -> Case:
     changes = {"drop_path_rate": DROP_PATH, "lr": RATE, "freeze_last_layer_epochs": 2}
     recipe = micro.ibot(batch_size=BATCH, **changes)
-    make = partial(IBot, recipe, micro.VIT, seed=SEED, epochs=STEPS, steps_per_epoch=1)
+    make = partial(IBot, recipe, micro.VIT, seed=SEED, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 

@@ -28,6 +28,7 @@ from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
+from sept.methods.recipe import Length
 from sept.retrieval import compact, index
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
@@ -52,8 +53,8 @@ FULL_VIT = Backbone("vit_small_patch16_224")
 
 def views(card: Card) -> list[Result]:
     """Colour, blur and the rest of MoBy's two views and iBOT's crops, of noise."""
-    moby = MoBy(micro.moby(side=card.size(224, micro.SIDE)), micro.SWIN, seed=SEED, epochs=1, steps_per_epoch=1)
-    ibot = IBot(micro.ibot(), micro.VIT, seed=SEED, epochs=1, steps_per_epoch=1)
+    moby = MoBy(micro.moby(side=card.size(224, micro.SIDE)), micro.SWIN, seed=SEED, length=Length(1, 1))
+    ibot = IBot(micro.ibot(), micro.VIT, seed=SEED, length=Length(1, 1))
     results = []
     for name, seen in (("MoBy", moby.views), ("iBOT", ibot.views)):
         noise = torch.Generator().manual_seed(0)

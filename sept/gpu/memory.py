@@ -22,6 +22,7 @@ from sept.gpu.live import Live, cuda_operators
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
 from sept.methods.moby.recipe import MoByRecipe
+from sept.methods.recipe import Length
 from sept.runtime.named import load
 from sept.training.learner import Chunk, Learner, fitting
 from sept.transfer.recipes import Classify, Detect, Segment
@@ -59,10 +60,11 @@ def recipe(kind: str) -> Any:
 
 def build_learner(kind: str, recipe: Any, model: Backbone | None = None, classes: int | None = None) -> Learner:
     """The learner of a recipe with fresh weights; `model` and `classes` as of the full size."""
-    learner, times = load(LEARNERS[kind]), {"seed": 0, "steps_per_epoch": STEPS}
+    learner = load(LEARNERS[kind])
     if kind in EPOCHS:
-        return learner(recipe, model or MODELS[kind], epochs=EPOCHS[kind], **times)  # type: ignore[no-any-return]
-    return learner(recipe, model or SWIN, classes or CLASSES[kind], None, **times)  # type: ignore[no-any-return]
+        length = Length(EPOCHS[kind] * STEPS, STEPS)
+        return learner(recipe, model or MODELS[kind], seed=0, length=length)  # type: ignore[no-any-return]
+    return learner(recipe, model or SWIN, classes or CLASSES[kind], None, seed=0, steps_per_epoch=STEPS)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import SelfSupervised
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
+from sept.methods.recipe import Length
 from sept.methods.views import CroppedSubset
 from sept.retrievers.encoder import EncodedViews, cls_mean
 from sept.retrievers.settings import Preprocess
@@ -66,7 +67,7 @@ class Job:
 
     def learner(self) -> SelfSupervised:
         learner: Any = MoBy if isinstance(self.recipe, MoByRecipe) else IBot
-        return learner(self.recipe, self.model, seed=0, epochs=100, steps_per_epoch=1000)  # type: ignore[no-any-return]
+        return learner(self.recipe, self.model, seed=0, length=Length(100_000, 1000))  # type: ignore[no-any-return]
 
 
 def job(name: str, card: Card) -> Job:

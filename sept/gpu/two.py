@@ -23,6 +23,7 @@ from sept.gpu.report import Result, Skip
 from sept.gpu.runner import Check, stopping
 from sept.gpu.speed import RATE, Clock, job, workers
 from sept.gpu.speed import packed as packed_photos
+from sept.methods.recipe import Length
 from sept.methods.training import SelfSupervisedTraining
 from sept.runtime.hardware import Runtime, no_loggers
 from sept.training import distributed
@@ -71,8 +72,8 @@ def _trained(card: Card, made: Case, runtime: Runtime) -> Trained:
     images = packed(card.folder)
     make: Any = made.make
     recipe, backbone = make.args
-    epochs = -(-make.keywords["epochs"] * BATCH // IMAGES)  # of several steps each
-    training = SelfSupervisedTraining(recipe, backbone, images, SEED, epochs, {}, folder, "check", no_loggers)
+    length = Length(make.keywords["length"].steps, IMAGES // BATCH)  # epochs of several steps each
+    training = SelfSupervisedTraining(recipe, backbone, images, SEED, length, {}, folder, "check", no_loggers)
     learner = training.run(replace(runtime, checkpoint_every_s=0))
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, [])
 
@@ -93,8 +94,8 @@ def rate(card: Card, runtime: Runtime, batch: int) -> float:
     recipe: Any = replace(of.recipe, batch_size=batch)
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     images = packed_photos(card, recipe)
-    epochs, watchers = -(-STEPS // steps_per_epoch(len(images), batch)), partial(clocks, folder)
-    SelfSupervisedTraining(recipe, of.model, images, 0, epochs, {}, folder, "speed", no_loggers, watchers).run(runtime)
+    length, watchers = Length(STEPS, steps_per_epoch(len(images), batch)), partial(clocks, folder)
+    SelfSupervisedTraining(recipe, of.model, images, 0, length, {}, folder, "speed", no_loggers, watchers).run(runtime)
     return Clock.timed(STEPS) * batch / float((folder / CLOCK).read_text())
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sept.backbones.networks import drop_path_factors, has_batch_norm, set_factors
 from sept.backbones.weights import load_backbone
-from sept.methods.recipe import TwoViewRecipe
+from sept.methods.recipe import Length, TwoViewRecipe
 from sept.methods.views import TwoViews, Views
 from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
 from sept.training.optim import SCHEDULES, decay_groups, undecayed
@@ -131,10 +131,10 @@ class TwoViewLearner(SelfSupervised):
 
     views: TwoViews
 
-    def __init__(self, recipe: TwoViewRecipe, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
-        super().__init__(seed=seed, steps=epochs * steps_per_epoch)
+    def __init__(self, recipe: TwoViewRecipe, *, seed: int, length: Length) -> None:
+        super().__init__(seed=seed, steps=length.steps)
         self.recipe: Any = recipe
-        self.warmup = recipe.warmup_epochs * steps_per_epoch
+        self.warmup = length.warmup(recipe.warmup_epochs)
         self.views = TwoViews(recipe, seed)
 
     def lr(self, step: int, scale: float = 1.0) -> float:

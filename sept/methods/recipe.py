@@ -5,10 +5,31 @@ from typing import Any, ClassVar, Self
 
 from sept import ranges
 from sept.backbones import Backbone
+from sept.data import steps_per_epoch
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
 RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is. steps: in all. per_epoch: of one pass over the images. warmup_share: of all steps, where
+    it replaces the epochs that a recipe warms up for."""
+
+    steps: int
+    per_epoch: int
+    warmup_share: float | None = None
+
+    @classmethod
+    def of_epochs(cls, epochs: int, images: int, batch_size: int) -> Self:
+        """So many passes over the images, in whole batches."""
+        per_epoch = steps_per_epoch(images, batch_size)
+        return cls(epochs * per_epoch, per_epoch)
+
+    def warmup(self, epochs: int) -> int:
+        """Steps of a warm-up of so many epochs."""
+        return epochs * self.per_epoch if self.warmup_share is None else round(self.warmup_share * self.steps)
 
 
 @dataclass
@@ -19,7 +40,7 @@ class Recipe:
     when training starts; and whatever else it needs. `sept.methods.METHODS` lists the recipes.
 
     method: the name in METHODS. title: its name in print. learner: "module:class", called with (recipe, backbone,
-    seed=, epochs=, steps_per_epoch=). needs: what a backbone must offer (`sept.backbones.OFFERS`).
+    seed=, length=). needs: what a backbone must offer (`sept.backbones.OFFERS`).
     """
 
     method: ClassVar[str]
@@ -57,7 +78,7 @@ class Recipe:
         rates = {name: getattr(self, name) * self.start_lr for name in RATES if hasattr(self, name)}
         return replace(self, **rates, warmup_epochs=self.start_warmup_epochs, **blank)
 
-    def fitted(self, images: int, epochs: int) -> Self:
+    def fitted(self, images: int, steps: int) -> Self:
         """The recipe with what follows from the length of a training, where a setting leaves it to that. images: of an
         epoch."""
         return self

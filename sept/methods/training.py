@@ -15,12 +15,11 @@ from sept.backbones import Backbone
 from sept.backbones.networks import sized_args, statistics
 from sept.backbones.saved import BACKBONE
 from sept.backbones.weights import save_backbone
-from sept.data import steps_per_epoch
 from sept.data.loading import Batches
 from sept.data.subset import Joined, Subset
 from sept.data.transforms import normalise
 from sept.methods.learner import SelfSupervised
-from sept.methods.recipe import Recipe
+from sept.methods.recipe import Length, Recipe
 from sept.methods.views import CroppedSubset, Views
 from sept.runtime.hardware import Loggers, Runtime
 from sept.runtime.named import load
@@ -49,7 +48,7 @@ class SelfSupervisedTraining:
     backbone: Backbone
     subset: Subset | Joined
     seed: int
-    epochs: int
+    length: Length
     spec: Mapping[str, Any]
     folder: Path
     what: str
@@ -57,16 +56,9 @@ class SelfSupervisedTraining:
     watchers: Callable[[], Sequence] = list
     start: Path | None = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self.subset), self.recipe.batch_size)
-
     def make(self) -> SelfSupervised:
         """The learner before its first step."""
-        learner, of_epoch = load(self.recipe.learner), self.steps_per_epoch
-        made: SelfSupervised = learner(
-            self.recipe, self.backbone, seed=self.seed, epochs=self.epochs, steps_per_epoch=of_epoch
-        )
+        made: SelfSupervised = load(self.recipe.learner)(self.recipe, self.backbone, seed=self.seed, length=self.length)
         made.statistics = made.views.statistics = statistics(self.backbone)
         if self.start is not None:
             made.start_from(self.start)

@@ -1,17 +1,18 @@
 """A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sept.backbones import Backbone
 from sept.backbones.saved import BACKBONE, WEIGHTS
+from sept.data import steps_per_epoch
 from sept.data.locate import Location
 from sept.data.settings import Shot
 from sept.errors import ConfigError
-from sept.methods.recipe import Recipe
+from sept.methods.recipe import Length, Recipe
 from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Loggers, Runtime
 from sept.stages import VERSIONS
@@ -19,22 +20,38 @@ from sept.stages.task import few_shots, locate
 from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
-    from sept.config import Experiment
+    from sept.config import Compute, Experiment
 
 PACKED = ("subset", "task_images")  # inputs; the second if the task's images join others
+CHARGED = {  # stages, by what `compute.include` calls them, and whether tasks share their artefacts
+    "retriever": (("retriever",), True),
+    "embedding": (("features", "index"), True),
+    "selection": (("queries", "selection"), False),
+}
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
 
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """recipe: as settled, with its method's name. compiled: by torch.compile, which rounds differently."""
+    """recipe: as settled, with its method's name. epochs or steps: how long, the other being None. warmup: share of the
+    steps, in place of the recipe's epochs. compiled: by torch.compile, which rounds differently."""
 
     recipe: Recipe
     backbone: Backbone
-    epochs: int
+    epochs: int | None
+    steps: int | None
+    warmup: float | None
     seed: int
     precision: str
     compiled: bool
+
+    def length(self, images: int) -> Length:
+        """That of a training on so many images."""
+        if self.epochs is not None:
+            whole = Length.of_epochs(self.epochs, images, self.recipe.batch_size)
+            return replace(whole, warmup_share=self.warmup)
+        assert self.steps is not None, "one of the two"
+        return Length(self.steps, steps_per_epoch(images, self.recipe.batch_size), self.warmup)
 
 
 @dataclass(frozen=True)
@@ -64,13 +81,16 @@ def target(
     packed = [each for each in (subset, own) if each is not None]
     images = e.budget.images if e.selects else int(packed[0].estimate["images"])
     require_batch(e.selects, images, recipe)
-    epochs = e.compute.passes(_flops(recipe.fitted(images, 1), e.backbone, images) if images is not None else 0)
+    charged = 0.0 if subset is None else _charged(e.compute, subset)
+    steps = e.compute.steps(recipe.batch_size, recipe.flops(e.backbone), charged)
     return step(
         *("pretrain", recipe, e.backbone, packed),
-        epochs=epochs,
+        epochs=e.compute.epochs,
+        steps=steps,
+        warmup=e.compute.warmup,
         seed=e.seed,
         slug="-".join(each.slug for each in (*packed, start) if each) + f"-seed{e.seed}",
-        about="" if e.selects or images is None else _about(e, images, epochs),
+        about="" if e.selects or images is None else _about(e, images, steps),
         runtime=runtime,
         loggers=loggers,
         start=start,
@@ -86,28 +106,29 @@ def require_batch(selects: bool, images: int | None, recipe: Recipe) -> None:
         raise ConfigError(f"{what} less than one batch: pretrain.batch_size={recipe.batch_size}")
 
 
-def _flops(recipe: Recipe, backbone: Backbone, images: int) -> float:
-    """Those of an epoch, of whole batches."""
-    return recipe.flops(backbone) * recipe.batch_size * (images // recipe.batch_size)
+def _charged(compute: "Compute", subset: Step) -> float:
+    """FLOPs of what led to the packed selection, as far as the budget has to pay for it."""
+    total = 0.0
+    for made in subset.walk():
+        for charge in compute.include:
+            stages, shared = CHARGED[charge]
+            if made.stage in stages:
+                total += made.estimate.get("flops", 0.0) / (compute.tasks if shared else 1)
+    return total
 
 
-def _about(e: "Experiment", images: int, epochs: int) -> str:
+def _about(e: "Experiment", images: int, steps: int | None) -> str:
     """Of the task's images alone: how many, and how they are given as many steps as a budget; for the plan."""
-    batch, budget = e.pretrain.batch_size, e.budget.images
+    batch, budget, epochs = e.pretrain.batch_size, e.budget.images, e.compute.epochs or 0
     told = f"{e.selector.name}: {images:,} images, all training images of {e.task.name} without labels"
-    told += f", {epochs * (images // batch):,} steps"
-    if e.compute.epochs is None or budget is None or budget <= images:
+    told += f", {steps or epochs * (images // batch):,} steps"
+    if steps or budget is None or budget <= images:
         return told
-    flops = _flops(e.pretrain.fitted(budget, 1), e.backbone, budget) * e.compute.epochs
+    wanted = epochs * (budget // batch)
     return (
-        f"{told}; budget.images={budget:,} would be {e.compute.epochs * (budget // batch):,}: for as many with any "
-        f"selector, compute.epochs=null compute.flops={_over(flops)}"
+        f"{told}; budget.images={budget:,} would be {wanted:,}: for as many with any selector, compute.epochs=null "
+        f"compute.images={wanted * batch}"
     )
-
-
-def _over(flops: float) -> str:
-    """A short number that is no less, so that it suffices for as many epochs."""
-    return f"{flops * 1.000005:.6g}"
 
 
 def retriever(r: Retriever, subset: Step, runtime: Runtime, loggers: Loggers, start: Step | None) -> Step:
@@ -122,7 +143,9 @@ def step(
     backbone: Backbone,
     packed: Sequence[Step],
     *,
-    epochs: int,
+    epochs: int | None,
+    steps: int | None = None,
+    warmup: float | None = None,
     seed: int,
     slug: str,
     runtime: Runtime,
@@ -132,10 +155,11 @@ def step(
     probing: Probing | None = None,
     about: str = "",
 ) -> Step:
-    """stage: `pretrain`, or `retriever` for an encoder. packed: the images, of one place or two. start: as in `target`.
-    aids: the task that `probing` tests on."""
-    images, batch = sum(int(each.estimate["images"]) for each in packed), recipe.batch_size
-    spec = PretrainSpec(recipe.settled(), backbone, epochs, seed, runtime.precision, runtime.compile)
+    """stage: `pretrain`, or `retriever` for an encoder. packed: the images, of one place or two. epochs, steps, warmup:
+    as in the spec. start: as in `target`. aids: the task that `probing` tests on."""
+    images = sum(int(each.estimate["images"]) for each in packed)
+    how = (runtime.precision, runtime.compile)
+    spec = PretrainSpec(recipe.settled(), backbone, epochs, steps, warmup, seed, *how)
     return Step(
         stage,
         VERSIONS[stage],
@@ -143,15 +167,16 @@ def step(
         ({"start": start} if start else {}) | dict(zip(PACKED, packed, strict=False)),  # errors in the file come first
         partial(build, stage=stage, spec=spec, runtime=runtime, loggers=loggers, probing=probing),
         slug=slug,
-        estimate={
-            "images": images * epochs,
-            "flops": recipe.fitted(images, epochs).flops(backbone) * epochs * max(batch, images - images % batch),
-        }
-        if all(each.estimate["images"] for each in packed)
-        else {},
+        estimate=_estimate(spec, images) if all(each.estimate["images"] for each in packed) else {},
         aids=aids or {},
         about=about,
     )
+
+
+def _estimate(spec: PretrainSpec, images: int) -> dict[str, float]:
+    steps, batch = spec.length(max(images, spec.recipe.batch_size)).steps, spec.recipe.batch_size
+    each = spec.recipe.fitted(images, steps).flops(spec.backbone)
+    return {"images": steps * batch, "flops": each * steps * batch}
 
 
 def build(
@@ -172,7 +197,8 @@ def build(
     subset = Joined(parts) if len(parts) > 1 else parts[0]
     if stage == "pretrain":  # how many images are left is not always known before
         require_batch("selection" in inputs["subset"].manifest["inputs"], len(subset), spec.recipe)
-    recipe = spec.recipe.fitted(len(subset), spec.epochs)
+    length = spec.length(len(subset))
+    recipe = spec.recipe.fitted(len(subset), length.steps)
     watchers = list if probing is None else partial(_probes, inputs["task"], probing, recipe, len(subset))
     start = inputs.get("start")
     training = SelfSupervisedTraining(
@@ -180,7 +206,7 @@ def build(
         spec.backbone,
         subset,
         spec.seed,
-        spec.epochs,
+        length,
         plain(spec, stage),
         folder,
         WHAT[stage],
@@ -192,7 +218,6 @@ def build(
 
 
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:
-    from sept.data import steps_per_epoch
     from sept.data.labelled import Tests, batches_of
     from sept.data.loading import loader
     from sept.training.callbacks import KNNProbe

@@ -21,6 +21,7 @@ from sept.methods.learner import (
     momentum_copy,
     split_views,
 )
+from sept.methods.recipe import Length
 from sept.training.learner import clip_each, seeded_weights
 from sept.training.optim import cosine, decay_groups, ibot_lr, linear_epochs
 
@@ -38,9 +39,9 @@ class IBot(SelfSupervised):
     cls_center: Tensor
     patch_center: Tensor
 
-    def __init__(self, recipe: IBotRecipe, backbone: Backbone, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
-        super().__init__(seed=seed, steps=epochs * steps_per_epoch)
-        self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
+    def __init__(self, recipe: IBotRecipe, backbone: Backbone, *, seed: int, length: Length) -> None:
+        super().__init__(seed=seed, steps=length.steps)
+        self.recipe, self.length = recipe, length
         args = {**backbone.args, "dynamic_img_size": True}
         with seeded_weights(seed, "ibot"):
             encoder = build(backbone.name, args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
@@ -65,12 +66,12 @@ class IBot(SelfSupervised):
 
     @property
     def epoch(self) -> int:
-        return self.step // self.steps_per_epoch
+        return self.step // self.length.per_epoch
 
     def lr(self, step: int, scale: float = 1.0) -> float:
         r = self.recipe
         peak = r.lr * r.batch_size / LR_BATCH * scale
-        return ibot_lr(step, self.steps, r.warmup_epochs * self.steps_per_epoch, peak, r.min_lr)
+        return ibot_lr(step, self.steps, self.length.warmup(r.warmup_epochs), peak, r.min_lr)
 
     def weight_decay(self, step: int) -> float:
         return cosine(step, self.steps, self.recipe.weight_decay, self.recipe.weight_decay_end)

@@ -13,6 +13,7 @@ from sept.backbones.networks import build, share_drop_path, width
 from sept.data.rng import generator
 from sept.methods.learner import FLOAT_BYTES, TwoViewLearner, ema_update, moby_mlp, momentum_copy
 from sept.methods.moby.recipe import MoByRecipe
+from sept.methods.recipe import Length
 from sept.training.learner import seeded_weights
 from sept.training.optim import at_least_single, cosine
 
@@ -30,8 +31,8 @@ class MoBy(TwoViewLearner):
     online: Any
     target: Any
 
-    def __init__(self, recipe: MoByRecipe, backbone: Backbone, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
-        super().__init__(recipe, seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    def __init__(self, recipe: MoByRecipe, backbone: Backbone, *, seed: int, length: Length) -> None:
+        super().__init__(recipe, seed=seed, length=length)
         assert recipe.queue is not None, "fitted"
         assert recipe.momentum is not None, "fitted"
         self.keys, self.first_momentum = recipe.queue, recipe.momentum

@@ -28,13 +28,13 @@ class MoByRecipe(TwoViewRecipe):
     temperature: float = ranges.temperature(0.2)
     momentum: float | None = ranges.share(0.99)  # null: see `fitted`
 
-    def fitted(self, images: int, epochs: int) -> Self:
+    def fitted(self, images: int, steps: int) -> Self:
         """A queue of at most half of the images, so that it holds no older key of an image in the batch; and a target
         network that averages over a sixtieth of the steps: 0.9 in 600 steps, where 0.99 lags behind what it is compared
         with, 0.99 in 6,000, and no more than BYOL's 0.996 however many there are.
         """
         batch = self.batch_size
-        averaged = min(max(epochs * (images // batch) / AVERAGED, SHORTEST), LONGEST)
+        averaged = min(max(steps / AVERAGED, SHORTEST), LONGEST)
         most = max(batch, min(MOST_QUEUE, images // 2 // batch * batch))
         queue = most if self.queue is None else self.queue
         return replace(self, queue=queue, momentum=1 - 1 / averaged if self.momentum is None else self.momentum)
