@@ -177,7 +177,7 @@ def least_rate(default: float) -> Any:
     return real(default, least=0, most=1)
 
 
-def clip(default: float) -> Any:
+def clip(default: float | None) -> Any:
     """The norm that gradients are clipped to."""
     return real(default, above=0, most=1e6)
 
@@ -268,9 +268,9 @@ def require_one_of(key: str, value: str, values: Collection[str]) -> None:
         raise ConfigError(f"{key}={value}: must be {one_of(value, values)}")
 
 
-def require_rates(prefix: str, peak: float, times: float, others: dict[str, float]) -> None:
-    """ConfigError for a peak rate that, scaled by `times`, is above 1, or that is below one of the other rates."""
-    if peak * times > 1:
+def require_rates(prefix: str, peak: float, times: float, others: dict[str, float], most: float = 1) -> None:
+    """ConfigError for a peak rate that, scaled by `times`, is above `most`, or that is below one of the other rates."""
+    if peak * times > most:
         raise ConfigError(f"{prefix}.lr={peak} is {peak * times:g} for this batch: a step would be larger than weights")
     for name, rate in others.items():
         if rate > peak:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from sept.backbones.networks import drop_path_factors, has_batch_norm, set_factors
 from sept.backbones.weights import load_backbone
-from sept.methods.recipe import Length, TwoViewRecipe
-from sept.methods.views import TwoViews, Views
+from sept.methods.recipe import Length, OneViewRecipe, PlainRecipe, TwoViewRecipe
+from sept.methods.views import OneView, TwoViews, Views
 from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
-from sept.training.optim import SCHEDULES, decay_groups, undecayed
+from sept.training.optim import SCHEDULES, Lars, decay_groups, undecayed
 
 FLOAT_BYTES = 4
 VIEWS = 2
@@ -126,38 +126,28 @@ class SelfSupervised(Learner):
         return {name: float(getattr(self, name)) for name in names}
 
 
-class TwoViewLearner(SelfSupervised):
-    """A learner of two augmented views: learning rate, optimiser, and features of both views together."""
+class PlainLearner(SelfSupervised):
+    """A learner of a `PlainRecipe`: its learning rate, optimiser and clipping."""
 
-    views: TwoViews
+    shown = 1  # views of a sample that its encoder is shown
 
-    def __init__(self, recipe: TwoViewRecipe, *, seed: int, length: Length) -> None:
+    def __init__(self, recipe: PlainRecipe, *, seed: int, length: Length) -> None:
         super().__init__(seed=seed, steps=length.steps)
         self.recipe: Any = recipe
         self.warmup = length.warmup(recipe.warmup_epochs)
-        self.views = TwoViews(recipe, seed)
 
     def lr(self, step: int, scale: float = 1.0) -> float:
         r = self.recipe
-        by_batch = r.batch_size / r.lr_batch
         rate = SCHEDULES[r.schedule](step, self.steps, self.warmup, r.lr, r.warmup_lr, r.min_lr)
-        return rate * by_batch * scale
+        return rate * r.rate_factor * scale
 
-    def both_views(self, batch: Any) -> Tensor:
-        """(2B, 3, H, W): the views of a sample adjacent, augmented for this step."""
-        return interleave_views(self.views(batch, self.step))
-
-    def features(self, encoder: nn.Module, images: Tensor) -> list[Tensor]:
-        """Encoder features (B, D) of each view, for the whole batch. images: from `both_views`."""
-        return split_views(self.gathered(self.encode(pooled, encoder, [images], VIEWS)), VIEWS)
-
-    def encode_blank(self, images: int) -> Tensor:
+    def encode_blank(self, images: int) -> Any:
         side = self.recipe.side
-        blank = torch.zeros(VIEWS * images, 3, side, side, device=self.device)
-        return self.encode(pooled, self.encoder, [blank], VIEWS)  # type: ignore[no-any-return]
+        blank = torch.zeros(self.shown * images, 3, side, side, device=self.device)
+        return self.encode(pooled, self.encoder, [blank], self.shown)
 
     def bytes_beside(self, images: int) -> int:
-        return VIEWS * images * (self.head_bytes() + PIXEL_BYTES * 3 * self.recipe.side**2)
+        return self.shown * images * (self.head_bytes() + PIXEL_BYTES * 3 * self.recipe.side**2)
 
     def head_bytes(self) -> int:
         """Approximate bytes that heads and loss keep per view."""
@@ -168,10 +158,48 @@ class TwoViewLearner(SelfSupervised):
         return undecayed(name, parameter)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.adamw(decay_groups(self.named_parameters(), self.recipe.weight_decay, self.is_undecayed))
+        r = self.recipe
+        groups = decay_groups(self.named_parameters(), r.weight_decay, self.is_undecayed)
+        if r.optimiser == "lars":
+            return Lars(groups, lr=self.lr(0))
+        return self.adamw(groups, betas=tuple(r.betas), eps=r.eps)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip)
+
+
+class OneViewLearner(PlainLearner):
+    """A learner of one augmented view of an image."""
+
+    views: OneView
+
+    def __init__(self, recipe: OneViewRecipe, *, seed: int, length: Length) -> None:
+        super().__init__(recipe, seed=seed, length=length)
+        self.views = OneView(recipe, seed)
+
+    def view(self, batch: Any) -> Tensor:
+        """(B, 3, H, W) normalised, for this step."""
+        return self.views(batch, self.step)
+
+
+class TwoViewLearner(PlainLearner):
+    """A learner of two augmented views: features of both views together."""
+
+    views: TwoViews
+    shown = VIEWS
+
+    def __init__(self, recipe: TwoViewRecipe, *, seed: int, length: Length) -> None:
+        super().__init__(recipe, seed=seed, length=length)
+        self.views = TwoViews(recipe, seed)
+
+    def both_views(self, batch: Any) -> Tensor:
+        """(2B, 3, H, W): the views of a sample adjacent, augmented for this step."""
+        return interleave_views(self.views(batch, self.step))
+
+    def features(self, encoder: nn.Module, images: Tensor) -> list[Tensor]:
+        """Encoder features (B, D) of each view, for the whole batch. images: from `both_views`."""
+        return split_views(self.gathered(self.encode(pooled, encoder, [images], VIEWS)), VIEWS)
 
 
 def pooled(encoder: nn.Module, images: Tensor) -> Tensor:

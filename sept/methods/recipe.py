@@ -1,5 +1,6 @@
 """The base of the recipes of self-supervised methods; without torch, because a plan reads it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -9,6 +10,7 @@ from sept.data import steps_per_epoch
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
+MOST_LARS = 1000.0  # its steps are a thousandth of the norm of the weights, times the rate
 RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
 
 
@@ -97,16 +99,47 @@ class Recipe:
 
 
 @dataclass
-class TwoViewRecipe(Recipe):
-    """The base of methods that compare two augmented views of an image: MoBy and its relatives."""
+class PlainRecipe(Recipe):
+    """The base of methods with one rate, one schedule and one optimiser for all weights, and views of one size."""
 
     lr_batch: int = ranges.batch(512)  # batch size that `lr` refers to
-    schedule: str = ranges.choice("cosine", ("cosine", "constant"))
+    rate_rule: str = ranges.choice("linear", ("linear", "sqrt", "fixed"))  # of `lr` with the batch size
+    schedule: str = ranges.choice("cosine", ("cosine", "cosine_after_warmup", "constant"))
     warmup_lr: float = ranges.least_rate(5e-7)
     min_lr: float = ranges.least_rate(5e-6)
+    optimiser: str = ranges.choice("adamw", ("adamw", "lars"))  # lars: with momentum 0.9 and trust 0.001
+    betas: list[float] = ranges.pair(0.9, 0.999, least=0, below=1)  # of AdamW
+    eps: float = ranges.real(1e-8, above=0, most=1)  # of AdamW
     weight_decay: float = ranges.share(0.05)
-    clip: float = ranges.clip(5.0)
+    clip: float | None = ranges.clip(5.0)  # of the joint norm of all gradients; null: none
     crop_scale: list[float] = ranges.pair(0.08, 1.0, above=0, most=1)
+    interpolation: str = ranges.choice("bilinear", ("bilinear", "bicubic"))  # of the crops
+
+    def check(self, prefix: str) -> None:
+        slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
+        require_rates(prefix, self.lr, self.rate_factor, slowest, most=MOST_LARS if self.optimiser == "lars" else 1)
+
+    @property
+    def rate_factor(self) -> float:
+        """What rates are multiplied by for this batch size."""
+        times = self.batch_size / self.lr_batch
+        return {"linear": times, "sqrt": math.sqrt(times), "fixed": 1.0}[self.rate_rule]
+
+
+@dataclass
+class OneViewRecipe(PlainRecipe):
+    """The base of methods that show a network one view of an image."""
+
+    interpolation: str = ranges.choice("bicubic", ("bilinear", "bicubic"))
+
+    def view_bytes(self, backbone: Backbone) -> int:
+        return CHANNELS * self.side**2
+
+
+@dataclass
+class TwoViewRecipe(PlainRecipe):
+    """The base of methods that compare two augmented views of an image: MoBy and its relatives."""
+
     blur: list[float] = ranges.pair(1.0, 0.1, ordered=False, least=0, most=1)  # probability, view 1 and 2
     blur_radius: list[float] = ranges.pair(0.1, 2.0, above=0, most=MOST_BLUR)
     solarise: list[float] = ranges.pair(0.0, 0.2, ordered=False, least=0, most=1)
@@ -114,7 +147,3 @@ class TwoViewRecipe(Recipe):
         1.0, least=0, most=MOST_JITTER
     )  # multiplies the published brightness .4, contrast .4, saturation .2, hue .1
     grayscale: float = ranges.share(0.2)
-
-    def check(self, prefix: str) -> None:
-        slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
-        require_rates(prefix, self.lr, self.batch_size / self.lr_batch, slowest)

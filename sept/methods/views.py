@@ -15,7 +15,7 @@ from sept.data.loading import Place
 from sept.data.rng import generator, numpy_rng
 from sept.data.subset import Joined, Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
-from sept.methods.recipe import TwoViewRecipe
+from sept.methods.recipe import OneViewRecipe, TwoViewRecipe
 from sept.runtime.device import rank_and_world
 
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -28,7 +28,7 @@ def policy(
     """The published colour pipeline, with jitter scaled by `jitter`, and the blur radius given for 224-px views."""
     return Policy(
         flip=flip,
-        jitter=JITTER,
+        jitter=JITTER if jitter else 0.0,
         brightness=BRIGHTNESS * jitter,
         contrast=CONTRAST * jitter,
         saturation=SATURATION * jitter,
@@ -77,8 +77,22 @@ class Views:
         return photometric_together(crops, draws, compiled() if self.compile else EAGER, self.statistics)
 
 
+class OneView(Views):
+    """One view: a crop, mirrored or not; colours stay."""
+
+    def __init__(self, recipe: OneViewRecipe, seed: int) -> None:
+        still = policy(
+            flip=recipe.flip, jitter=0.0, grayscale=0.0, blur=0.0, radius=(1.0, 1.0), side=recipe.side, solarise=0.0
+        )
+        crop = (recipe.side, (recipe.crop_scale[0], recipe.crop_scale[1]))
+        super().__init__(seed, [crop], [still], recipe.interpolation)  # type: ignore[arg-type]
+
+    def __call__(self, batch: dict[str, Any], step: int) -> Tensor:
+        return self.colour(batch["crops"], step)[0]
+
+
 class TwoViews(Views):
-    """Two asymmetric views: blur and solarise differ between them (bilinear crops, as MoBY's released code)."""
+    """Two asymmetric views: blur and solarise differ between them."""
 
     def __init__(self, recipe: TwoViewRecipe, seed: int) -> None:
         policies = [
@@ -94,7 +108,7 @@ class TwoViews(Views):
             for view in range(2)
         ]
         scale = (recipe.crop_scale[0], recipe.crop_scale[1])
-        super().__init__(seed, [(recipe.side, scale)] * 2, policies, "bilinear")
+        super().__init__(seed, [(recipe.side, scale)] * 2, policies, recipe.interpolation)  # type: ignore[arg-type]
 
     def __call__(self, batch: dict[str, Any], step: int) -> list[Tensor]:
         return self.colour(batch["crops"], step)

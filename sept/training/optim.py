@@ -5,6 +5,7 @@ Schedules hold no state: a resumed run computes what an uninterrupted one would 
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,19 @@ def warmup_constant(step: int, steps: int, warmup: int, peak: float, first: floa
     return first + (peak - first) * done / warmup if done < warmup else peak
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {"cosine": warmup_cosine, "constant": warmup_constant}
+def warmup_then_cosine(step: int, steps: int, warmup: int, peak: float, first: float, last: float) -> float:
+    """Linear from `first` over `warmup` steps, then half a cosine over the remaining ones (SimCLR, BYOL, MAE, MoCo v3
+    released code)."""
+    if step < warmup:
+        return first + (peak - first) * step / warmup
+    return cosine(step - warmup, max(steps - warmup, 1), peak, last)
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "cosine": warmup_cosine,
+    "cosine_after_warmup": warmup_then_cosine,
+    "constant": warmup_constant,
+}
 
 
 def ibot_lr(step: int, steps: int, warmup: int, peak: float, last: float) -> float:
@@ -73,6 +86,42 @@ def decay_groups(
         {"params": decayed, "weight_decay": weight_decay, "scale": 1.0},
         {"params": plain, "weight_decay": 0.0, "scale": 1.0},
     ]
+
+
+class Lars(torch.optim.Optimizer):
+    """SGD with momentum whose steps are proportional to the norm of the weights (You et al. 2017; the released code of
+    SimCLR, BYOL and MoCo v3).
+
+    For a weight p of more than one dimension with gradient g: g := g + weight_decay p, then g := g trust |p| / |g| if
+    both norms are positive. Then u := momentum u + g and p := p - lr u. Of one dimension: neither decay nor trust
+    ratio.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, momentum: float = 0.9, trust: float = 1e-3) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                gradient = p.grad
+                if p.ndim > 1:
+                    gradient = gradient.add(p, alpha=group["weight_decay"])
+                    weight, slope = p.norm(), gradient.norm()
+                    ratio = group["trust"] * weight / slope
+                    gradient = gradient * torch.where((weight > 0) & (slope > 0), ratio, torch.ones_like(ratio))
+                state = self.state[p]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(p)
+                state["momentum"].mul_(group["momentum"]).add_(gradient)
+                p.sub_(group["lr"] * state["momentum"])
+        return loss
 
 
 def transfer_groups(model: nn.Module, weight_decay: float) -> list[dict]:
