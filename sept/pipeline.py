@@ -41,6 +41,10 @@ from sept.stages import (
 from sept.stages.inputs import Presence
 from sept.store.step import Artefact, Step
 
+ON_DEVICE = {  # stages that compute on a GPU where there is one
+    *("retriever", "features", "index", "queries", "selection", "pretrain", "finetune", "detect", "segment"),
+}
+
 
 class Pipeline:
     """The steps of one experiment on one machine; each is made once."""
@@ -207,4 +211,5 @@ class Pipeline:
             finally:
                 self.runtime.release()
 
-        return replace(step, build=build)
+        gpus = self.runtime.devices if self.runtime.accelerator != "cpu" and step.stage in ON_DEVICE else 0
+        return replace(step, build=build, gpus=gpus)

@@ -388,8 +388,8 @@ def test_looking_into_a_store_that_does_not_exist_creates_nothing(tmp_path: Path
 
 def test_a_store_of_another_format_is_refused(store: Store) -> None:
     store.make(step())
-    (store.root / "store.json").write_text('{"format": 2}')
-    with pytest.raises(ConfigError, match="has format 2, this sept reads 1"):
+    (store.root / "store.json").write_text('{"format": 3}')
+    with pytest.raises(ConfigError, match="has format 3, this sept reads 2"):
         Store(store.root)
     (store.root / "store.json").write_text("{")
     with pytest.raises(DataError, match=r"store\.json is damaged"):

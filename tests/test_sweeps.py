@@ -293,9 +293,9 @@ def test_a_format_file_that_was_cut_off_is_told_once_with_what_it_should_read(
 ) -> None:
     store = whole.copy(tmp_path / "store")
     cut(store / "store.json")
-    told = f'error: {store}/store.json is damaged: it should read {{"format": 1}}'
+    told = f'error: {store}/store.json is damaged: it should read {{"format": 2}}'
     assert swept(store, *TWO) == (65, [told], [])
-    (store / "store.json").write_text('{"format": 1}')  # as it says
+    (store / "store.json").write_text('{"format": 2}')  # as it says
     assert scores(store, *TWO) == scores(whole.store, *TWO)
 
 

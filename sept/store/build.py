@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from sept.errors import ConfigError, DataError, NonFiniteError
-from sept.runtime import signals
+from sept.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sept.runtime import meter, signals
 from sept.store.disk import (
     fingerprint,
     payload,
@@ -37,26 +37,32 @@ WORK = "work.json"  # the step, and the cost of its attempts so far
 COUNTED: dict[str, type | tuple[type, ...]] = {  # fields of WORK that the next attempt continues from
     "attempts": int,
     "seconds": (int, float),
+    "used": dict,
     "started": (int, float),
     "forced": bool,
 }
 
 
-def complete(step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: bool) -> None:
+def complete(
+    step: Step, folder: Path, inputs: Mapping[str, Artefact], forced: bool, replaced: Artefact | None = None
+) -> None:
     """Builds `step` in `folder`: payload and manifest, ready to be renamed into place.
 
-    If a process is killed after the manifest was written, the build is not run again. The build's exceptions are passed
-    on and its files stay. The caller holds the key's lock.
+    replaced: the artefact whose place it takes; the manifest keeps its cost. If a process is killed after the manifest
+    was written, the build is not run again. The build's exceptions are passed on and its files stay. The caller holds
+    the key's lock.
     """
     if not (folder / MANIFEST).exists():
         with storage_errors(folder / WORK):
             work = _begin(step, folder, forced)
         started = time.perf_counter()
         with _end_marked(folder):
-            with refusals(folder):
+            with refusals(folder), meter.measured(step.gpus, partial(_note, folder)) as read:
                 facts = step.build(folder, inputs)
+                used = meter.added(work["used"], read())
             wall_s = work["seconds"] + time.perf_counter() - started
-            _seal(step, folder, inputs, work | {"seconds": wall_s}, facts)
+            work |= {"seconds": wall_s, "used": used, "earlier": earlier(replaced)}
+            _seal(step, folder, inputs, work, facts)
     read_manifest(folder)
     with storage_errors(folder):
         if (folder / CHECKPOINTS).exists():
@@ -78,6 +84,25 @@ def read_work(folder: Path) -> dict[str, Any] | None:
     return work
 
 
+def _note(folder: Path, used: meter.Used) -> None:
+    """Keeps what the running attempt has used so far: a killed process records no end."""
+    with suppress(OSError, StorageError, DataError):
+        work = read_work(folder)
+        if work is not None:
+            write_json(folder / WORK, work | {"running": used})
+
+
+def earlier(replaced: Artefact | None) -> dict[str, Any] | None:
+    """What the artefact used that a new one replaces, with all that it had replaced itself."""
+    if replaced is None:
+        return None
+    before, manifest = replaced.manifest["earlier"], replaced.manifest
+    own = {"builds": 1, "flops": float(replaced.facts.get("flops", 0.0)), "wall_s": manifest["wall_s"]}
+    if before is not None:
+        own = {name: value + before[name] for name, value in own.items()}
+    return own | {"used": meter.added(manifest["used"], before["used"] if before else meter.nothing())}
+
+
 def _begin(step: Step, folder: Path, forced: bool) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     before = read_work(folder)
@@ -85,6 +110,7 @@ def _begin(step: Step, folder: Path, forced: bool) -> dict[str, Any]:
         "step": described(step),
         "attempts": before["attempts"] + 1 if before else 1,
         "seconds": before["seconds"] + _last_attempt_s(folder, before) if before else 0.0,
+        "used": meter.added(before["used"], before.get("running", {})) if before else meter.nothing(),
         "started": time.time(),
         "forced": forced,
         "commit": commit(),
@@ -141,6 +167,10 @@ def _seal(
             "versions": versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_s": round(work["seconds"], 3),
+            "used": work["used"],
+            "device": meter.device(step.gpus),
+            "gpus": step.gpus,
+            "earlier": work["earlier"],
             "attempts": work["attempts"],
             "resumed": work["attempts"] > 1,
         }

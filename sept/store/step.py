@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"  # a build's subfolder for files that only resuming needs; not published
 ASIDE = ".replaced"  # suffix of an artefact that is being replaced
 FIELDS = frozenset({"stage", "version", "key", "spec", "inputs", "files", "facts", "commit", "versions"}) | frozenset(
-    {"created", "wall_s", "attempts", "resumed", "checksum"}
+    {"created", "wall_s", "used", "device", "gpus", "earlier", "attempts", "resumed", "checksum"}
 )
 
 _FOLDER = re.compile(rf"(?:(?P<slug>.+)-)?(?P<key>[0-9a-f]{{{KEY_CHARS}}})(?P<aside>{re.escape(ASIDE)})?")
@@ -113,7 +113,7 @@ class Step:
     interruption it is called again on the same folder, with the files it left there. by_part: name patterns of large
     files whose readers verify each part that they read; all other files are hashed before they are read
     (`sept.store.store`). Not part of the key: slug (readable part of the folder's name), estimate (shown by the plan:
-    images, flops) and about (its description of the data).
+    images, flops), about (its description of the data) and gpus (how many the build holds).
     """
 
     stage: str
@@ -126,6 +126,7 @@ class Step:
     aids: Mapping[str, "Step"] = field(default_factory=dict)
     by_part: tuple[str, ...] = ()
     about: str = ""
+    gpus: int = 0
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.stage), f"stage {self.stage!r} is no folder name"

@@ -60,7 +60,7 @@ def _check(path: Path, known: dict[str, Any], by_part: bool) -> None:
         raise DataError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error
 
 
-FORMAT = 1
+FORMAT = 2
 FORMAT_FILE = "store.json"
 UNFINISHED = ".unfinished"
 LOOKS = 3  # a folder that is being replaced is moved twice; another look finds it in its new place
@@ -228,10 +228,17 @@ class Store:
             if folder is None:
                 return
             with disk.owned(folder):
-                complete(step, folder, inputs, self._is_forced(step))
+                forced = self._is_forced(step)
+                complete(step, folder, inputs, forced, self._replaced(step) if forced else None)
             with storage_errors(self.root):
                 self._publish(step, folder)
             self._built.add(step.key)
+
+    def _replaced(self, step: Step) -> Artefact | None:
+        """The published artefact, unless it is damaged."""
+        with suppress(DataError):
+            return self.find(step)
+        return None
 
     def _claimed(self, step: Step) -> Path | None:
         """The folder that this process builds in; None if another one, for lack of locks, has published meanwhile."""
