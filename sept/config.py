@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from sept import ranges
 from sept.backbones import Backbone
+from sept.costs.settings import Carbon
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, VECTORS, Pool, Query, Shot, Task
 from sept.errors import ConfigError
 from sept.methods import METHODS
@@ -151,6 +152,7 @@ class Experiment:
     hardware: Hardware = field(default_factory=Hardware)
     engine: Engine = field(default_factory=Engine)
     logger: Logger = field(default_factory=Logger)
+    carbon: Carbon = field(default_factory=Carbon)
     store: Storage = field(default_factory=Storage)
     include_task: bool = False  # the task's training images, without labels, take places of the budget
     leak: str = ranges.choice("report", ("report", "remove"))  # copies of test images in a selection: report or remove

@@ -10,6 +10,8 @@ from typing import Any
 
 from sept.backbones.files import origin
 from sept.config import Experiment
+from sept.costs.bill import cost, total
+from sept.costs.settings import Carbon
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
 from sept.selectors import RandomSubset
 from sept.store import Store
@@ -91,9 +93,10 @@ def row(e: Experiment, step: Step, store: Store, untrained: Step | None = None) 
 
     images is how many were pre-trained on. score is the headline value in percent, metric its name; those MEASURES that
     do not belong to the metric are None. chance, floor and untrained are accuracies to compare with, tests the number
-    of test images; None where they do not apply. remarks: those of `sept.results`. flops and wall_s are the cell's own,
-    `shared_...` those of what is computed once per pool. status says whether a stage was stopped and resumed.
-    artefacts: {stage, key, path below the store, flops, wall_s, shared} of each, inputs before what reads them.
+    of test images; None where they do not apply. remarks: those of `sept.results`. flops, wall_s, cpu_s, gpu_s, kwh and
+    co2e_kg are the cell's own, `shared_...` those of what is computed once per pool. status says whether a stage was
+    stopped and resumed. artefacts: {stage, key, path below the store, flops, wall_s, used, device, gpus, shared} of
+    each, inputs before what reads them.
     """
     final = store.find(step)
     if final is None:
@@ -124,6 +127,7 @@ def row(e: Experiment, step: Step, store: Store, untrained: Step | None = None) 
         "shared_flops": _total(shared, "flops"),
         "wall_s": round(sum(a.manifest["wall_s"] for a in own), 1),
         "shared_wall_s": round(sum(a.manifest["wall_s"] for a in shared), 1),
+        **_energy(own, shared, e.carbon),
         "status": "resumed" if any(a.manifest["resumed"] for a in artefacts) else "done",
         "index_recall": next((a.facts["index_recall"] for a in artefacts if "index_recall" in a.facts), None),
         "index_kept": next((a.facts["index_kept"] for a in artefacts if "index_kept" in a.facts), None),
@@ -138,13 +142,22 @@ def _total(artefacts: Iterable[Artefact], fact: str) -> float:
     return float(sum(a.facts.get(fact, 0.0) for a in artefacts))
 
 
+def _energy(own: Sequence[Artefact], shared: Sequence[Artefact], carbon: Carbon) -> dict[str, float]:
+    """CPU and GPU seconds, kWh and kg CO2e of the cell alone; kWh and kg of what is computed once per pool."""
+    alone, once = (total(cost({**a.manifest, **a.facts}, carbon) for a in group) for group in (own, shared))
+    return {
+        **{"cpu_s": alone.cpu_s, "gpu_s": alone.gpu_s, "kwh": alone.kwh, "measured_kwh": alone.measured_kwh},
+        **{"co2e_kg": alone.co2e(carbon), "shared_kwh": once.kwh, "shared_co2e_kg": once.co2e(carbon)},
+    }
+
+
 def _entry(artefact: Artefact, shared: bool, store: Store) -> dict[str, Any]:
     return {
         "stage": artefact.stage,
         "key": artefact.key,
         "path": artefact.path.relative_to(store.root).as_posix(),
         "flops": float(artefact.facts.get("flops", 0.0)),
-        "wall_s": artefact.manifest["wall_s"],
+        **{name: artefact.manifest[name] for name in ("wall_s", "used", "device", "gpus")},
         "shared": shared,
     }
 

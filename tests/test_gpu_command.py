@@ -12,11 +12,11 @@ import conftest
 import pytest
 import torch
 
+from sept.costs.peaks import peak
 from sept.gpu import __main__ as command
 from sept.gpu import cases, equality, fits, stages, two
 from sept.gpu.card import Card
 from sept.gpu.checks import Trained
-from sept.gpu.peaks import peak
 from sept.gpu.report import Report, Result, Skip
 from sept.gpu.runner import OutOfTime, stopping
 from sept.runtime.hardware import Runtime

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [  # a package imports only from those before it
-    *("errors", "paths", "ranges", "paper", "runtime", "store", "backbones", "data", "retrieval", "training"),
+    *("errors", "paths", "ranges", "paper", "costs", "runtime", "store", "backbones", "data", "retrieval", "training"),
     *("methods", "retrievers", "transfer", "selectors", "engines", "config", "stages", "capability", "compose"),
     *(
         "overrides",
@@ -16,6 +16,7 @@ ORDER = [  # a package imports only from those before it
         "app",
         "api",
         "tables",
+        "ledger",
         "tracking",
         "gpu",
         "__main__",

@@ -96,6 +96,7 @@ READ_BY = {  # the longest prefix of a setting counts; steps built on those are 
     "hardware.compile": {"retriever", "pretrain"},
     "hardware.precision": {"retriever", "features", "queries", "pretrain", "finetune"},
     "logger": set(),
+    "carbon": set(),
     "store": set(),
     "table": set(),
     "plan": set(),

@@ -21,6 +21,7 @@ from torch import Tensor
 from sept.backbones import Backbone
 from sept.backbones.flops import forward_flops
 from sept.backbones.networks import build
+from sept.costs.peaks import TERA, peak
 from sept.data.images import Pixels, decode
 from sept.data.loading import Batches, loader
 from sept.data.rng import numpy_rng
@@ -29,7 +30,6 @@ from sept.data.transforms import normalise
 from sept.gpu import micro
 from sept.gpu.card import Card, cores
 from sept.gpu.memory import SWIN, VIT
-from sept.gpu.peaks import TERA, peak
 from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, free_memory, sent

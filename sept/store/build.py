@@ -100,17 +100,25 @@ def earlier(replaced: Artefact | None) -> dict[str, Any] | None:
     own = {"builds": 1, "flops": float(replaced.facts.get("flops", 0.0)), "wall_s": manifest["wall_s"]}
     if before is not None:
         own = {name: value + before[name] for name, value in own.items()}
-    return own | {"used": meter.added(manifest["used"], before["used"] if before else meter.nothing())}
+    used = meter.added(manifest["used"], before["used"] if before else meter.nothing())
+    return own | {"used": used, "device": manifest["device"], "gpus": manifest["gpus"]}
+
+
+def so_far(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
+    """wall_s and used of all attempts at an unfinished build, the last one included."""
+    used = meter.added(work["used"], work.get("running", {}))
+    return {"wall_s": work["seconds"] + _last_attempt_s(folder, work), "used": used}
 
 
 def _begin(step: Step, folder: Path, forced: bool) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     before = read_work(folder)
+    spent = so_far(folder, before) if before else {"wall_s": 0.0, "used": meter.nothing()}
     work = {
         "step": described(step),
         "attempts": before["attempts"] + 1 if before else 1,
-        "seconds": before["seconds"] + _last_attempt_s(folder, before) if before else 0.0,
-        "used": meter.added(before["used"], before.get("running", {})) if before else meter.nothing(),
+        "seconds": spent["wall_s"],
+        "used": spent["used"],
         "started": time.time(),
         "forced": forced,
         "commit": commit(),

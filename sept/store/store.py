@@ -172,6 +172,10 @@ class Store:
                 names = listing(self.root / stage)
                 yield from (self.root / stage / name for name in names if parse_folder(name))
 
+    def unfinished_folders(self) -> Iterator[Path]:
+        """Folders of work that was begun and is not published, sorted by name."""
+        yield from (self.root / UNFINISHED / name for name in listing(self.root / UNFINISHED))
+
     def work_folder(self, step: Step) -> Path:
         """Where `step` is or would be built, with its training checkpoints (subfolder CHECKPOINTS)."""
         free = self.free_folder(step)

@@ -34,6 +34,7 @@ MEAN_OF = {
     "shared_flops": "shared_flops",
     "wall_s": "wall_s",
     "shared_wall_s": "shared_wall_s",
+    **{name: name for name in ("cpu_s", "gpu_s", "kwh", "shared_kwh", "co2e_kg", "shared_co2e_kg")},
 }
 SPREAD_OF = {"std": "score", "frozen_std": "frozen_top1", "probe_std": "probe_top1"}
 SEEN = {

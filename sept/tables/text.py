@@ -15,12 +15,14 @@ Tables = Mapping[str, Sequence[Line]]
 
 SCORES = ("mean", "std", "frozen_mean", "frozen_std", "probe_mean", "probe_std", "ap_mean", "ap50_mean", "ap75_mean")
 GAIN = ("gain", "gain_low", "gain_high", "within_noise")
-COSTS = ("images", "pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
+ENERGY = ("kwh", "shared_kwh", "co2e_kg", "shared_co2e_kg")
+SECONDS = ("wall_s", "shared_wall_s", "cpu_s", "gpu_s")
+COSTS = ("images", "pool_images", "flops", "shared_flops", *SECONDS, *ENERGY)
 AGAINST = ("chance", "floor")
 LAST = ("paper", "remarks", "status", "reason")
 COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *COSTS, *LAST)
 DIGITS = dict.fromkeys((*SCORES, *AGAINST, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
-DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "images": ".0f", "pool_images": ".0f"}
+DIGITS |= dict.fromkeys((*SECONDS, "images", "pool_images"), ".0f") | dict.fromkeys(ENERGY, ".3g")
 MEASURED: dict[str, Callable[[Line], str]] = {
     "runs": labels.over,
     "frozen": lambda line: labels.spread(line, "frozen_mean", "frozen_std"),
@@ -35,6 +37,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
     "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
+    "kWh": lambda line: "" if line.get("kwh") is None else f"{line['kwh']:.2g}",
     "status": lambda line: line["status"],
 }
 LEFT = (*labels.CHOICES, "runs", "remarks", "status", "difference", "where", "verdict", "pairs")
