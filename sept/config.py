@@ -23,6 +23,7 @@ from sept.selectors import SELECTORS, Selector
 from sept.transfer.recipes import RECIPES, Transfer
 
 MOST_STEPS, MOST_SEEN = 10**9, 10**13  # of a pre-training
+ROUNDING = 1e-12  # of FLOPs that are a product: they suffice for their steps
 CHARGES = ("retriever", "embedding", "selection")  # what a budget of FLOPs may have to pay for besides training
 PUBLISHED = ("in1k_sup", "in1k_ssl", "foundation")  # inits that start from published weights
 STAGES = (  # stages whose artefacts are stored; sept.stages has their versions
@@ -89,7 +90,7 @@ class Compute:
             raise ConfigError(f"{told} is less than one step, which takes {cost}")
         if steps > MOST_STEPS:
             raise ConfigError(f"{told} is more than {MOST_STEPS:,} steps of {cost} each")
-        return int(steps)
+        return int(steps * (1 + ROUNDING))
 
 
 @dataclass

@@ -124,16 +124,19 @@ def test_search_is_a_product_of_every_row_with_every_query():
     assert search_flops(1000, 505, 768) == 2 * 1000 * 505 * 768
 
 
-@given(st.integers(1, 1000), st.integers(512, 2_000_000))
-def test_flops_of_epochs_pay_for_exactly_those_epochs(epochs, images):
+@given(st.integers(1, 10**8))
+def test_flops_and_images_of_steps_pay_for_exactly_those_steps(steps):
     recipe = MoByRecipe()
-    epoch = recipe.flops(SWIN_TINY) * recipe.batch_size * (images // recipe.batch_size)
-    assert Compute(flops=epochs * epoch).passes(epoch) == epochs
-    assert Compute(epochs=epochs).passes(epoch) == epochs
+    each, batch = recipe.flops(SWIN_TINY), recipe.batch_size
+    assert Compute(flops=steps * batch * each).steps(batch, each, 0.0) == steps
+    assert Compute(images=steps * batch).steps(batch, each, 0.0) == steps
+    assert Compute(epochs=steps).steps(batch, each, 0.0) is None
 
 
-def test_a_budget_pays_for_whole_epochs_and_at_least_one():
-    epoch = MoByRecipe().flops(SWIN_TINY) * 512 * 195
-    assert Compute(flops=2.9 * epoch).passes(epoch) == 2
-    with pytest.raises(ConfigError, match=r"compute\.flops=.* is less than one epoch"):
-        Compute(flops=0.9 * epoch).passes(epoch)
+def test_a_budget_pays_for_whole_steps_and_at_least_one():
+    assert Compute(flops=2.9e9).steps(10, 1e8, 0.0) == 2
+    assert Compute(flops=2.9e9).steps(10, 1e8, 1e9) == 1
+    with pytest.raises(ConfigError, match=r"^compute\.flops=9e\+08 is less than one step, which takes 1e\+09 FLOPs$"):
+        Compute(flops=9e8).steps(10, 1e8, 0.0)
+    with pytest.raises(ConfigError, match="is more than 1,000,000,000 steps"):
+        Compute(flops=1e30).steps(10, 1e8, 0.0)
