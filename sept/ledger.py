@@ -14,7 +14,7 @@ from typing import Any
 
 from sept.compose import check_overrides, expand, experiment
 from sept.config import Experiment
-from sept.costs.bill import Cost, assumed, by_stage, cost, grid, total
+from sept.costs.bill import Cost, assumed, by_stage, cost, grid, of_runs, total
 from sept.costs.settings import Carbon
 from sept.costs.shared import amortised, break_even, break_even_own_architecture
 from sept.errors import ConfigError, DataError, SeptError
@@ -81,10 +81,7 @@ def of_table(cells: Sequence[Experiment]) -> list[str]:
     made = [each for line in lines for run in line["runs"] for each in run["artefacts"]]
     if not made:
         return ["no run of it is in the store"]
-    own = by_stage((each for each in made if not each["shared"]), carbon)
-    shared = by_stage((each for each in made if each["shared"]), carbon)
-    bill = [*own.items(), *((f"{stage} (shared)", each) for stage, each in shared.items())]
-    bill.append(("all", total([*own.values(), *shared.values()])))
+    bill = of_runs(made, carbon)
     tasks = len({line["task"] for line in lines})
     told = "serves this one task" if tasks == 1 else f"{tasks} tasks share"
     bill += [(f"  {name}", each) for name, each in _of_rows(lines, carbon)]

@@ -18,7 +18,8 @@ from sept.store import Store
 from sept.store.step import Artefact, Step
 
 SHARED = ("pool", "task", "retriever", "features", "index")  # computed once for all tasks: SEPT amortises them
-CELL = ("task", "shot", "init", "budget", "query", "retriever", "pool")
+PRINTED = ("task", "shot", "init", "budget", "query", "retriever", "pool")  # what the paper's rows differ in
+CELL = (*PRINTED, "method", "compute")
 AUTO = "auto"  # the budget of a selector that stops by itself
 # Percent; each row has those of its metric.
 MEASURES = ("top1", "best_top1", "frozen_top1", "probe_top1", "ap", "ap50", "ap75", "miou")
@@ -58,9 +59,20 @@ def choices(e: Experiment) -> dict[str, Any]:
         "query": e.query.name if found else None,
         "retriever": e.retriever.name if found and not e.of_vectors else None,
         "pool": e.pool.name if selected else None,
+        "method": e.pretrain.name if e.pretrains else None,
+        "compute": _compute(e) if e.pretrains else None,
         "seed": e.seed,
         "finetune_seed": e.finetune.seed,
     }
+
+
+def _compute(e: Experiment) -> str:
+    """How long the pre-training is: `40 epochs`, `64,000 images`, `1e+13 FLOPs`; and what the FLOPs pay for besides."""
+    c = e.compute
+    if c.flops is None:
+        return f"{c.epochs:,} epochs" if c.epochs is not None else f"{c.images:,} images"
+    shared = f" for {c.tasks} tasks" if c.tasks > 1 else ""
+    return f"{c.flops:.3g} FLOPs" + (f" with {' and '.join(c.include)}{shared}" if c.include else "")
 
 
 def _init(e: Experiment) -> str:

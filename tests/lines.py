@@ -17,8 +17,9 @@ def run(score: float, seed: int, finetune_seed: int = 0, key: str = "", **rest: 
     """A finished cell."""
     key = key or f"{hash((score, seed, finetune_seed)) & 0xFFFFFFFF:064x}"
     made = {"stage": "finetune", "key": key, "path": f"finetune/x-{key[:16]}", "flops": 2e9, "wall_s": 3.0}
+    made |= {"used": {"cpu_s": 2.0, "gpu_s": 0.0, "cpu_j": None, "gpu_j": None}, "device": "a processor", "gpus": 0}
     measures = dict.fromkeys(MEASURES) | {"top1": score, "best_top1": score, "frozen_top1": score / 2}
-    costs = {"flops": 2e9, "shared_flops": 1e9, "wall_s": 3.0, "shared_wall_s": 1.5, "pool_images": 0}
+    costs = {"flops": 2e9, "shared_flops": 1e9, "wall_s": 3.0, "shared_wall_s": 1.5, "pool_images": 0, "co2e_kg": 0.5}
     about = {"commit": COMMIT, "status": "done", "artefacts": [made | {"shared": False}], "metric": "top1"}
     measures |= {"tests": 800, "chance": 6.25, "floor": 15.0, "untrained": None, "probe_untrained": None, "remarks": []}
     return measures | costs | about | {"seed": seed, "finetune_seed": finetune_seed, "score": score, "key": key} | rest
@@ -36,7 +37,7 @@ def line(init: str, scores: list[float], runs: list[dict[str, Any]] | None = Non
     row = named | {"n": len(runs), "seeds": len({each["seed"] for each in runs})}
     row |= {"metric": "top1" if runs else None, "status": "" if runs else "missing"}
     row |= {"paper": printed(named), "reason": None, "remarks": "", "runs": runs}
-    row["experiments"] = [experiment(init) for _ in runs]
+    row |= {"experiments": [experiment(init) for _ in runs], "cell": experiment(init)}
     if runs:
         row |= {"mean": statistics.fmean(each["score"] for each in runs), "frozen_mean": 1.0}
         row |= {name: runs[0][name] for name in ("flops", "shared_flops", "wall_s", "shared_wall_s", "pool_images")}

@@ -14,7 +14,7 @@ from lines import line, run, table
 from PIL import Image
 
 from sept.compose import expand
-from sept.tables import rows
+from sept.tables.rows import rows
 from sept.tables.__main__ import main
 from sept.tables.charts import charts
 from sept.tables.figures import COLOURS, OTHERS, draw
@@ -119,7 +119,7 @@ def test_differences_and_costs_stand_on_the_page():
     assert cells[place + 2 : place + 6] == ["+17.00", "[-21.12, +55.12]", "within noise", "2 seeds"]
     assert text.count('<tr class="noise">') == cells.count("within noise")
     total = cells[cells.index("all") :]
-    assert total[2:5] == ["6", "1.20e+10", "18"]  # six runs with an artefact each
+    assert total[1:3] == ["6", "1.2e+10"]  # six runs with an artefact each
 
 
 def test_the_page_says_beside_a_number_what_its_spread_is_over():
@@ -211,6 +211,36 @@ def test_accuracy_over_compute_shows_what_is_shared_too():
     dear = line("sept", [], [run(3.0, 0)], flops=5e9)
     chart = charts([line("rand_init", [1.0]), dear])[-1]
     assert [(p.x, p.further) for s in chart.panels[0].series for p in s.points] == [(2e9, 3e9), (5e9, 6e9)]
+
+
+def test_the_pareto_front_is_what_no_cheaper_row_reaches():
+    spent = [("random", 1.0, 1e9), ("random", 5.0, 2e9), ("sept", 4.0, 3e9), ("sept", 7.0, 4e9), ("sept", 6.0, 4e9)]
+    lines = [line(init, [], [run(score, 0)], flops=flops, budget=i) for i, (init, score, flops) in enumerate(spent)]
+    [chart] = [each for each in charts(lines) if each.name == "flops"]
+    assert chart.panels[0].front == ((1e9, 1.0), (2e9, 5.0), (4e9, 7.0))
+    assert "stroke-dasharray" in draw(chart, "t")
+
+
+def test_the_cost_of_a_run_is_stacked_by_stage():
+    parts = [{"stage": "features", "flops": 4e9, "shared": True}, {"stage": "finetune", "flops": 1e9, "shared": False}]
+    lines = [line("random", [1.0]), line("sept", [], [run(2.0, 0, artefacts=parts), run(3.0, 1, artefacts=parts)])]
+    [chart] = [each for each in charts(lines) if each.name == "stages"]
+    [panel] = chart.panels
+    assert {each.label: [point.y for point in each.points] for each in panel.series} == {
+        "finetune": [2e9, 1e9],
+        "features (shared)": [0.0, 4e9],
+    }
+    assert ">features (shared)" in draw(chart, "t")
+
+
+def test_the_papers_accuracies_are_drawn_over_counted_flops_without_any_run():
+    """SEPT Tables 2 and 3, Food-101, 5 shots; FLOPs as in the ledger's tests."""
+    lines = rows(expand("table3", ["task=food101", "shot=5shot", "retriever.weights=x", "init.weights=x"]))
+    [chart] = [each for each in charts(lines) if each.name == "printed"]
+    [panel] = chart.panels
+    points = {each.label: {f"{point.x:.2e}": point.y for point in each.points} for each in panel.series}
+    assert points["sept"]["2.16e+18"] == pytest.approx(55.6, abs=0.05)
+    assert points["random"]["1.08e+19"] == pytest.approx(32.7, abs=0.05)
 
 
 def test_a_random_subset_of_one_source_is_drawn_in_the_colour_of_random_ones():

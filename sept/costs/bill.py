@@ -64,6 +64,15 @@ def by_stage(records: Iterable[Mapping[str, Any]], carbon: Carbon) -> dict[str, 
     return costs
 
 
+def of_runs(records: Iterable[Mapping[str, Any]], carbon: Carbon) -> list[tuple[str, Cost]]:
+    """The bill of all artefacts behind the runs of a table, by stage, those that all tasks share apart; then all."""
+    records = [*records]
+    own = by_stage((each for each in records if not each["shared"]), carbon)
+    shared = by_stage((each for each in records if each["shared"]), carbon)
+    bill = [*own.items(), *((f"{stage} (shared)", each) for stage, each in shared.items())]
+    return [*bill, ("all", total(each for _, each in bill))]
+
+
 SMALL_KWH = 0.1  # below it a bill is in Wh and g
 
 

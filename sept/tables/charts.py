@@ -7,13 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sept.backbones.flops import training_flops
+from sept.config import Experiment
+from sept.paper import published
 from sept.results import AUTO
 from sept.tables import labels
 from sept.tables.labels import Line
 
+PUBLISHED_EPOCHS = 300  # of the published pre-trainings on ImageNet-1k
+MAX_STACKS = 16
 MAX_BARS = 8  # side by side; with more, only the smallest budget is shown
 ERROR_BARS = "Error bars: standard deviation over seeds, or over the fine-tunings of a single one."
-POOLED = ("query", "retriever")  # choices that, besides variant, can distinguish series of one init
+POOLED = ("query", "retriever", "method")  # choices that, besides variant, can distinguish series of one init
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Series:
 class Panel:
     """One pair of axes. ticks: names of the places on the x axis, for bars.
 
-    names: the name of each x. Such points are not joined, as one pool is not always part of a larger one.
+    front: (x, y) to join by steps. names: the name of each x. Such points are not joined, as one pool is not always a
+    part of a larger one.
     """
 
     title: str
     series: tuple[Series, ...]
     ticks: tuple[str, ...] = ()
     names: Mapping[float, str] | None = None
+    front: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Chart:
     caption: str
     x: str
     y: str
-    kind: Literal["lines", "bars"]
+    kind: Literal["lines", "bars", "stacks"]
     panels: tuple[Panel, ...]
     counts: bool = False  # x is a count: a few whole numbers
 
@@ -67,7 +74,8 @@ class Chart:
 def charts(lines: Sequence[Line]) -> list[Chart]:
     """The figures for which these rows have the numbers."""
     known = [line for line in lines if line["n"]]
-    found = [_bars(known), _over_budget(known), _over_pool(known), _over_flops(known)]
+    found = [_bars(known), _over_budget(known), _over_pool(known), _over_flops(known), _over_carbon(known)]
+    found += [_stages(known), _printed_over_flops(lines)]
     return [_explained(chart) for chart in found if chart is not None]
 
 
@@ -108,13 +116,15 @@ def _over_budget(lines: Sequence[Line]) -> Chart | None:
         "Counterpart of the paper's Table 3 and, on one source, of Fig. 4. Dashed: ways to start without a budget."
     )
     placed = [line | {"budget": line["images"]} if line["budget"] == AUTO else line for line in lines]
-    return _lines("budget", "Accuracy over budget", caption, "pre-training images", placed, "budget", ("pool",))
+    what = ("budget", "Accuracy over budget", caption, "pre-training images")
+    return _lines(*what, placed, "budget", ("pool", "compute"))
 
 
 def _over_pool(lines: Sequence[Line]) -> Chart | None:
     caption = "Counterpart of the paper's Table 5. Dashed: ways to start without a pool."
     pooled = [line | _of_pool(line) for line in lines]
-    chart = _lines("pool", "Accuracy over pool size", caption, "images in the pool", pooled, "pool_images", ("budget",))
+    what = ("pool", "Accuracy over pool size", caption, "images in the pool")
+    chart = _lines(*what, pooled, "pool_images", ("budget", "compute"))
     if chart is None:
         return None
     return replace(chart, panels=tuple(replace(panel, names=_pools(pooled)) for panel in chart.panels))
@@ -141,7 +151,87 @@ def _over_flops(lines: Sequence[Line]) -> Chart | None:
         "Filled: the run's own compute. Hollow: including everything computed once per pool (retriever, "
         "embedding of the pool, index). The cost of published checkpoints is not counted."
     )
-    return _lines("flops", "Accuracy over compute", caption, "FLOPs", lines, "flops", ("pool",), "shared_flops")
+    chart = _lines("flops", "Accuracy over compute", caption, "FLOPs", lines, "flops", ("pool",), "shared_flops")
+    return None if chart is None else _with_front(chart)
+
+
+def _over_carbon(lines: Sequence[Line]) -> Chart | None:
+    caption = (
+        "Energy where it was measured, else modelled from seconds, times the grid's intensity (carbon=). Filled: the "
+        "run's own. Hollow: including everything computed once per pool."
+    )
+    what = ("carbon", "Accuracy over CO2e", caption, "kg CO2e")
+    chart = _lines(*what, lines, "co2e_kg", ("pool",), "shared_co2e_kg")
+    return None if chart is None else _with_front(chart)
+
+
+def _with_front(chart: Chart) -> Chart:
+    """With the Pareto front of each panel: what no other row reaches with less."""
+    caption = f"{chart.caption} Dotted: the Pareto front, the best for no more."
+    panels = tuple(replace(panel, front=_front(panel)) for panel in chart.panels)
+    return replace(chart, caption=caption, panels=panels)
+
+
+def _front(panel: Panel) -> tuple[tuple[float, float], ...]:
+    """(x, y) of the points than which none has more at the same x or less; ascending in both."""
+    points = [(point.x, point.y) for series in panel.series if not series.level for point in series.points]
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return tuple(best)
+
+
+def _printed_over_flops(lines: Sequence[Line]) -> Chart | None:
+    """The paper's printed accuracies over the FLOPs that its pre-trainings take by our count: no training needed."""
+    placed = [
+        line | {"mean": line["paper"], "std": None, "paper": None, "counted": _pretraining_flops(line["cell"])}
+        for line in lines
+        if line["paper"] is not None
+    ]
+    caption = (
+        "Accuracies as printed in the paper; FLOPs of the pre-training alone by our count, published checkpoints as "
+        "300 epochs of ImageNet-1k. Without retriever and embedding."
+    )
+    what = ("printed", "The paper's accuracies over counted compute", caption, "FLOPs")
+    chart = _lines(*what, [line for line in placed if line["counted"]], "counted", ("pool",))
+    return None if chart is None else _with_front(replace(chart, y="top-1", counts=False))
+
+
+def _stages(lines: Sequence[Line]) -> Chart | None:
+    """What a run of each row has cost, stage upon stage."""
+    names = labels.varying_choices(lines)
+    if not 1 < len(lines) <= MAX_STACKS:
+        return None
+    costs = [_stage_flops(line["runs"]) for line in lines]
+    stages = {stage: None for each in costs for stage in each}
+    series = tuple(
+        Series(stage, stage, tuple(Point(x, each.get(stage, 0.0), None, None) for x, each in enumerate(costs)))
+        for stage in stages
+    )
+    if len(series) < 2:
+        return None
+    caption = "Mean over the runs of a row. Shared: computed once per pool or task, however many runs use it."
+    panel = Panel("", series, tuple(labels.label(line, names) for line in lines))
+    return Chart("stages", "The cost of a run by stage", caption, "FLOPs", "", "stacks", (panel,))
+
+
+def _stage_flops(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """FLOPs of a run by stage, without stages that have none."""
+    found: dict[str, float] = {}
+    for run in runs:
+        for each in run["artefacts"]:
+            name = f"{each['stage']} (shared)" if each["shared"] else each["stage"]
+            found[name] = found.get(name, 0.0) + each["flops"] / len(runs)
+    return {stage: flops for stage, flops in found.items() if flops}
+
+
+def _pretraining_flops(e: Experiment) -> float:
+    """Of the pre-training behind a row; 0 for random weights."""
+    if e.pretrains and e.budget.images is not None and e.compute.epochs is not None:
+        return e.compute.epochs * e.budget.images * e.pretrain.flops(e.backbone)
+    views = {"in1k_ssl": e.pretrain.flops(e.backbone), "in1k_sup": training_flops(e.backbone, e.pretrain.side)}
+    return PUBLISHED_EPOCHS * published("in1k").images * views.get(e.init.name, 0.0)
 
 
 def _lines(

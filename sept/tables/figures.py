@@ -73,13 +73,16 @@ def _figure(chart: Chart) -> Any:
         _panel(ax, panel, chart)
     for ax in axes[len(chart.panels) :]:
         ax.set_axis_off()
-    figure.supylabel(f"{chart.y}, %", fontsize=STYLE["font.size"])
+    if chart.y:
+        figure.supylabel(f"{chart.y}, %", fontsize=STYLE["font.size"])
     _legend(figure, axes[: len(chart.panels)], abreast)
     return figure
 
 
 def _panel(ax: Any, panel: Panel, chart: Chart) -> None:
-    if chart.kind == "bars":
+    if chart.kind == "stacks":
+        _stacks(ax, panel)
+    elif chart.kind == "bars":
         _bars(ax, panel)
     else:
         _curves(ax, panel)
@@ -113,6 +116,8 @@ def _curves(ax: Any, panel: Panel) -> None:
         ax.errorbar(x, y, errors, label=series.label, **looks)
         for point in series.points:
             _beside(ax, point, colour, marker)
+    if len(panel.front) > 1:
+        ax.step(*zip(*panel.front, strict=True), where="post", color=INK, linestyle=":", linewidth=1, zorder=0)
 
 
 def _ticks(ax: Any, panel: Panel, counts: bool) -> None:
@@ -180,6 +185,17 @@ def _bars(ax: Any, panel: Panel) -> None:
                 ax.plot([at], [point.paper], color=INK, marker="*", markersize=6, mfc="none", linestyle="")
     ax.set_xticks(range(len(panel.ticks)), panel.ticks)
     ax.set_ylim(bottom=0)
+
+
+def _stacks(ax: Any, panel: Panel) -> None:
+    """A horizontal bar for each tick, the first on top, its series one after the other."""
+    left = [0.0] * len(panel.ticks)
+    for series in panel.series:
+        widths = [point.y for point in series.points]
+        ax.barh(range(len(panel.ticks)), widths, left=left, color=_colour(series.init), label=series.label)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    ax.set_yticks(range(len(panel.ticks)), panel.ticks)
+    ax.invert_yaxis()
 
 
 def _legend(figure: Any, axes: Any, abreast: int) -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sept.results import CELL
+from sept.results import PRINTED
 
 PAPER = Path(__file__).resolve().parent.parent / "paper" / "tables.csv"
 RETRIEVERS = {  # the paper's names for ours
@@ -21,8 +21,8 @@ SHOTS = {"100%": "full"}  # Table 6's name and ours
 
 
 def printed(named: Mapping[str, Any]) -> float | None:
-    """The paper's number for a comparison with these choices (`results.CELL`), None if it has none."""
-    return _index().get(tuple(str(named[name]) for name in CELL))
+    """The paper's number for a comparison with these choices (`results.PRINTED`), None if it has none."""
+    return _index().get(tuple(str(named[name]) for name in PRINTED))
 
 
 @cache
@@ -50,4 +50,4 @@ def _choices(line: Mapping[str, str]) -> tuple[str, ...]:
         "query": line["query"] if found else None,
         "retriever": OURS[line["retriever"]] if found else None,
     }
-    return tuple(str(choices[name]) for name in CELL)
+    return tuple(str(choices[name]) for name in PRINTED)

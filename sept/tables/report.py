@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sept.costs.bill import assumed, of_runs
+from sept.costs.bill import grid as bill_grid
 from sept.results import MEANING, METRICS
 from sept.store.disk import storage_errors
 from sept.store.step import KEY_CHARS
@@ -150,24 +152,12 @@ def _costs(lines: Sequence[Line]) -> Iterator[str]:
         "quiet",
     )
     yield folded("by comparison", grid(titles, texts, range(len(names), len(titles))), opened=len(texts) <= SHORT)
-    totals = _totals(finished)
-    marked = ["" for _ in totals[:-1]] + ["total"]
+    carbon = finished[0]["cell"].carbon
+    made = [each for line in finished for run in line["runs"] for each in run["artefacts"]]
+    titles, *bill = bill_grid(of_runs(made, carbon), carbon)
     yield "<h4>All runs of this table, each artefact once</h4>"
-    yield grid(["stage", "", "artefacts", "FLOPs", "wall s"], totals, (2, 3, 4), marked)
-
-
-def _totals(lines: Sequence[Line]) -> list[list[str]]:
-    made = {each["key"]: each for line in lines for run in line["runs"] for each in run["artefacts"]}
-    by_stage: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    for each in made.values():
-        by_stage.setdefault((each["stage"], each["shared"]), []).append(each)
-    texts = [_sum(stage, "shared" if shared else "own", found) for (stage, shared), found in by_stage.items()]
-    return [*texts, _sum("all", "", [*made.values()])]
-
-
-def _sum(stage: str, kind: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
-    flops, wall_s = sum(each["flops"] for each in found), sum(each["wall_s"] for each in found)
-    return [stage, kind, f"{len(found):,}", f"{flops:.2e}", f"{wall_s:,.0f}"]
+    yield grid(titles, bill, range(1, len(titles)), ["" for _ in bill[:-1]] + ["total"])
+    yield paragraph(assumed(carbon), "quiet")
 
 
 def _galleries(lines: Sequence[Line]) -> Iterator[str]:

@@ -48,7 +48,8 @@ SEEN = {
     "retriever.name",
     "include_task",
 }
-SEEN |= {"pool.name", "shot.per_class", "shot.share"}
+SEEN |= {"pool.name", "shot.per_class", "shot.share", "pretrain.name"}
+SEEN |= {f"compute.{name}" for name in ("epochs", "images", "flops", "include", "tasks")}
 
 
 @dataclass
@@ -145,6 +146,7 @@ def _line(group: _Group, variant: str | None) -> Line:
         "reason": next(iter([*group.failures.values(), *group.refusals]), None),
         "runs": runs,
         "experiments": [*group.experiments.values()],
+        "cell": group.unseeded,
     }
 
 
