@@ -14,13 +14,13 @@ from lines import line, run, table
 from PIL import Image
 
 from sept.compose import expand
-from sept.tables.rows import rows
 from sept.tables.__main__ import main
 from sept.tables.charts import charts
 from sept.tables.figures import COLOURS, OTHERS, draw
 from sept.tables.html import grid, page
 from sept.tables.pictures import CHOSEN, QUERIES, strips
 from sept.tables.report import report
+from sept.tables.rows import rows
 
 VOID = {"meta", "img", "link", "br"}
 
