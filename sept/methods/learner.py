@@ -243,11 +243,6 @@ def mlp(widths: Sequence[int], *, bias: bool = True, last_norm: str = "none") ->
     return nn.Sequential(*layers)
 
 
-def moby_mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    """MoBy's projector and predictor."""
-    return mlp([in_dim, hidden_dim, out_dim])
-
-
 @torch.no_grad()
 def feature_std(features: Tensor) -> Tensor:
     """Scalar: deviation over the batch of L2-normalised features (B, D), mean over D, times sqrt(D).

@@ -5,8 +5,8 @@ from typing import Any
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from sept.backbones.networks import share_drop_path
-from sept.methods.learner import TwoViewLearner, momentum_copy
+from sept.backbones.networks import share_drop_path, width
+from sept.methods.learner import FLOAT_BYTES, TwoViewLearner, momentum_copy
 from sept.methods.recipe import Length, MomentumRecipe
 from sept.training.optim import cosine
 
@@ -56,6 +56,11 @@ class MomentumLearner(TwoViewLearner):
     def predictions(self, features: list[Tensor]) -> list[Tensor]:
         """Predictions (B, D) from the online encoder's features of each view."""
         return [self.predictor(z) for z in _project(self.online, features)]
+
+    def head_bytes(self) -> int:
+        r = self.recipe  # hidden layers before and after BatchNorm and ReLU
+        hidden = [*r.projector(width(self.encoder))[1:-1], *r.predictor()[1:-1]]
+        return int(FLOAT_BYTES * 3 * sum(hidden))
 
 
 def _project(branch: Any, features: list[Tensor]) -> list[Tensor]:

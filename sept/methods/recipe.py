@@ -15,6 +15,8 @@ from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 CHANNELS = 3
 VIEWS = 2  # of an image, where a method compares views
 MOST_LARS = 1000.0  # its steps are a thousandth of the norm of the weights, times the rate
+MOST_LAYERS = 10  # of a head
+LAST_NORMS = ("none", "scale", "plain")  # BatchNorm after the last layer of a head: `mlp` in methods/learner.py
 AVERAGED, SHORTEST, LONGEST = 60, 5, 250  # steps that a moving average is over: 1/60 of all, within bounds
 RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
 

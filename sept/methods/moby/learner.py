@@ -56,8 +56,7 @@ class MoBy(MomentumLearner):
         return float(min(step, math.ceil(self.keys / batch)))
 
     def head_bytes(self) -> int:
-        r = self.recipe  # of projector and predictor the hidden layer before and after BatchNorm and ReLU; the logits
-        return int(FLOAT_BYTES * (2 * 3 * r.hidden_dim + 2 * self.keys))
+        return super().head_bytes() + FLOAT_BYTES * 2 * self.keys  # and the logits
 
     def is_undecayed(self, name: str, parameter: Tensor) -> bool:
         table = name.endswith("relative_position_bias_table") and not self.recipe.decay_bias_table
