@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 from sept import ranges
 from sept.backbones import Backbone
-from sept.backbones.flops import BACKWARD, forward_flops, training_flops, width
 from sept.data import steps_per_epoch
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
@@ -181,6 +180,8 @@ class MomentumRecipe(TwoViewRecipe):
 
     def flops(self, backbone: Backbone) -> float:
         """Two views through online encoder, projector and predictor with gradient, and through the target without."""
+        from sept.backbones.flops import BACKWARD, forward_flops, training_flops, width
+
         projector, predictor = mlp_flops(self.projector(width(backbone))), mlp_flops(self.predictor())
         online = training_flops(backbone, self.side) + (1 + BACKWARD) * (projector + predictor)
         return VIEWS * (online + forward_flops(backbone, self.side) + projector)
