@@ -162,7 +162,7 @@ def batch(default: int, least: int = 1) -> Any:
     return whole(default, least=least, most=MOST_BATCH)
 
 
-def channels(default: int) -> Any:
+def channels(default: int | None) -> Any:
     """Width of a layer; a single channel carries no information after normalisation."""
     return whole(default, least=2, most=MOST_CHANNELS)
 

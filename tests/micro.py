@@ -3,14 +3,40 @@
 import csv
 from pathlib import Path
 
+from sept.backbones import Backbone
 from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, finetune, ibot, images, labelled, moby, subset
+from sept.methods.byol.recipe import BYOLRecipe
+from sept.methods.simclr.recipe import SimCLRRecipe
 from sept.runtime.hardware import Runtime
 from sept.training.loop import train
 
-__all__ = ["MACHINE", "SIDE", "SWIN", "VIT", "Labelled", "cropped", "curve", "finetune", "ibot", "images", "labelled"]
-__all__ += ["moby", "recorded", "run", "subset"]
+__all__ = [
+    "MACHINE",
+    "RESNET",
+    "SIDE",
+    "SWIN",
+    "VIT",
+    "Labelled",
+    "cropped",
+    "curve",
+    "finetune",
+    "ibot",
+    "images",
+    "labelled",
+]
+__all__ += ["byol", "moby", "recorded", "run", "simclr", "subset"]
 
 MACHINE = Runtime(threads=1)
+RESNET = Backbone("resnet18", {"layers": [1, 1, 1, 1], "channels": [16, 16, 32, 32], "output_stride": 8})
+SHORT: dict = {"side": SIDE, "batch_size": 16, "lr_batch": 16, "warmup_epochs": 0, "drop_path_rate": 0.0}
+
+
+def simclr(**changes) -> SimCLRRecipe:
+    return SimCLRRecipe(**{**SHORT, "store_side": SIDE, "hidden_dim": 64, "out_dim": 32} | changes)
+
+
+def byol(**changes) -> BYOLRecipe:
+    return BYOLRecipe(**{**SHORT, "store_side": SIDE, "hidden_dim": 64, "out_dim": 32} | changes)
 
 
 def run(learner, batches, folder: Path, runtime: Runtime = MACHINE):

@@ -20,7 +20,7 @@ from sept.data.rng import generator
 from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
 from sept.methods.ibot.head import IBotHead
-from sept.methods.learner import ema_update, moby_mlp, momentum_copy
+from sept.methods.learner import ema_update, mlp, momentum_copy
 from sept.methods.moby.learner import KeyQueue
 from sept.retrievers.encoder import Encoder, cls_mean
 from sept.retrievers.settings import Preprocess
@@ -107,7 +107,7 @@ def full_swin():
 def test_swin_tiny_has_the_published_number_of_parameters():
     with torch.device("meta"):
         encoder = build("swin_tiny_patch4_window7_224", {})
-        trained = nn.ModuleList([encoder, moby_mlp(768, 4096, 256), moby_mlp(256, 4096, 256)])
+        trained = nn.ModuleList([encoder, mlp([768, 4096, 256]), mlp([256, 4096, 256])])
     assert sum(p.numel() for p in encoder.parameters()) == 27_519_354
     assert sum(p.numel() for p in trained.parameters()) == 33_835_898
 
@@ -166,7 +166,7 @@ def test_other_models_keep_timms_layer_ids():
 
 
 def test_moby_head_is_linear_batchnorm_relu_linear():
-    head = moby_mlp(5, 7, 3).double()
+    head = mlp([5, 7, 3]).double()
     assert [type(module) for module in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     x = torch.randn(6, 5, generator=generator(0), dtype=torch.float64)
     hidden = x.numpy() @ head[0].weight.detach().numpy().T + head[0].bias.detach().numpy()
@@ -223,7 +223,7 @@ def test_ibot_head_has_a_trainable_length_of_each_prototype():
 
 @PRECISION
 def test_moby_and_ibot_momentum_follow_the_closed_form(dtype, within):
-    online = moby_mlp(4, 5, 3).to(dtype)
+    online = mlp([4, 5, 3]).to(dtype)
     target = momentum_copy(online)
     momenta = [0.9, 0.5, 0.99, 1.0]
     expected = {name: p.detach().double().clone() for name, p in target.named_parameters()}
@@ -238,7 +238,7 @@ def test_moby_and_ibot_momentum_follow_the_closed_form(dtype, within):
 
 
 def test_momentum_copy_takes_no_gradient_and_shares_nothing():
-    online = moby_mlp(4, 5, 3)
+    online = mlp([4, 5, 3])
     target = momentum_copy(online)
     assert not any(p.requires_grad for p in target.parameters())
     assert all(p.requires_grad for p in online.parameters())
@@ -247,7 +247,7 @@ def test_momentum_copy_takes_no_gradient_and_shares_nothing():
 
 
 def test_batchnorm_statistics_of_the_target_live_their_own_life():
-    online = moby_mlp(4, 5, 3).train()
+    online = mlp([4, 5, 3]).train()
     target = momentum_copy(online)
     online(torch.randn(8, 4, generator=generator(0)))
     seen = online[1].running_mean.clone()

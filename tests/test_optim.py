@@ -13,7 +13,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from sept.backbones.networks import build, layer_ids
-from sept.methods.learner import moby_mlp
+from sept.methods.learner import mlp
 from sept.training.optim import (
     cosine,
     decay_groups,
@@ -117,7 +117,7 @@ def online(name):
     with torch.device("meta"):
         encoder = build(name, {})
         return nn.ModuleDict(
-            {"encoder": encoder, "projector": moby_mlp(768, 4096, 256), "predictor": moby_mlp(256, 4096, 256)}
+            {"encoder": encoder, "projector": mlp([768, 4096, 256]), "predictor": mlp([256, 4096, 256])}
         )
 
 

@@ -15,7 +15,7 @@ from sept.retrievers import FEATURES
 from sept.selectors import SELECTORS
 
 DEPTH, FILE_LINES, FUNCTION_LINES = 12, 350, 60
-RUN = 133  # modules, of 288: a guard against more; the aim is 80
+RUN = 135  # modules, of 295: a guard against more; the aim is 80
 COUNTED = """
 import sys
 from sept import api

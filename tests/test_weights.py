@@ -31,7 +31,7 @@ from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError
 from sept.methods.ibot.head import IBotHead
-from sept.methods.learner import moby_mlp
+from sept.methods.learner import mlp
 
 SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 
@@ -102,7 +102,7 @@ def moby_state(online):
     """`model` of a released MoBY file, around an encoder's state."""
     heads = {}
     for name, sizes in (("projector", (32, 8, 4)), ("projector_k", (32, 8, 4)), ("predictor", (4, 8, 4))):
-        first, norm, _, last = moby_mlp(*sizes)
+        first, norm, _, last = mlp(sizes)
         parts = {"linear_hidden.0": first, "linear_hidden.1": norm, "linear_out": last}
         for part, module in parts.items():
             heads |= prefixed(f"{name}.{part}.", module.state_dict())

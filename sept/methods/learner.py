@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ from torch import Tensor, nn
 
 from sept.backbones.networks import drop_path_factors, has_batch_norm, set_factors
 from sept.backbones.weights import load_backbone
-from sept.methods.recipe import Length, OneViewRecipe, PlainRecipe, TwoViewRecipe
+from sept.methods.recipe import VIEWS, Length, OneViewRecipe, PlainRecipe, TwoViewRecipe
 from sept.methods.views import OneView, TwoViews, Views
 from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
 from sept.training.optim import SCHEDULES, Lars, decay_groups, undecayed
 
 FLOAT_BYTES = 4
-VIEWS = 2
 PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as loaded, as augmented, and as part of its batch
 GRADIENTS, ADAM = 1, 2  # times the weights: memory of a step besides activations
 log = logging.getLogger(__name__)
@@ -184,10 +184,14 @@ class OneViewLearner(PlainLearner):
 
 
 class TwoViewLearner(PlainLearner):
-    """A learner of two augmented views: features of both views together."""
+    """A learner of two augmented views: features of both views together.
+
+    apart: whether a network with batch norm sees each view as a batch of its own (BYOL), or both as one (SimCLR).
+    """
 
     views: TwoViews
     shown = VIEWS
+    apart = False
 
     def __init__(self, recipe: TwoViewRecipe, *, seed: int, length: Length) -> None:
         super().__init__(recipe, seed=seed, length=length)
@@ -199,6 +203,8 @@ class TwoViewLearner(PlainLearner):
 
     def features(self, encoder: nn.Module, images: Tensor) -> list[Tensor]:
         """Encoder features (B, D) of each view, for the whole batch. images: from `both_views`."""
+        if self.apart and has_batch_norm(encoder):
+            return [self.gathered(self.encode(pooled, encoder, [view], 1)) for view in split_views(images, VIEWS)]
         return split_views(self.gathered(self.encode(pooled, encoder, [images], VIEWS)), VIEWS)
 
 
@@ -220,11 +226,21 @@ def split_views(batch: Tensor, views: int) -> list[Tensor]:
     return list(batch.unflatten(0, (-1, views)).unbind(1))
 
 
-def moby_mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    """Linear, BatchNorm, ReLU, Linear: MoBy's projector and predictor (no BatchNorm after the last)."""
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim), nn.BatchNorm1d(hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, out_dim)
-    )
+def mlp(widths: Sequence[int], *, bias: bool = True, last_norm: str = "none") -> nn.Sequential:
+    """Linear layers between these widths, BatchNorm and ReLU after all but the last: a projector or a predictor.
+
+    last_norm, BatchNorm after the last: none (BYOL, MoBy), scale (SimCLR: no shift) or plain (MoCo v3: neither).
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after, bias=bias), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+    del layers[-2:]
+    if last_norm != "none":
+        norm = nn.BatchNorm1d(widths[-1], affine=last_norm == "scale")
+        if norm.affine:
+            norm.bias.requires_grad_(False)  # stays at nought
+        layers.append(norm)
+    return nn.Sequential(*layers)
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """The base of the recipes of self-supervised methods; without torch, because a plan reads it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 from sept import ranges
@@ -10,7 +12,11 @@ from sept.data import steps_per_epoch
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
+VIEWS = 2  # of an image, where a method compares views
 MOST_LARS = 1000.0  # its steps are a thousandth of the norm of the weights, times the rate
+MOST_LAYERS = 10  # of a head
+LAST_NORMS = ("none", "scale", "plain")  # BatchNorm after the last layer of a head: `mlp` in methods/learner.py
+AVERAGED, SHORTEST, LONGEST = 60, 5, 250  # steps that a moving average is over: 1/60 of all, within bounds
 RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
 
 
@@ -91,7 +97,7 @@ class Recipe:
 
     def view_bytes(self, backbone: Backbone) -> int:
         """Bytes of the views of one sample as workers pass them: uint8; two of `side` pixels."""
-        return 2 * CHANNELS * self.side**2
+        return VIEWS * CHANNELS * self.side**2
 
     def flops(self, backbone: Backbone) -> float:
         """FLOPs of one sample in one step: all its views through all networks, forward and backward."""
@@ -145,5 +151,42 @@ class TwoViewRecipe(PlainRecipe):
     solarise: list[float] = ranges.pair(0.0, 0.2, ordered=False, least=0, most=1)
     jitter: float = ranges.real(
         1.0, least=0, most=MOST_JITTER
-    )  # multiplies the published brightness .4, contrast .4, saturation .2, hue .1
+    )  # multiplies the published brightness .4, contrast .4 and hue .1, and the saturation
+    saturation: float = ranges.real(0.2, least=0, most=MOST_JITTER)  # of BYOL, MoBy, MoCo v3; SimCLR: .4
     grayscale: float = ranges.share(0.2)
+
+
+@dataclass
+class MomentumRecipe(TwoViewRecipe):
+    """The base of methods with a momentum encoder, projectors and a predictor: BYOL and MoBy."""
+
+    hidden_dim: int = ranges.channels(4096)  # of projectors and predictor
+    out_dim: int = ranges.channels(256)
+    momentum: float | None = ranges.share(0.99)  # of the moving average at the first step; null: see `fitted`
+
+    def fitted(self, images: int, steps: int) -> Self:
+        """A target network that averages over a sixtieth of the steps: 0.9 in 600 steps, where 0.99 lags behind what it
+        is compared with, 0.99 in 6,000, and no more than BYOL's 0.996 however many there are."""
+        averaged = min(max(steps / AVERAGED, SHORTEST), LONGEST)
+        return replace(self, momentum=1 - 1 / averaged if self.momentum is None else self.momentum)
+
+    def projector(self, features: int) -> list[int]:
+        """Widths before, between and after the projector's layers. features: of the encoder."""
+        return [features, self.hidden_dim, self.out_dim]
+
+    def predictor(self) -> list[int]:
+        """Widths before, between and after the predictor's layers."""
+        return [self.out_dim, self.hidden_dim, self.out_dim]
+
+    def flops(self, backbone: Backbone) -> float:
+        """Two views through online encoder, projector and predictor with gradient, and through the target without."""
+        from sept.backbones.flops import BACKWARD, forward_flops, training_flops, width
+
+        projector, predictor = mlp_flops(self.projector(width(backbone))), mlp_flops(self.predictor())
+        online = training_flops(backbone, self.side) + (1 + BACKWARD) * (projector + predictor)
+        return VIEWS * (online + forward_flops(backbone, self.side) + projector)
+
+
+def mlp_flops(widths: Sequence[int]) -> int:
+    """FLOPs of one vector through linear layers between these widths."""
+    return 2 * sum(before * after for before, after in pairwise(widths))

@@ -23,7 +23,15 @@ JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy 
 
 
 def policy(
-    *, flip: float, jitter: float, grayscale: float, blur: float, radius: Sequence[float], side: int, solarise: float
+    *,
+    flip: float,
+    jitter: float,
+    saturation: float = SATURATION,
+    grayscale: float,
+    blur: float,
+    radius: Sequence[float],
+    side: int,
+    solarise: float,
 ) -> Policy:
     """The published colour pipeline, with jitter scaled by `jitter`, and the blur radius given for 224-px views."""
     return Policy(
@@ -31,7 +39,7 @@ def policy(
         jitter=JITTER if jitter else 0.0,
         brightness=BRIGHTNESS * jitter,
         contrast=CONTRAST * jitter,
-        saturation=SATURATION * jitter,
+        saturation=saturation * jitter,
         hue=HUE * jitter,
         grayscale=grayscale,
         blur=blur,
@@ -99,6 +107,7 @@ class TwoViews(Views):
             policy(
                 flip=recipe.flip,
                 jitter=recipe.jitter,
+                saturation=recipe.saturation,
                 grayscale=recipe.grayscale,
                 blur=recipe.blur[view],
                 radius=recipe.blur_radius,

@@ -90,11 +90,12 @@ def decay_groups(
 
 class Lars(torch.optim.Optimizer):
     """SGD with momentum whose steps are proportional to the norm of the weights (You et al. 2017; the released code of
-    SimCLR, BYOL and MoCo v3).
+    BYOL and MoCo v3).
 
     For a weight p of more than one dimension with gradient g: g := g + weight_decay p, then g := g trust |p| / |g| if
     both norms are positive. Then u := momentum u + g and p := p - lr u. Of one dimension: neither decay nor trust
-    ratio.
+    ratio. SimCLR's code has u := momentum u + lr g and p := p - u: the same at a constant rate, and nearly so where a
+    schedule changes little in the ten steps that momentum averages over.
     """
 
     def __init__(self, groups: list[dict], lr: float, momentum: float = 0.9, trust: float = 1e-3) -> None:
@@ -107,21 +108,40 @@ class Lars(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                gradient = p.grad
-                if p.ndim > 1:
-                    gradient = gradient.add(p, alpha=group["weight_decay"])
-                    weight, slope = p.norm(), gradient.norm()
-                    ratio = group["trust"] * weight / slope
-                    gradient = gradient * torch.where((weight > 0) & (slope > 0), ratio, torch.ones_like(ratio))
-                state = self.state[p]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].mul_(group["momentum"]).add_(gradient)
-                p.sub_(group["lr"] * state["momentum"])
+            trained = [p for p in group["params"] if p.grad is not None]
+            plain = [p for p in trained if p.ndim <= 1]
+            scaled = [p for p in trained if p.ndim > 1]
+            self._move(group, plain, _gradients(plain))
+            self._move(group, scaled, _trusted(scaled, group["weight_decay"], group["trust"]))
         return loss
+
+    def _move(self, group: dict, weights: list[Tensor], gradients: list[Tensor]) -> None:
+        """The step of momentum, of some weights of a group."""
+        if not weights:
+            return
+        for p in weights:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        moving = [self.state[p]["momentum"] for p in weights]
+        torch._foreach_mul_(moving, group["momentum"])
+        torch._foreach_add_(moving, gradients)
+        torch._foreach_add_(weights, moving, alpha=-group["lr"])
+
+
+def _gradients(weights: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in weights if p.grad is not None]
+
+
+def _trusted(weights: list[Tensor], decay: float, trust: float) -> list[Tensor]:
+    """The gradients of some weights with their decay, as long as `trust` times the weights; as they are where either is
+    nought. Without waiting for the device."""
+    if not weights:
+        return []
+    gradients = list(torch._foreach_add(_gradients(weights), weights, alpha=decay))
+    lengths, slopes = (torch.stack(torch._foreach_norm(each)) for each in (weights, gradients))
+    ratios = torch.where((lengths > 0) & (slopes > 0), trust * lengths / slopes, torch.ones_like(slopes))
+    torch._foreach_mul_(gradients, list(ratios.unbind()))
+    return gradients
 
 
 def transfer_groups(model: nn.Module, weight_decay: float) -> list[dict]:
