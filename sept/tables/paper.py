@@ -1,4 +1,4 @@
-"""The paper's printed numbers (`sept/paper/tables.csv`), looked up by the choices of our rows."""
+"""The papers' printed numbers (`sept/paper/`), looked up by the choices of our rows."""
 
 import csv
 from collections.abc import Mapping
@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sept.paper import published
 from sept.results import PRINTED
 
 PAPER = Path(__file__).resolve().parent.parent / "paper" / "tables.csv"
+FLOPS = PAPER.with_name("flops.csv")  # Koppula et al. 2022
 RETRIEVERS = {  # the paper's names for ours
     "ibot_vit_s16": "vits_in1k",
     "ibot_vit_b16": "vitb_in1k",
@@ -22,7 +24,21 @@ SHOTS = {"100%": "full"}  # Table 6's name and ours
 
 def printed(named: Mapping[str, Any]) -> float | None:
     """The paper's number for a comparison with these choices (`results.PRINTED`), None if it has none."""
-    return _index().get(tuple(str(named[name]) for name in PRINTED))
+    found = _index().get(tuple(str(named[name]) for name in PRINTED))
+    return _of_whole_data_sets(named) if found is None else found
+
+
+def _of_whole_data_sets(named: Mapping[str, Any]) -> float | None:
+    """Koppula et al.'s number for a method that is pre-trained on all images of a data set."""
+    if named["method"] is None or named["init"] != "random" or named["budget"] != published(named["pool"]).images:
+        return None
+    return _by_method().get((named["method"].partition("_")[0], named["pool"], named["task"]))
+
+
+@cache
+def _by_method() -> dict[tuple[str, str, str], float]:
+    with FLOPS.open(newline="") as file:
+        return {(row["method"], row["pool"], row["task"]): float(row["value"]) for row in csv.DictReader(file)}
 
 
 @cache
