@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sept.backbones import Backbone
 from sept.backbones.flops import forward_flops, width
-from sept.backbones.networks import build
+from sept.backbones.networks import any_side, build
 from sept.config import Compute
 from sept.errors import ConfigError
 from sept.methods.ibot.learner import IBot
@@ -59,6 +59,26 @@ def test_forward_at_another_side_equals_torchs_counter_of_the_model_built_for_it
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, 3, side, side, device="meta"))
     assert forward_flops(model, side) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "local"),
+    [
+        (SWIN_TINY, 224, 96),
+        (VIT_SMALL, 224, 96),
+        (SWIN, 32, 16),
+        (swin(40, window_size=3), 40, 28),
+        (SWIN_TINY, 192, 96),
+        (Backbone("resnet50"), 224, 96),
+        (Backbone("swinv2_tiny_window8_256"), 256, 128),  # measured
+    ],
+)
+def test_local_crops_of_a_network_count_at_their_own_size(model, side, local):
+    with torch.device("meta"):
+        net = build(model.name, any_side(model.name, model.args, side), side=side).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.empty(1, 3, local, local, device="meta"))
+    assert forward_flops(model, local, side) == counter.get_total_flops()
 
 
 def test_published_sizes_are_the_papers():
