@@ -3,11 +3,24 @@
 import csv
 from pathlib import Path
 
-from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, finetune, ibot, images, labelled, moby, subset
+from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, dino, finetune, ibot, images, labelled, moby, subset
 from sept.runtime.hardware import Runtime
 from sept.training.loop import train
 
-__all__ = ["MACHINE", "SIDE", "SWIN", "VIT", "Labelled", "cropped", "curve", "finetune", "ibot", "images", "labelled"]
+__all__ = [
+    "MACHINE",
+    "SIDE",
+    "SWIN",
+    "VIT",
+    "Labelled",
+    "cropped",
+    "curve",
+    "dino",
+    "finetune",
+    "ibot",
+    "images",
+    "labelled",
+]
 __all__ += ["moby", "recorded", "run", "subset"]
 
 MACHINE = Runtime(threads=1)

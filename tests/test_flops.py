@@ -5,7 +5,7 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from micro import SWIN, VIT, cropped, finetune, ibot, labelled, moby, run, subset
+from micro import SWIN, VIT, cropped, dino, finetune, ibot, labelled, moby, run, subset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sept.backbones import Backbone
@@ -13,6 +13,7 @@ from sept.backbones.flops import forward_flops, width
 from sept.backbones.networks import any_side, build
 from sept.config import Compute
 from sept.errors import ConfigError
+from sept.methods.dino.learner import Dino
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
@@ -131,6 +132,14 @@ def test_ibot_training_takes_the_flops_that_are_planned(tmp_path, unfused):
     learner = IBot(recipe, VIT, seed=0, length=Length(2, 2))
     flops = trained(learner, cropped(learner, subset(tmp_path / "images", 16), 8), tmp_path)
     assert 16 * recipe.flops(VIT) == pytest.approx(flops, rel=1e-4)
+
+
+@pytest.mark.parametrize("model", [VIT, SWIN, Backbone("resnet18", {"output_stride": 8})])
+def test_dino_training_takes_the_flops_that_are_planned(model, tmp_path, unfused):
+    recipe = dino()
+    learner = Dino(recipe, model, seed=0, length=Length(2, 2))
+    flops = trained(learner, cropped(learner, subset(tmp_path / "images", 16), 8), tmp_path)
+    assert 16 * recipe.flops(model) == pytest.approx(flops, rel=1e-3)  # the watch for collapse counts little
 
 
 def test_finetune_training_takes_the_flops_that_are_planned(tmp_path, unfused):
