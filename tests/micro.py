@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from sept.backbones import Backbone
-from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, finetune, ibot, images, labelled, moby, subset
+from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, dino, finetune, ibot, images, labelled, moby, subset
 from sept.methods.byol.recipe import BYOLRecipe
 from sept.methods.simclr.recipe import SimCLRRecipe
 from sept.runtime.hardware import Runtime
@@ -19,6 +19,7 @@ __all__ = [
     "Labelled",
     "cropped",
     "curve",
+    "dino",
     "finetune",
     "ibot",
     "images",

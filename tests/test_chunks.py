@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from sept.backbones.networks import build
 from sept.errors import ConfigError
+from sept.methods.dino.learner import Dino
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.methods.recipe import Length
@@ -21,6 +22,11 @@ STEPS, BATCH = 3, 8
 def moby():
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=0.3, lr=1e-4)
     return MoBy(recipe, micro.SWIN, seed=3, length=Length(STEPS, 1))
+
+
+def dino():
+    recipe = micro.dino(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
+    return Dino(recipe, micro.SWIN, seed=3, length=Length(STEPS, 1))
 
 
 def ibot():
@@ -49,7 +55,7 @@ def trained(make, folder, chunk):
     return [loss.item() for loss in losses], gradients, dict(learner.named_buffers())
 
 
-@pytest.mark.parametrize("make", [moby, ibot])
+@pytest.mark.parametrize("make", [moby, dino, ibot])
 def test_chunks_change_no_loss_gradient_or_buffer(make, tmp_path):
     losses, gradients, buffers = trained(make, tmp_path, None)
     assert len(gradients) > 20
@@ -115,7 +121,7 @@ def test_kept_bytes_are_those_that_autograd_saves_for_one_more_image():
     assert each == pytest.approx(total / 16, rel=0.1)  # attention keeps a bias for all images
 
 
-@pytest.mark.parametrize("make", [moby, ibot])
+@pytest.mark.parametrize("make", [moby, dino, ibot])
 def test_chunks_leave_less_for_the_backward_pass(make):
     learner = make()
     whole = kept_bytes(learner.encode_blank)
@@ -132,5 +138,5 @@ def test_a_batch_that_fits_is_encoded_whole_and_a_larger_one_keeps_what_fits():
         fitting(4, 2**30, 2**29)
 
 
-def test_both_learners_estimate_the_memory_of_their_heads():
-    assert all(make().bytes_beside(16) == 2 * make().bytes_beside(8) > 0 for make in (moby, ibot))
+def test_learners_estimate_the_memory_of_their_heads():
+    assert all(make().bytes_beside(16) == 2 * make().bytes_beside(8) > 0 for make in (moby, dino, ibot))

@@ -35,6 +35,11 @@ def moby(**changes):
     return recipe, micro.SWIN
 
 
+def dino():
+    recipe = micro.dino(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=1)
+    return recipe, micro.SWIN
+
+
 def ibot():
     recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=1)
     return recipe, micro.VIT
@@ -72,14 +77,14 @@ def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:
 def trained(tmp_path_factory):
     """Folder, and the states in which one process and two ended, by learner."""
     done = {}
-    for name, make in (("moby", moby()), ("ibot", ibot())):
+    for name, make in (("moby", moby()), ("dino", dino()), ("ibot", ibot())):
         folder = tmp_path_factory.mktemp(name)
         ends = [training(make, folder / places).run(runtime).state_dict() for places, runtime in MACHINES]
         done[name] = (folder, *ends)
     return done
 
 
-@pytest.mark.parametrize("name", ["moby", "ibot"])
+@pytest.mark.parametrize("name", ["moby", "dino", "ibot"])
 def test_two_processes_equal_one(name, trained):
     folder, one, two = trained[name]
     for step in range(1, STEPS + 1):

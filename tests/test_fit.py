@@ -21,6 +21,7 @@ from sept.data import steps_per_epoch
 from sept.data.loading import Batches, loader
 from sept.data.subset import Subset
 from sept.errors import DataError, Interrupted, NonFiniteError, SeptError, StorageError
+from sept.methods.dino.learner import Dino
 from sept.methods.ibot.learner import IBot
 from sept.methods.moby.learner import MoBy
 from sept.methods.recipe import Length
@@ -41,6 +42,11 @@ STEPS = PER_EPOCH * EPOCHS
 def moby() -> MoBy:
     recipe = micro.moby(batch_size=BATCH, queue=2 * BATCH, warmup_epochs=1, drop_path_rate=0.2)
     return MoBy(recipe, micro.SWIN, seed=3, length=Length(EPOCHS * PER_EPOCH, PER_EPOCH))
+
+
+def dino() -> Dino:
+    recipe = micro.dino(batch_size=BATCH, warmup_epochs=1, drop_path_rate=0.2)
+    return Dino(recipe, micro.SWIN, seed=3, length=Length(EPOCHS * PER_EPOCH, PER_EPOCH))
 
 
 def ibot() -> IBot:
@@ -183,7 +189,7 @@ def run_each(accidents: list[Any], folder: Path, runtime: Runtime, make: Callabl
     return exits
 
 
-@pytest.mark.parametrize("make", [moby, ibot, classifier])
+@pytest.mark.parametrize("make", [moby, dino, ibot, classifier])
 def test_killed_and_resumed_equals_never_killed(make, folder, processes):
     expected = train_learner(folder / "whole", runtime(), make).state_dict()
     die = partial(kill, signal.SIGKILL)

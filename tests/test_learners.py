@@ -31,9 +31,10 @@ from sept.data.rng import generator
 from sept.data.transforms import normalise
 from sept.errors import NonFiniteError
 from sept.methods.ibot.learner import IBot
-from sept.methods.ibot.loss import cls_loss, patch_loss
+from sept.methods.ibot.loss import patch_loss
 from sept.methods.moby.learner import MoBy
 from sept.methods.recipe import Length
+from sept.methods.selfdistillation import cls_loss
 from sept.training.learner import clip_each, seeded_weights
 from sept.transfer.classify import Classifier
 from sept.transfer.probe import nearest_class_mean

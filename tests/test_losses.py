@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from sept.data.rng import generator
-from sept.methods.ibot.loss import cls_loss, patch_loss, sharpen
+from sept.methods.ibot.loss import patch_loss
 from sept.methods.moby.learner import info_nce
+from sept.methods.selfdistillation import cls_loss, sharpen
 
 
 def randn(*shape, seed=0):

@@ -19,9 +19,9 @@ from sept.backbones.weights import save_backbone
 from sept.data.rng import generator
 from sept.data.transforms import embed_view, normalise
 from sept.errors import ConfigError
-from sept.methods.ibot.head import IBotHead
 from sept.methods.learner import ema_update, mlp, momentum_copy
 from sept.methods.moby.learner import KeyQueue
+from sept.methods.selfdistillation import PrototypeHead
 from sept.retrievers.encoder import Encoder, cls_mean
 from sept.retrievers.settings import Preprocess
 
@@ -177,7 +177,7 @@ def test_moby_head_is_linear_batchnorm_relu_linear():
 
 def ibot_head():
     torch.manual_seed(0)
-    return IBotHead(12, 40, 8, 30)
+    return PrototypeHead(12, 40, 8, 30)
 
 
 def test_ibot_head_starts_as_published():

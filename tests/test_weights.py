@@ -30,8 +30,8 @@ from sept.backbones.saved import facts_of, header_of
 from sept.backbones.weights import load_backbone, save_backbone
 from sept.data.rng import generator
 from sept.errors import ConfigError
-from sept.methods.ibot.head import IBotHead
 from sept.methods.learner import mlp
+from sept.methods.selfdistillation import PrototypeHead
 
 SWIN_HEADS, SWIN_WINDOW, VIT_HEADS = SWIN.args["num_heads"], SWIN.args["window_size"], VIT.args["num_heads"]
 
@@ -155,7 +155,7 @@ def bare_moby_file(path, state, node):
 
 def ibot_file(path, student, teacher):
     """A training checkpoint of iBOT: the student wrapped for DDP, the teacher not."""
-    head = prefixed("head.", IBotHead(32, 8, 4, 6).state_dict())
+    head = prefixed("head.", PrototypeHead(32, 8, 4, 6).state_dict())
     mask = {"backbone.masked_embed": torch.zeros(1, 32)}
     torch.save(
         {

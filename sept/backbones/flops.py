@@ -6,6 +6,7 @@ fused attention computes again in the backward pass. Equal to torch's FlopCounte
 depthwise convolution, which torch counts as that of a dense one.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from sept.backbones import Backbone
@@ -70,21 +71,23 @@ def _is_like(value: Any, known: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def forward_flops(backbone: Backbone, side: int) -> float:
-    """FLOPs of one image of `side` pixels through the backbone, without a head."""
+def forward_flops(backbone: Backbone, side: int, built: int | None = None) -> float:
+    """FLOPs of one image of `side` pixels through the backbone, without a head. built: pixels of the images that it is
+    built for, if these are local crops of others."""
+    built = built or side
     if not is_plain(backbone):
-        return _measured(backbone, side)
+        return _measured(backbone, side, built)
     shape = shape_of(backbone)
     if "layers" in shape:
         return _resnet(shape, side, RESNET_EXPANSION[backbone.architecture])
     if "dims" in shape:
         return _convnext(shape, side)
-    return _swin(shape, side) if "depths" in shape else _vit(shape, side)
+    return _swin(shape, side, built) if "depths" in shape else _vit(shape, side)
 
 
-def training_flops(backbone: Backbone, side: int) -> float:
+def training_flops(backbone: Backbone, side: int, built: int | None = None) -> float:
     """FLOPs of one image forward and backward. Pixels need no gradient: the stem's backward pass is one forward."""
-    return (1 + BACKWARD) * forward_flops(backbone, side) - _stem_flops(backbone, side)
+    return (1 + BACKWARD) * forward_flops(backbone, side, built) - _stem_flops(backbone, side)
 
 
 def _stem_flops(backbone: Backbone, side: int) -> float:
@@ -133,16 +136,17 @@ def _vit(shape: dict[str, Any], side: int) -> float:
     return _stem(patch, dim, side) + shape["depth"] * (_attention(tokens, tokens, dim) + _mlp(tokens, dim))
 
 
-def _swin(shape: dict[str, Any], side: int) -> float:
+def _swin(shape: dict[str, Any], side: int, built: int) -> float:
     patch, dim = shape["patch_size"], shape["embed_dim"]
-    grid = side // patch
+    grid, whole = side // patch, built // patch
     total = _stem(patch, dim, side)
     for stage, depth in enumerate(shape["depths"]):
         if stage:
-            grid = (grid + 1) // 2  # an odd grid is padded
+            grid, whole = _half(grid), _half(whole)  # an odd grid is padded
             total += 2 * grid**2 * 4 * dim * 2 * dim
             dim *= 2
-        window = min(shape["window_size"], grid) if side == shape["img_size"] else shape["window_size"]  # `sized_args`
+        fitted = built == shape["img_size"]  # another size keeps its windows: `sized_args`
+        window = min(shape["window_size"], whole) if fitted else shape["window_size"]
         padded = -(-grid // window) * window
         total += depth * (_attention(padded**2, window**2, dim) + _mlp(grid**2, dim))
     return total
@@ -213,7 +217,11 @@ def _built(backbone: Backbone, side: int | None = None) -> Any:
         return build(backbone.name, backbone.args, side=side)
 
 
-def _measured(backbone: Backbone, side: int) -> float:
+def _measured(backbone: Backbone, side: int, built: int) -> float:
     import torch
 
-    return counted_flops(_built(backbone, side), torch.empty(1, 3, side, side, device="meta"))
+    from sept.backbones.networks import any_side
+
+    args = backbone.args if side == built else any_side(backbone.name, backbone.args, built)
+    network = _built(replace(backbone, args=args), built)
+    return counted_flops(network, torch.empty(1, 3, side, side, device="meta"))

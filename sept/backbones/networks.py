@@ -78,6 +78,19 @@ def sized_args(name: str, args: dict[str, Any], side: int | None) -> dict[str, A
     return next((way for way in ways if _takes(name, way, side)), dict(args))
 
 
+def any_side(name: str, args: dict[str, Any], side: int) -> dict[str, Any]:
+    """`args`, and what makes the model, built for images of `side` pixels, take smaller ones too: local crops.
+
+    A ViT interpolates its position embedding, a Swin pads to whole windows of the size that it is built with.
+    Convolutional networks take any size. Other models stay as they are.
+    """
+    config = record_of(name, KEY)
+    if config is None or not config.fixed_input_size:
+        return dict(args)
+    ways: list[dict[str, Any]] = [{**args, "dynamic_img_size": True}, {**args, "strict_img_size": False}]
+    return next((way for way in ways if _takes(name, sized_args(name, way, side), side)), dict(args))
+
+
 def statistics(backbone: Backbone) -> Statistics:
     """Mean and deviation by which images for the network are normalised: ImageNet's, unless timm's record of its name
     says otherwise and the backbone asks for that."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sept.backbones import Backbone
-from sept.backbones.networks import DROP_PATH, NoDropPath, build, has_batch_norm, layer_ids, tokens, width
+from sept.backbones.networks import DROP_PATH, NoDropPath, any_side, build, has_batch_norm, layer_ids, tokens, width
 from sept.backbones.weights import DERIVED
 from sept.errors import ConfigError
 from sept.runtime.named import load
@@ -128,10 +128,8 @@ def _pretrain(
     backbone: Backbone, sides: Sequence[int], drop_path_rate: float, devices: int = 1, chunk: int | None = None
 ) -> None:
     """sides: of all views. chunk: images at a time."""
-    several = {"dynamic_img_size": True} if len(sides) > 1 else {}
-    network: Any = build(
-        backbone.name, {**backbone.args, **several}, drop_path_rate=drop_path_rate, side=sides[0]
-    ).eval()
+    args = any_side(backbone.name, backbone.args, sides[0]) if len(sides) > 1 else backbone.args
+    network: Any = build(backbone.name, args, drop_path_rate=drop_path_rate, side=sides[0]).eval()
     shares = {"hardware.devices": devices if devices > 1 else None, "hardware.chunk": chunk}
     for key, value in shares.items():
         if value is not None and has_batch_norm(network):

@@ -18,9 +18,8 @@ from sept.data.segmentation.views import Crop, CroppedImages
 from sept.data.subset import Subset
 from sept.gpu import micro
 from sept.gpu.card import Card
-from sept.methods.ibot.learner import IBot
-from sept.methods.moby.learner import MoBy
 from sept.methods.recipe import Length
+from sept.runtime.named import load
 from sept.training.learner import Learner
 from sept.transfer.classify import Classifier
 from sept.transfer.detect import Detector
@@ -47,14 +46,14 @@ class Case:
 
 def moby(folder: Path) -> Case:
     recipe = micro.moby(batch_size=BATCH, queue=20, drop_path_rate=DROP_PATH, lr=RATE, lr_batch=BATCH)
-    make = partial(MoBy, recipe, micro.SWIN, seed=SEED, length=Length(STEPS, 1))
+    make = partial(load(recipe.learner), recipe, micro.SWIN, seed=SEED, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 
 def ibot(folder: Path) -> Case:
     changes = {"drop_path_rate": DROP_PATH, "lr": RATE, "freeze_last_layer_epochs": 2}
     recipe = micro.ibot(batch_size=BATCH, **changes)
-    make = partial(IBot, recipe, micro.VIT, seed=SEED, length=Length(STEPS, 1))
+    make = partial(load(recipe.learner), recipe, micro.VIT, seed=SEED, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))
 
 

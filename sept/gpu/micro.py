@@ -12,6 +12,7 @@ from sept.data.images import Pixels
 from sept.data.loading import Batches, Place
 from sept.data.rng import numpy_rng
 from sept.data.subset import Subset, write_subset
+from sept.methods.dino.recipe import DinoRecipe
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.views import CroppedSubset
@@ -43,16 +44,17 @@ def moby(**changes: Any) -> MoByRecipe:
     return MoByRecipe(**{"side": SIDE, "drop_path_rate": 0.0, "store_side": SIDE, **sizes} | changes)
 
 
+PROTOTYPES: Sizes = {"out_dim": 64, "head_hidden_dim": 48, "head_bottleneck_dim": 16}
+CROPS: Sizes = {"side": SIDE, "local_side": 16, "local_crops": 2}
+BRIEF: Sizes = {"batch_size": 8, "warmup_epochs": 0, "warmup_teacher_temp_epochs": 2, "drop_path_rate": 0.0}
+
+
+def dino(**changes: Any) -> DinoRecipe:
+    return DinoRecipe(**PROTOTYPES | CROPS | BRIEF | changes)
+
+
 def ibot(**changes: Any) -> IBotRecipe:
-    sizes: Sizes = {
-        "out_dim": 64,
-        "head_hidden_dim": 48,
-        "head_bottleneck_dim": 16,
-        "side": SIDE,
-        "local_side": 16,
-    }
-    short = {"batch_size": 8, "warmup_epochs": 0, "local_crops": 2, "warmup_teacher_temp_epochs": 2}
-    return IBotRecipe(**{"drop_path_rate": 0.0, **sizes, **short} | changes)
+    return IBotRecipe(**PROTOTYPES | CROPS | BRIEF | changes)
 
 
 def finetune(**changes: Any) -> Classify:

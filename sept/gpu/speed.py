@@ -34,15 +34,14 @@ from sept.gpu.report import Result
 from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, free_memory, sent
 from sept.gpu.waits import waits
-from sept.methods.ibot.learner import IBot
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import SelfSupervised
-from sept.methods.moby.learner import MoBy
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.recipe import Length
 from sept.methods.views import CroppedSubset
 from sept.retrievers.encoder import EncodedViews, cls_mean
 from sept.retrievers.settings import Preprocess
+from sept.runtime.named import load
 from sept.training.loop import train
 
 PHOTOS = 48  # different images; a file of 500 x 375 pixels as ImageNet's, stored at 256 pixels
@@ -66,8 +65,7 @@ class Job:
     flops: float
 
     def learner(self) -> SelfSupervised:
-        learner: Any = MoBy if isinstance(self.recipe, MoByRecipe) else IBot
-        return learner(self.recipe, self.model, seed=0, length=Length(100_000, 1000))  # type: ignore[no-any-return]
+        return load(self.recipe.learner)(self.recipe, self.model, seed=0, length=Length(100_000, 1000))  # type: ignore[no-any-return]
 
 
 def job(name: str, card: Card) -> Job:

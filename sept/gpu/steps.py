@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
-from sept.methods.ibot.learner import IBot
+from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.learner import SelfSupervised
 from sept.training.learner import Chunk
 
@@ -88,7 +88,7 @@ def noise(kind: str, learner: Any, batch: int, sides: tuple[int, int]) -> dict[s
 
     if kind in ("moby", "ibot"):
         found: dict[str, Any] = {"crops": [images(side, side) for side, _ in learner.views.crops]}
-        if isinstance(learner, IBot):
+        if isinstance(learner.recipe, IBotRecipe):
             masks = [learner.views.masks(0, sample) for sample in range(batch)]
             found["masks"] = [torch.stack(view) for view in zip(*masks, strict=True)]
         return found

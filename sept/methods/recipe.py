@@ -13,10 +13,12 @@ from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
 VIEWS = 2  # of an image, where a method compares views
-MOST_LARS = 1000.0  # its steps are a thousandth of the norm of the weights, times the rate
 MOST_LAYERS = 10  # of a head
 LAST_NORMS = ("none", "scale", "plain")  # BatchNorm after the last layer of a head: `mlp` in methods/learner.py
 AVERAGED, SHORTEST, LONGEST = 60, 5, 250  # steps that a moving average is over: 1/60 of all, within bounds
+GLOBAL_CROPS = 2
+MOST_LARS = 1000.0  # its steps are a thousandth of the norm of the weights, times the rate
+SELF_DISTILLATION_BATCH = 256  # batch size that the published base rates of DINO and iBOT refer to
 RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
 
 
@@ -190,3 +192,68 @@ class MomentumRecipe(TwoViewRecipe):
 def mlp_flops(widths: Sequence[int]) -> int:
     """FLOPs of one vector through linear layers between these widths."""
     return 2 * sum(before * after for before, after in pairwise(widths))
+
+
+@dataclass
+class SelfDistillationRecipe(Recipe):
+    """The base of methods whose student, shown global and local crops of an image, has to give what its own moving
+    average, the teacher, gives for the global ones: DINO and iBOT."""
+
+    lr: float = ranges.rate(5e-4)  # per 256 images
+    min_lr: float = ranges.least_rate(1e-6)
+    warmup_epochs: int = ranges.epochs(10)
+    weight_decay: float = ranges.share(0.04)
+    weight_decay_end: float = ranges.share(0.4)
+    clip: float | None = ranges.clip(3.0)  # of the norm of each tensor's gradient; null: none
+    freeze_last_layer_epochs: int = ranges.epochs(1)
+    momentum: float = ranges.share(0.996)
+    out_dim: int = ranges.channels(65_536)
+    head_hidden_dim: int = ranges.channels(2048)
+    head_bottleneck_dim: int = ranges.channels(256)
+    student_temp: float = ranges.temperature(0.1)
+    teacher_temp: float = ranges.temperature(0.07)
+    warmup_teacher_temp: float = ranges.temperature(0.04)
+    warmup_teacher_temp_epochs: int = ranges.epochs(30)
+    center_momentum: float = ranges.share(0.9)
+    global_scale: list[float] = ranges.pair(0.25, 1.0, above=0, most=1)
+    local_crops: int = ranges.whole(10, most=100)
+    local_side: int = ranges.side(96)
+    local_scale: list[float] = ranges.pair(0.05, 0.25, above=0, most=1)
+    blur_radius: list[float] = ranges.pair(0.1, 2.0, above=0, most=MOST_BLUR)
+    jitter: float = ranges.real(
+        1.0, least=0, most=MOST_JITTER
+    )  # multiplies the published brightness .4, contrast .4, saturation .2, hue .1
+
+    def check(self, prefix: str) -> None:
+        require_rates(prefix, self.lr, self.rate_factor, {"min_lr": self.min_lr})
+
+    @property
+    def rate_factor(self) -> float:
+        """What the highest rate is multiplied by for this batch size; the lowest is not scaled."""
+        return self.batch_size / SELF_DISTILLATION_BATCH
+
+    def sides(self) -> list[int]:
+        return [self.side, *([self.local_side] if self.local_crops else [])]
+
+    def view_bytes(self, backbone: Backbone) -> int:
+        """Global and local crops."""
+        return CHANNELS * (GLOBAL_CROPS * self.side**2 + self.local_crops * self.local_side**2)
+
+    def tokens(self, backbone: Backbone) -> int:
+        """Vectors of a global crop that pass the head."""
+        return 1
+
+    def flops(self, backbone: Backbone) -> float:
+        """Global crops through student and teacher, local crops, at their own size, through the student."""
+        from sept.backbones.flops import BACKWARD, forward_flops, training_flops, width
+
+        bottleneck = self.head_bottleneck_dim
+        hidden = self.head_hidden_dim * (width(backbone) + self.head_hidden_dim + bottleneck)
+        head = 2 * (hidden + bottleneck * self.out_dim)
+        tokens = self.tokens(backbone)
+        student = training_flops(backbone, self.side) + (1 + BACKWARD) * tokens * head
+        total = GLOBAL_CROPS * (student + forward_flops(backbone, self.side) + tokens * head)
+        if self.local_crops:
+            local = training_flops(backbone, self.local_side, self.side) + (1 + BACKWARD) * head
+            total += self.local_crops * local
+        return total

@@ -15,11 +15,12 @@ from sept.data.loading import Place
 from sept.data.rng import generator, numpy_rng
 from sept.data.subset import Joined, Subset
 from sept.data.transforms import Interpolation, crop_resize, random_resized_crop_box
-from sept.methods.recipe import OneViewRecipe, TwoViewRecipe
+from sept.methods.recipe import GLOBAL_CROPS, OneViewRecipe, SelfDistillationRecipe, TwoViewRecipe
 from sept.runtime.device import rank_and_world
 
 CROP_RATIO = (3 / 4, 4 / 3)
 JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.8, 0.4, 0.4, 0.2, 0.1  # MoBy and iBOT released code
+CROP_BLUR, LOCAL_BLUR, CROP_SOLARISE, CROP_GRAYSCALE = (1.0, 0.1), 0.5, (0.0, 0.2), 0.2  # DINO and iBOT released code
 
 
 def policy(
@@ -120,6 +121,35 @@ class TwoViews(Views):
         super().__init__(seed, [(recipe.side, scale)] * 2, policies, recipe.interpolation)  # type: ignore[arg-type]
 
     def __call__(self, batch: dict[str, Any], step: int) -> list[Tensor]:
+        return self.colour(batch["crops"], step)
+
+
+class MultiCrop(Views):
+    """Two global and several local crops, bicubic (DINO and iBOT)."""
+
+    def __init__(self, recipe: SelfDistillationRecipe, seed: int) -> None:
+        self.recipe = recipe
+
+        def coloured(blur: float, solarise: float) -> Policy:
+            radius, side = recipe.blur_radius, recipe.side  # local crops are blurred by as many pixels
+            return policy(
+                flip=recipe.flip,
+                jitter=recipe.jitter,
+                grayscale=CROP_GRAYSCALE,
+                blur=blur,
+                radius=radius,
+                side=side,
+                solarise=solarise,
+            )
+
+        globals_ = (recipe.side, (recipe.global_scale[0], recipe.global_scale[1]))
+        locals_ = (recipe.local_side, (recipe.local_scale[0], recipe.local_scale[1]))
+        policies = [coloured(*each) for each in zip(CROP_BLUR, CROP_SOLARISE, strict=True)]
+        policies += [coloured(LOCAL_BLUR, 0.0)] * recipe.local_crops
+        super().__init__(seed, [globals_] * GLOBAL_CROPS + [locals_] * recipe.local_crops, policies, "bicubic")
+
+    def __call__(self, batch: dict[str, Any], step: int) -> Any:
+        """Crops (B, 3, side, side), the global ones first."""
         return self.colour(batch["crops"], step)
 
 

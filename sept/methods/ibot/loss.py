@@ -1,6 +1,6 @@
-"""iBOT's two losses: self-distillation of [CLS] across crops, and of masked patches within a crop.
+"""iBOT's second loss: self-distillation of masked patches within a crop. The first is DINO's.
 
-Shapes: V crops, B batch, L patch tokens, C prototypes.
+Shapes: B batch, L patch tokens, C prototypes.
 """
 
 import torch
@@ -8,24 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sept.training.optim import at_least_single
-
-
-def sharpen(teacher: Tensor, center: Tensor, temperature: float) -> Tensor:
-    """softmax((teacher - center) / temperature): the target distribution, without gradient."""
-    return F.softmax((at_least_single(teacher.detach()) - center) / temperature, dim=-1)
-
-
-def cls_loss(student: list[Tensor], teacher: list[Tensor], student_temp: float) -> Tensor:
-    """Cross-entropy of every student crop v with every teacher global crop q, v != q: a scalar.
-
-    student: (B, C) logits of all crops, global ones first; teacher: (B, C) probabilities of the global ones.
-    Mean over the batch, then over the pairs (22 with 2 global and 10 local crops).
-    """
-    logs = [F.log_softmax(at_least_single(crop) / student_temp, dim=-1) for crop in student]
-    terms = [
-        -(target * log).sum(dim=-1).mean() for q, target in enumerate(teacher) for v, log in enumerate(logs) if v != q
-    ]
-    return torch.stack(terms).mean()
 
 
 def patch_loss(student: list[Tensor], teacher: list[Tensor], masks: list[Tensor], student_temp: float) -> Tensor:
