@@ -60,6 +60,8 @@ def test_two_processes_equal_one(method, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_chunks_change_no_loss_gradient_or_buffer(method, tmp_path):
     settings = {"batch_size": test_chunks.BATCH, "drop_path_rate": 0.3, "lr": 1e-4}
+    if method == "simclr":  # at 0.1, the rounding of a gradient that is nought goes past the tolerance
+        settings["temperature"] = 1.0
     make = partial(learner, method, micro.SWIN, Length(test_chunks.STEPS, 1), **settings)
     test_chunks.test_chunks_change_no_loss_gradient_or_buffer(make, tmp_path)
     assert make().bytes_beside(16) == 2 * make().bytes_beside(8) > 0
