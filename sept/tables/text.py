@@ -18,7 +18,7 @@ GAIN = ("gain", "gain_low", "gain_high", "within_noise")
 COSTS = ("images", "pool_images", "flops", "shared_flops", "wall_s", "shared_wall_s")
 AGAINST = ("chance", "floor")
 LAST = ("paper", "remarks", "status", "reason")
-COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *COSTS, *LAST)
+COLUMNS = (*CELL, "variant", "annotation", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *COSTS, *LAST)
 DIGITS = dict.fromkeys((*SCORES, *AGAINST, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
 DIGITS |= {"wall_s": ".0f", "shared_wall_s": ".0f", "images": ".0f", "pool_images": ".0f"}
 MEASURED: dict[str, Callable[[Line], str]] = {
@@ -28,6 +28,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "AP": lambda line: labels.spread(line, "ap_mean"),
     "AP50": lambda line: labels.spread(line, "ap50_mean"),
     "AP75": lambda line: labels.spread(line, "ap75_mean"),
+    "annotation": labels.format_annotation,
     "images": labels.format_images,
     "over random": labels.format_gain,
     "floor": lambda line: labels.spread(line, "floor"),
@@ -37,7 +38,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
     "status": lambda line: line["status"],
 }
-LEFT = (*labels.CHOICES, "runs", "remarks", "status", "difference", "where", "verdict", "pairs")
+LEFT = (*labels.CHOICES, "runs", "annotation", "remarks", "status", "difference", "where", "verdict", "pairs")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # characters that start a formula in a spreadsheet
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # at most shown in a terminal
