@@ -1,10 +1,14 @@
-"""Self-supervised methods, one folder each; any of them trains a target's backbone or a retriever."""
+"""Methods of pre-training, one folder each; any of them trains a target's backbone or a retriever."""
 
+from sept.methods.clip.recipe import ClipRecipe
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.recipe import Recipe
+from sept.methods.supervised.recipe import SupervisedRecipe
 
 METHODS: dict[str, type[Recipe]] = {
+    "clip": ClipRecipe,
     "moby": MoByRecipe,
     "ibot": IBotRecipe,
+    "supervised": SupervisedRecipe,
 }
