@@ -24,6 +24,7 @@ from sept.data.patterns.drawing import MIXTURES, check_pool, check_target, pool_
 from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
+from sept.methods.recipe import Recipe
 from sept.ranges import require_one_of
 from sept.retrievers import FEATURES, LIBRARIES, settings
 from sept.retrievers.settings import Retriever
@@ -51,6 +52,8 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     _require_task(e)
     if e.selects or e.query.looks_up:
         _require_pool(e)
+    if e.selects and e.pretrain.reads is not None and not selection_only:
+        _require_annotations("pretrain", e.pretrain, e.pool)
     if (e.searches or e.query.looks_up) and not e.of_vectors:
         _require_retriever(e)
         _require_published("retriever.weights", e.retriever.weights, "retriever.backbone", e.retriever)
@@ -85,8 +88,17 @@ def require_packages(e: Experiment, selection_only: bool = False) -> None:
         chosen["finetune"] = type(e.finetune).__name__.lower()
     for key, name in chosen.items():
         package, extra = EXTRAS.get((key, name), ("", ""))
-        if package and find_spec(package) is None:
-            raise ConfigError(f"{key}={name} needs {package}, which is not installed: pip install 'sept[{extra}]'")
+        _require_package(f"{key}={name}", package, extra)
+    trained = [("pretrain", e.pretrain)] if e.pretrains and not selection_only else []
+    trained += [("retriever.train", e.retriever.train)] if e.searches and e.retriever.weights is None else []
+    for key, recipe in trained:
+        if recipe.package is not None:
+            _require_package(f"{key}={recipe.name}", *recipe.package)
+
+
+def _require_package(what: str, package: str, extra: str) -> None:
+    if package and find_spec(package) is None:
+        raise ConfigError(f"{what} needs {package}, which is not installed: pip install 'sept[{extra}]'")
 
 
 def _require_task(e: Experiment) -> None:
@@ -155,6 +167,22 @@ def _require_share(e: Experiment, selector: RandomSubset) -> None:
             )
 
 
+def _require_annotations(group: str, recipe: Recipe, pool: Pool) -> None:
+    """ConfigError for a pool that is known to lack the labels or captions that the recipe reads; what is missing on
+    this machine is reported when it is listed."""
+    from sept.stages.annotations import annotation_of, lacks
+
+    assert recipe.reads is not None
+    wanted = annotation_of(pool, recipe.reads)
+    with suppress(DataError):
+        if why := lacks(pool, wanted):
+            made = ", or to from_labels, which makes them of labels" if wanted.of == "captions" else ""
+            raise ConfigError(
+                f"{group}={recipe.name or recipe.method} learns from {recipe.reads}, and pool={pool.name} has no "
+                f"{wanted.of}: {why}; set pool.{wanted.of} to where they are{made}, or use a method of images alone"
+            )
+
+
 def _require_retriever(e: Experiment) -> None:
     r = e.retriever
     crop = r.resolved_preprocess().crop
@@ -164,6 +192,8 @@ def _require_retriever(e: Experiment) -> None:
         return
     sides = [crop]
     if r.weights is None:
+        if r.train.reads is not None:
+            _require_annotations("retriever.train", r.train, e.pool)
         how = {"drop_path_rate": r.train.drop_path_rate, **_shares(e)}
         _try(key, "pretrain", r.backbone, r.train.sides(), r.train.needs, **how)
         sides.append(r.train.side)

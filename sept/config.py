@@ -208,6 +208,12 @@ class Experiment:
         self._check_batches()
         self._check_task()
         self._check_vectors()
+        if self.trains_on_task and self.pretrain.reads is not None:
+            what = "include_task=true" if self.selects else f"selector={self.selector.name}"
+            raise ConfigError(
+                f"{what}: pretrain={self.pretrain.name} learns from the pool's {self.pretrain.reads}, and the task's "
+                "images have none of these: leave it out, or use a method of images alone"
+            )
         if self.export is not None and (self.query.looks_up or not self.selects):
             what = "this looks images up" if self.query.looks_up else f"init={self.initial} makes none"
             raise ConfigError(f"export={self.export} writes the images of a selection: {what}")

@@ -92,8 +92,8 @@ class Pipeline:
         if e.of_vectors:
             vectors.require_images(e.pool.path)
         start = weights.start("pretrain.from", e.pretrain.start, e.backbone, self.presence)
-        copies = self.copies(side) if e.searches and not e.of_vectors else None
-        subset = self._packed(self.selection, side) if e.selects else None
+        copies = self.copies(side, e.pretrain.reads) if e.searches and not e.of_vectors else None
+        subset = self._packed(self.selection, side, e.pretrain.reads) if e.selects else None
         own = self._task_images(side) if e.trains_on_task else None
         what = (e, subset, own, self.runtime, self.loggers)
         return self._guarded(pretrain.target(*what, start=start, task=self.task, copies=copies))
@@ -134,14 +134,14 @@ class Pipeline:
         """All training images of the task, packed like a selection."""
         return self._guarded(subset.of_task(self.e, self.task, self.fingerprints, side, self.runtime))
 
-    def _packed(self, chosen: Step, side: int) -> Step:
-        """The chosen images, decoded once into a compact local form."""
-        unreadable = self.e.pool.max_unreadable
-        return self._guarded(subset.step(chosen, self.pools, self.pool_locations, side, unreadable, self.runtime))
+    def _packed(self, chosen: Step, side: int, reads: str | None = None) -> Step:
+        """The chosen images, decoded once into a compact local form, with what a method `reads` of them."""
+        pool_of = (self.pools, self.pool_locations)
+        return self._guarded(subset.step(chosen, *pool_of, side, self.e.pool, reads, self.runtime))
 
-    def copies(self, side: int) -> Step:
+    def copies(self, side: int, reads: str | None = None) -> Step:
         """Which of the chosen images are copies of a test image or of each other, by thumbnails packed at this side."""
-        packed = self._packed(self.selection, side)
+        packed = self._packed(self.selection, side, reads)
         return self._guarded(copies.step(self.selection, packed, self.fingerprints, self.runtime))
 
     # Retrieval
@@ -174,7 +174,7 @@ class Pipeline:
         if r.weights is not None:
             return self._guarded(weights.retriever(r, self.presence))
         curated = self._guarded(selection.curated(e.pool, self.pools, self.pool_locations))
-        packed = self._packed(curated, r.train.store_side)
+        packed = self._packed(curated, r.train.store_side, r.train.reads)
         start = weights.start("retriever.train.from", r.train.start, r.backbone, self.presence)
         return self._guarded(pretrain.retriever(r, packed, self.runtime, self.loggers, start))
 

@@ -100,15 +100,25 @@ def _shot(e: Experiment) -> int | str:
     return "full" if e.shot.per_class is None else e.shot.per_class
 
 
+def annotation(e: Experiment) -> str:
+    """What the pre-training learnt from besides images: none, labels, captions, or captions from labels."""
+    reads = e.pretrain.reads if e.selects else None
+    if reads is None:
+        return "none"
+    from sept.stages.annotations import annotation_of
+
+    return annotation_of(e.pool, reads).told
+
+
 def row(e: Experiment, step: Step, store: Store, untrained: Step | None = None) -> dict[str, Any] | None:
     """The finished cell, or None. untrained: the same fine-tuning of random weights, to compare with if it is there.
 
-    images is how many were pre-trained on. score is the headline value in percent, metric its name; those MEASURES that
-    do not belong to the metric are None. chance, floor and untrained are accuracies to compare with, tests the number
-    of test images; None where they do not apply. remarks: those of `sept.results`. flops, wall_s, cpu_s, gpu_s, kwh and
-    co2e_kg are the cell's own, `shared_...` those of what is computed once per pool. status says whether a stage was
-    stopped and resumed. artefacts: {stage, key, path below the store, flops, wall_s, used, device, gpus, shared} of
-    each, inputs before what reads them.
+    annotation and images: what was learnt from, and how many were pre-trained on. score is the headline value in
+    percent, metric its name; those MEASURES that do not belong to the metric are None. chance, floor and untrained are
+    accuracies to compare with, tests the number of test images; None where they do not apply. remarks: those of
+    `sept.results`. flops, wall_s, cpu_s, gpu_s, kwh and co2e_kg are the cell's own, `shared_...` those of what is
+    computed once per pool. status says whether a stage was stopped and resumed. artefacts: {stage, key, path below the
+    store, flops, wall_s, used, device, gpus, shared} of each, inputs before what reads them.
     """
     final = store.find(step)
     if final is None:
@@ -128,6 +138,7 @@ def row(e: Experiment, step: Step, store: Store, untrained: Step | None = None) 
         "metric": facts["metric"],
         "score": facts["score"],
         **{name: facts.get(name) for name in MEASURES},
+        "annotation": annotation(e),
         "images": next((a.facts["images"] for a in own if a.stage == "pretrain"), None),
         **{"tests": tests, "chance": chance, "floor": floor},
         "untrained": None if plain is None else plain.facts["score"],

@@ -52,7 +52,7 @@ def test_rows_hold_what_the_manifests_say_and_nothing_where_nothing_is(settings,
         assert "std" not in line
         assert by[init, 4]["n"] == 0
         blank = dict(zip(COLUMNS, cells_of(by[init, 4]), strict=True))
-        assert {name for name, text in blank.items() if text} <= {*CELL, "n", "seeds", "status"}
+        assert {name for name, text in blank.items() if text} <= {*CELL, "annotation", "n", "seeds", "status"}
         assert (blank["n"], blank["status"]) == ("0", "missing")
     assert (by["rand_init", 5]["budget"], by["rand_init", 5]["pool"], by["sept", 5]["budget"]) == (None, None, 32)
     assert by["rand_init", 5]["flops"] == manifest(tiny, "rand_init")["facts"]["flops"]

@@ -102,6 +102,10 @@ class Pool:
         reader = self._readers[self._value("source", row)]
         return reader.read(self._value("shard", row), self._value("offset", row), self._value("size", row))
 
+    def entry(self, row: int) -> Entry:
+        """The image as it was listed."""
+        return Entry(*(self._value(column, row) for column in Entry._fields))
+
     def path(self, row: int) -> Path | None:
         """The image's own file; None of one in an archive or behind a URL."""
         root, shard = self._roots[self._value("source", row)], self._value("shard", row)
@@ -163,6 +167,11 @@ class ConcatPool:
         """The image file's bytes, of `Pool.read`."""
         part, inside = self._place(row)
         return self._pools[part].read(inside)
+
+    def entry(self, row: int) -> tuple[int, Entry]:
+        """Which of the pools it is in, and `Pool.entry`."""
+        part, inside = self._place(row)
+        return part, self._pools[part].entry(inside)
 
     def path(self, row: int) -> Path | None:
         """Of `Pool.path`."""

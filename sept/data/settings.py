@@ -44,6 +44,14 @@ class Pool:
     seed: int = ranges.seed()  # patterns: the world's seed
     curated: str | None = ranges.text(None)  # source the retriever is trained on; null: the whole pool
     max_unreadable: float = ranges.share(0.05, below=1)  # share of unreadable images above which embedding fails
+    # Where labels and captions are, for methods that learn from them (`sept.data.sources.annotations`): the folder an
+    # image lies in; the suffix of a file beside it in its archive; a column of a parquet file. auto: as the kind has
+    # it; null: nowhere.
+    labels: str | None = ranges.text("auto")
+    captions: str | None = ranges.text("auto")  # or from_labels
+    max_unannotated: float = ranges.share(
+        0.05, below=1
+    )  # share of the chosen images without, above which it is refused
 
     def __post_init__(self) -> None:
         """Sources as such: a typed mapping would take no further one from a command line."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sept.data.annotations import Captions, Labels, open_annotations
 from sept.data.images import Pixels
 from sept.errors import DataError, reason
 
@@ -54,10 +55,18 @@ def shrink(pixels: Pixels, max_short_side: int) -> Pixels:
 
 
 class Subset:
-    """Packed images by position, mapped from disk; picklable, each worker maps its own."""
+    """Packed images by position, mapped from disk, with labels or captions if they were packed with any; picklable,
+    each worker maps its own."""
 
-    def __init__(self, folder: Path, index: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        index: NDArray[np.int64],
+        pixels: NDArray[np.uint8],
+        annotations: Labels | Captions | None = None,
+    ) -> None:
         self._folder = folder
+        self.annotations = annotations
         self._index = index
         self._pixels = pixels
         self._right = np.zeros(len(index), dtype=bool)  # images whose pixels were found to be those packed
@@ -77,7 +86,7 @@ class Subset:
                 f"{folder / PIXELS}: {len(pixels):,} bytes where the index of {len(index):,} images says "
                 f"{ends[-1]:,}; {AGAIN}"
             )
-        return cls(folder, index, pixels)
+        return cls(folder, index, pixels, open_annotations(folder, len(index), AGAIN))
 
     def __len__(self) -> int:
         return len(self._index)
@@ -98,6 +107,10 @@ class Subset:
                 raise DataError(f"{self._folder / PIXELS}: image {position} is not what was packed; {AGAIN}")
             self._right[position] = True
         return pixels.reshape(height, width, 3)
+
+    def annotation(self, position: int) -> dict[str, Any]:
+        """{"label": number of its class}, {"caption": text} or {}."""
+        return {} if self.annotations is None else self.annotations.of(position)
 
     def stacked(self) -> Pixels | None:
         """All images as one uint8 (n, H, W, 3) view, or None where their sizes differ. Raises DataError as `image`."""
@@ -128,3 +141,7 @@ class Joined:
             raise IndexError(f"image {position} of subsets of {len(self):,}")
         part = bisect_right(self._ends, position)
         return self.parts[part].image(position - self._ends[part] + len(self.parts[part]))
+
+    def annotation(self, position: int) -> dict[str, Any]:
+        """None: what learns from annotations is not shown a task's images."""
+        return {}

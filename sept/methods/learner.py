@@ -20,6 +20,7 @@ from sept.training.optim import SCHEDULES, Lars, decay_groups, undecayed
 
 FLOAT_BYTES = 4
 PIXEL_BYTES = 1 + 2 * FLOAT_BYTES  # of a view as loaded, as augmented, and as part of its batch
+MOMENTUM = 0.9  # of SGD
 GRADIENTS, ADAM = 1, 2  # times the weights: memory of a step besides activations
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,8 @@ class PlainLearner(SelfSupervised):
         groups = decay_groups(self.named_parameters(), r.weight_decay, self.is_undecayed)
         if r.optimiser == "lars":
             return Lars(groups, lr=self.lr(0))
+        if r.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr(0), momentum=MOMENTUM)
         return self.adamw(groups, betas=tuple(r.betas), eps=r.eps)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -181,6 +184,10 @@ class OneViewLearner(PlainLearner):
     def view(self, batch: Any) -> Tensor:
         """(B, 3, H, W) normalised, for this step."""
         return self.views(batch, self.step)
+
+    def features(self, encoder: nn.Module, images: Tensor) -> Tensor:
+        """Encoder features (B, D) of the whole batch. images: from `view`."""
+        return self.gathered(self.encode(pooled, encoder, [images], self.shown))
 
 
 class TwoViewLearner(PlainLearner):

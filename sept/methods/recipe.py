@@ -17,8 +17,12 @@ MOST_LAYERS = 10  # of a head
 LAST_NORMS = ("none", "scale", "plain")  # BatchNorm after the last layer of a head: `mlp` in methods/learner.py
 AVERAGED, SHORTEST, LONGEST = 60, 5, 250  # steps that a moving average is over: 1/60 of all, within bounds
 GLOBAL_CROPS = 2
-MOST_LARS = 1000.0  # its steps are a thousandth of the norm of the weights, times the rate
 SELF_DISTILLATION_BATCH = 256  # batch size that the published base rates of DINO and iBOT refer to
+MOST_RATE = {  # of each optimiser: LARS's steps are a thousandth of the norm of the weights, times the rate
+    "adamw": 1.0,
+    "lars": 1000.0,
+    "sgd": 100.0,
+}
 RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a recipe may have
 
 
@@ -75,6 +79,17 @@ class Recipe:
     start_lr: float = ranges.share(0.1, above=0)  # times each rate of the recipe
     start_warmup_epochs: int = ranges.epochs(1)
 
+    @property
+    def reads(self) -> str | None:
+        """What it learns from besides images: the pool's `labels` or `captions`, or None. A property, since every field
+        is part of the key, and the method says it already."""
+        return None
+
+    @property
+    def package(self) -> tuple[str, str] | None:
+        """A package that it needs, and the extra that brings it; None: what every installation has."""
+        return None
+
     def check(self, prefix: str) -> None:
         """Rules for several settings together; raises ConfigError. prefix: the recipe's group, such as `pretrain`."""
 
@@ -91,6 +106,10 @@ class Recipe:
     def fitted(self, images: int, steps: int) -> Self:
         """The recipe with what follows from the length of a training, where a setting leaves it to that. images: of an
         epoch."""
+        return self
+
+    def of_classes(self, count: int) -> Self:
+        """The recipe with what follows from the number of classes of the images, for a method that reads labels."""
         return self
 
     def sides(self) -> list[int]:
@@ -115,7 +134,7 @@ class PlainRecipe(Recipe):
     schedule: str = ranges.choice("cosine", ("cosine", "cosine_after_warmup", "constant"))
     warmup_lr: float = ranges.least_rate(5e-7)
     min_lr: float = ranges.least_rate(5e-6)
-    optimiser: str = ranges.choice("adamw", ("adamw", "lars"))  # lars: with momentum 0.9 and trust 0.001
+    optimiser: str = ranges.choice("adamw", MOST_RATE)  # lars and sgd: with momentum 0.9; lars: with trust 0.001
     betas: list[float] = ranges.pair(0.9, 0.999, least=0, below=1)  # of AdamW
     eps: float = ranges.real(1e-8, above=0, most=1)  # of AdamW
     weight_decay: float = ranges.share(0.05)
@@ -125,7 +144,7 @@ class PlainRecipe(Recipe):
 
     def check(self, prefix: str) -> None:
         slowest = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
-        require_rates(prefix, self.lr, self.rate_factor, slowest, most=MOST_LARS if self.optimiser == "lars" else 1)
+        require_rates(prefix, self.lr, self.rate_factor, slowest, most=MOST_RATE[self.optimiser])
 
     @property
     def rate_factor(self) -> float:

@@ -161,4 +161,4 @@ class CroppedSubset(Dataset):
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
         epoch, sample = place
-        return self.views.sample(self.subset.image(sample), epoch, sample)
+        return self.views.sample(self.subset.image(sample), epoch, sample) | self.subset.annotation(sample)

@@ -37,10 +37,12 @@ def build(folder: Path, inputs: Mapping[str, Artefact], *, runtime: Runtime) -> 
 
     chosen, table = Thumbnails.open(inputs["subset"].path), load_selection(inputs["selection"].path / SELECTION)
     rows = Subset.open(inputs["subset"].path).ids
-    assert rows.tolist() == table["row"].to_pylist(), "a selection by similarity is packed as it is"
+    keys = dict(zip(table["row"].to_pylist(), table["pool_key"].to_pylist(), strict=True))
+    packed = {*rows.tolist()}
+    assert rows.tolist() == [row for row in keys if row in packed], "packed in its order, but for those left out"
     shown = read_tests(inputs["fingerprints"].path).shown_by(chosen, runtime.accelerator)
     first = first_alike(chosen, runtime.accelerator)
-    save_copies(folder / COPIES, rows, table["pool_key"].to_pylist(), shown, first)
+    save_copies(folder / COPIES, rows, [keys[row] for row in rows.tolist()], shown, first)
     again = None if first is None else int((first != range(len(rows))).sum())
     copied = sum(test is not None for test in shown)
     return {"images": len(rows), "copies_of_test_images": copied, "near_duplicates": again}

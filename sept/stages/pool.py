@@ -12,6 +12,7 @@ from sept.data.locate import Location
 from sept.data.pool import ConcatPool, Pool, write_manifest
 from sept.data.settings import SYNTHETIC_POOLS
 from sept.data.settings import Pool as PoolSettings
+from sept.data.sources.files import Root
 from sept.data.sources.layouts import root
 from sept.retrieval.shards import Skip
 from sept.runtime.hardware import Runtime
@@ -108,11 +109,16 @@ def open_pool(inputs: Mapping[str, Artefact], locations: Sequence[Location]) -> 
 
 
 def _open(artefact: Artefact, location: Location) -> Pool:
+    return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root_of(artefact, location)))
+
+
+def root_of(artefact: Artefact, location: Location) -> Root:
+    """The folder or URL that the shards of a source are relative to."""
     kind, path = location.kind, location.path
     if kind in SYNTHETIC_POOLS:
         kind, path = "webdataset", str(artefact.path / IMAGES)
     assert path is not None
-    return Pool.open(artefact.path, dict.fromkeys(artefact.facts["sources"], root(kind, path)))
+    return root(kind, path)
 
 
 def skipped(pool: ConcatPool, row: int, reason: str) -> Skip:

@@ -11,7 +11,7 @@ from sept.backbones.saved import BACKBONE, WEIGHTS
 from sept.data import steps_per_epoch
 from sept.data.locate import Location
 from sept.data.settings import Shot
-from sept.errors import ConfigError
+from sept.errors import ConfigError, DataError
 from sept.methods.recipe import Length, Recipe
 from sept.retrievers.settings import Retriever
 from sept.runtime.hardware import Loggers, Runtime
@@ -21,6 +21,7 @@ from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
     from sept.config import Compute, Experiment
+    from sept.data.subset import Subset
 
 PACKED = ("subset", "task_images")  # inputs; the second if the task's images join others
 CHARGED = {  # stages, by what `compute.include` calls them, and whether tasks share their artefacts
@@ -198,7 +199,7 @@ def build(
     if stage == "pretrain":  # how many images are left is not always known before
         require_batch("selection" in inputs["subset"].manifest["inputs"], len(subset), spec.recipe)
     length = spec.length(len(subset))
-    recipe = spec.recipe.fitted(len(subset), length.steps)
+    recipe = _of_annotations(spec.recipe.fitted(len(subset), length.steps), parts[0])
     watchers = list if probing is None else partial(_probes, inputs["task"], probing, recipe, len(subset))
     start = inputs.get("start")
     training = SelfSupervisedTraining(
@@ -215,6 +216,19 @@ def build(
         start.path / BACKBONE / WEIGHTS if start else None,
     )
     return train_backbone(training, runtime, inputs["subset"], start)
+
+
+def _of_annotations(recipe: Recipe, subset: "Subset") -> Recipe:
+    """Raises DataError where the images were packed without what the recipe reads."""
+    from sept.data.annotations import Labels
+    from sept.data.subset import AGAIN
+
+    if recipe.reads is None:
+        return recipe
+    if subset.annotations is None:
+        raise DataError(f"the packed images have lost their {recipe.reads}; {AGAIN}")
+    found = subset.annotations
+    return recipe.of_classes(len(found.classes)) if isinstance(found, Labels) else recipe
 
 
 def _probes(task: Artefact, probing: Probing, recipe: Recipe, images: int) -> list[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from sept.data.images import ImageError, Pixels
 from sept.data.locate import Location
 from sept.data.pool import ConcatPool
+from sept.data.settings import Pool as PoolSettings
 from sept.data.subset import shrink, write_subset
 from sept.retrieval.embedding import check_readable
 from sept.retrieval.fingerprints import FILE, Thumbnails, thumbnail
@@ -35,6 +36,7 @@ from sept.store.step import Artefact, Step
 
 if TYPE_CHECKING:
     from sept.config import Experiment
+    from sept.stages.annotations import Annotation
 
 SHAPE = 4 / 3  # aspect ratio of a photograph, for estimates
 AT_ONCE = 256  # images of the task held in memory while they are compared with the test images
@@ -46,6 +48,14 @@ class SubsetSpec:
     """side: pixels of the shorter side; smaller images are not enlarged."""
 
     side: int
+
+
+@dataclass(frozen=True)
+class AnnotatedSpec:
+    """side: as in SubsetSpec. annotation: what the images are packed with."""
+
+    side: int
+    annotation: "Annotation"
 
 
 @dataclass(frozen=True)
@@ -61,28 +71,39 @@ def step(
     pools: Sequence[Step],
     locations: Sequence[Location],
     side: int,
-    max_unreadable: float,
+    p: PoolSettings,
+    reads: str | None,
     runtime: Runtime,
 ) -> Step:
-    """max_unreadable: tolerated share of the pool's images; none in a selection by similarity, whose images have
-    already been decoded for embedding."""
-    images = selection.estimate["images"]
+    """reads: what the images are packed with for the method that is trained on them: labels, captions or nothing.
+
+    In a selection by similarity no image may be unreadable, since all have been decoded for embedding.
+    """
+    images, annotation, told = selection.estimate["images"], None, ""
+    if reads is not None:
+        from sept.stages.annotations import annotation_of
+
+        annotation = annotation_of(p, reads)
+        told = f"subset: with the {annotation.told} of its images"
     return Step(
         "subset",
         VERSIONS["subset"],
-        SubsetSpec(side),
+        SubsetSpec(side) if annotation is None else AnnotatedSpec(side, annotation),
         {"selection": selection, **number_inputs("pool", pools)},
         partial(
             build,
             side=side,
             locations=locations,
             find_draws=partial(draws, selection.spec),
-            max_unreadable=max_unreadable if isinstance(selection.spec, RandomSpec | SourceSpec) else None,
+            max_unreadable=p.max_unreadable if isinstance(selection.spec, RandomSpec | SourceSpec) else None,
             threads=runtime.threads,
+            annotation=annotation,
+            max_unannotated=p.max_unannotated,
         ),
         slug=selection.slug,
         estimate={"images": images, "bytes": images * 3 * side**2 * SHAPE},
         by_part=("pixels.bin",),
+        about=told,
     )
 
 
@@ -95,19 +116,28 @@ def build(
     find_draws: Callable[[ConcatPool], list[Draw] | None],
     max_unreadable: float | None,
     threads: int,
+    annotation: "Annotation | None" = None,
+    max_unannotated: float = 0.0,
 ) -> dict[str, Any]:
     pool = open_pool(inputs, locations)
     rows = load_selection(inputs["selection"].path / SELECTION)["row"].to_numpy()
-    source = _Source(pool, side, max_unreadable, threads)
+    source, annotated = _Source(pool, side, max_unreadable, threads), None
+    if annotation is not None:
+        from sept.stages.annotations import Annotated
+
+        annotated = Annotated(annotation, pool, inputs, locations, max_unannotated, threads)
+        annotated.look_up(rows.tolist())  # before the images are decoded, which takes longer
     with open(folder / FILE, "wb") as kept, progress("copy the selection", len(rows)) as advance:
 
         def images() -> Iterator[tuple[int, Pixels]]:
             for seen in source.all_of(rows, find_draws(pool)):
-                kept.write(seen.thumbnail.tobytes())
-                yield seen.row, seen.pixels
+                if annotated is None or annotated.take(seen.row):
+                    kept.write(seen.thumbnail.tobytes())
+                    yield seen.row, seen.pixels
                 advance(1)
 
         facts = write_subset(folder, images(), side)
+    facts |= annotated.write(folder) if annotated is not None else {}
     return {**facts, "skipped": len(source.skips), "unreadable": describe_skips(source.skips)}
 
 

@@ -10,8 +10,8 @@ from sept.results import CELL, MEANING, METRICS
 from sept.tables.statistics import CONFIDENCE, FINETUNINGS, ONE_RUN, SEEDS, Difference
 
 Line = dict[str, Any]
-"""A row: CELL, variant, metric, n (runs), seeds (different ones), the means and deviations named below, gain, paper,
-remarks, status (empty: complete), reason, runs (as from `sept.results.row`) and their experiments."""
+"""A row: CELL, variant, annotation, metric, n (runs), seeds (different ones), the means and deviations named below,
+gain, paper, remarks, status (empty: complete), reason, runs (as from `sept.results.row`) and their experiments."""
 
 CHOICES = (*CELL, "variant")
 ALWAYS = ("task", "shot", "init")  # shown for every row, even if all are equal
@@ -55,6 +55,11 @@ def format_images(line: Line) -> str:
     """How many images were pre-trained on, where that is not the budget."""
     images = line.get("images")
     return "" if images is None or images == line["budget"] else f"{images:,.0f}"
+
+
+def format_annotation(line: Line) -> str:
+    """What was learnt from besides images, where that is anything."""
+    return "" if line.get("annotation") in (None, "none") else str(line["annotation"])
 
 
 def label(line: Line, names: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ def _strips(e: Experiment) -> list[Strip]:
     images = Subset.open(subset.path)
     if selection is not None:
         check(selection)
-    brought, similarity = _brought(selection.path) if selection is not None else ({}, [])
+    brought, similarity = _brought(selection.path, images.ids.tolist()) if selection is not None else ({}, [])
     if not brought or chosen is None:
         return [
             Strip("the first images", None, tuple((images.image(i), None) for i in range(min(CHOSEN, len(images)))))
@@ -77,16 +77,19 @@ def _strips(e: Experiment) -> list[Strip]:
     ]
 
 
-def _brought(folder: Path) -> tuple[dict[str, list[int]], list[float | None]]:
-    """Positions in the selection by the query that selected them, and all similarities; empty without queries."""
+def _brought(folder: Path, packed: Sequence[int]) -> tuple[dict[str, list[int]], list[float | None]]:
+    """Positions of the packed rows by the query that selected them, and the similarity of each; empty without
+    queries."""
     from sept.retrieval.selections import SELECTION
 
-    table = pq.read_table(folder / SELECTION, columns=["query", "similarity"])
+    table = pq.read_table(folder / SELECTION, columns=["row", "query", "similarity"])
+    chosen = {row: rest for row, *rest in zip(*(column.to_pylist() for column in table.columns), strict=True)}
+    found = [chosen.get(row, [None, None]) for row in packed]  # rows of a random subset may be in place of others
     brought: dict[str, list[int]] = {}
-    for place, query in enumerate(table["query"].to_pylist()):
+    for place, (query, _) in enumerate(found):
         if query is not None:
             brought.setdefault(query, []).append(place)
-    return brought, table["similarity"].to_pylist()
+    return brought, [similarity for _, similarity in found]
 
 
 def _looks(pipeline: Pipeline, chosen: Step, store: Store, labels: Sequence[str]) -> dict[str, Pixels]:

@@ -11,7 +11,7 @@ from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import SeptError
 from sept.pipeline import Pipeline
-from sept.results import CELL, choices, remarks, row
+from sept.results import CELL, annotation, choices, remarks, row
 from sept.runtime.hardware import resolve
 from sept.store import Store
 from sept.tables.labels import Line
@@ -136,6 +136,7 @@ def _line(group: _Group, variant: str | None) -> Line:
     return {
         **group.named,
         "variant": variant,
+        "annotation": annotation(group.unseeded),
         "metric": runs[0]["metric"] if runs else None,
         "n": len(runs),
         "seeds": len({run["seed"] for run in runs}),

@@ -20,7 +20,7 @@ SECONDS = ("wall_s", "shared_wall_s", "cpu_s", "gpu_s")
 COSTS = ("images", "pool_images", "flops", "shared_flops", *SECONDS, *ENERGY)
 AGAINST = ("chance", "floor")
 LAST = ("paper", "remarks", "status", "reason")
-COLUMNS = (*CELL, "variant", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *COSTS, *LAST)
+COLUMNS = (*CELL, "variant", "annotation", "metric", "n", "seeds", *SCORES, *AGAINST, *GAIN, *COSTS, *LAST)
 DIGITS = dict.fromkeys((*SCORES, *AGAINST, *GAIN[:3]), ".2f") | {"flops": ".2e", "shared_flops": ".2e"}
 DIGITS |= dict.fromkeys((*SECONDS, "images", "pool_images"), ".0f") | dict.fromkeys(ENERGY, ".3g")
 MEASURED: dict[str, Callable[[Line], str]] = {
@@ -30,6 +30,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "AP": lambda line: labels.spread(line, "ap_mean"),
     "AP50": lambda line: labels.spread(line, "ap50_mean"),
     "AP75": lambda line: labels.spread(line, "ap75_mean"),
+    "annotation": labels.format_annotation,
     "images": labels.format_images,
     "over random": labels.format_gain,
     "floor": lambda line: labels.spread(line, "floor"),
@@ -40,7 +41,7 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "kWh": lambda line: "" if line.get("kwh") is None else f"{line['kwh']:.2g}",
     "status": lambda line: line["status"],
 }
-LEFT = (*labels.CHOICES, "runs", "remarks", "status", "difference", "where", "verdict", "pairs")
+LEFT = (*labels.CHOICES, "runs", "annotation", "remarks", "status", "difference", "where", "verdict", "pairs")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # characters that start a formula in a spreadsheet
 TERMINAL_WIDTH = 160
 DIFFERENCES = 24  # at most shown in a terminal

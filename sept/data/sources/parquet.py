@@ -2,7 +2,9 @@
 
 import bisect
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,6 +133,51 @@ class Rows:
         self._batches = iter(())
         self._file.close()
         self._stream.close()
+
+
+def columns(path: Root) -> list[str]:
+    """Names of the columns of a file. Raises DataError for one that is damaged, cut or missing."""
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def read_column(path: Root, wanted: Sequence[str]) -> tuple[pa.ChunkedArray, list[str] | None]:
+    """The first of the `wanted` columns that there is, of whole numbers, of strings or of lists of one of them; and the
+    names of numbered classes. Raises DataError for a file that is damaged or cut, or has no such column."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        name = next((each for each in wanted if each in schema.names), None)
+        if name is None:
+            told = " or ".join(map(repr, wanted))
+            raise DataError(f"{path}: no column {told}; its columns: {', '.join(schema.names)}")
+        values = file.read(columns=[name], use_threads=False)[name]
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    listed = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+    kind = values.type.value_type if listed else values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"{path}: the column {name!r} holds {values.type}, not whole numbers or strings")
+    return values, class_names(schema, name) if pa.types.is_integer(kind) else None
+
+
+@contextmanager
+def _opened(path: Root) -> Iterator[pq.ParquetFile]:
+    try:
+        with open_stream(path) as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: damaged, cut or no parquet file ({reason(error)})") from error
+
+
+def class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """What Hugging Face writes beside the columns: {"info": {"features": {COLUMN: {"names": [..]}}}}, in a list of
+    labels below "feature"."""
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        names = feature.get("feature", feature)["names"]
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _bytes_of(batch: pa.RecordBatch) -> pa.Array:

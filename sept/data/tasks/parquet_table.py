@@ -1,6 +1,5 @@
 """Parquet files as a task, as Hugging Face keeps data sets: columns image ({bytes, path}, or bytes) and label."""
 
-import json
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from sept.data.names import check_classes, tidy
 from sept.data.sources.layouts import find_archives
-from sept.data.sources.parquet import index_parquet
+from sept.data.sources.parquet import class_names, index_parquet
 from sept.data.sources.reader import Member
 from sept.data.tasks.imagefolder import draw_split
 from sept.data.tasks.task import TEST, TRAIN, VALIDATION, Example, Task, role, told
@@ -104,20 +103,10 @@ def _rows(file: Path) -> tuple[list[Any], list[str] | None]:
     if labels.null_count:
         raise DataError(f"{file}: {labels.null_count:,} of {len(labels):,} rows have no {LABEL}; remove them")
     values = labels.to_pylist()
-    names = _names_of_numbers(schema) if pa.types.is_integer(labels.type) else None
+    names = class_names(schema, LABEL) if pa.types.is_integer(labels.type) else None
     if names is not None and values and not 0 <= min(values) <= max(values) < len(names):
         raise DataError(f"{file}: has labels from {min(values)} to {max(values)}, and names for {len(names)} classes")
     return values, names
-
-
-def _names_of_numbers(schema: pa.Schema) -> list[str] | None:
-    """What Hugging Face writes beside the columns: {"info": {"features": {"label": {"names": [..]}}}}."""
-    try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        names = about["info"]["features"][LABEL]["names"]
-    except (KeyError, ValueError, TypeError):
-        return None
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _named(label: Any, names: list[str] | None) -> str:

@@ -1,0 +1,160 @@
+"""What holds of every method that learns from labels or captions: it resumes bit for bit, two processes equal one,
+chunks change nothing, and its FLOPs are those that are planned."""
+
+import multiprocessing
+import signal
+from functools import partial
+
+import annotated
+import micro
+import pytest
+import test_distributed as shared
+import test_fit as fit
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sept.compose import experiment, options
+from sept.data.subset import Joined
+from sept.methods.clip.learner import Clip
+from sept.methods.recipe import Length
+from sept.methods.supervised.learner import Supervised
+from sept.methods.training import SelfSupervisedTraining
+from sept.runtime.hardware import no_loggers
+from sept.runtime.named import load
+from sept.training.learner import Chunk
+
+RECIPES = {"labels": annotated.supervised, "captions": annotated.clip}
+LEARNERS = {"labels": Supervised, "captions": Clip}
+STEPS, BATCH = 3, 8
+LENGTH = Length(STEPS, 1)
+both = pytest.mark.parametrize("reads", ["labels", "captions"])
+
+
+def learner_of(reads, length=LENGTH, backbone=micro.SWIN, **changes):
+    recipe = RECIPES[reads](**{"batch_size": BATCH, "lr_batch": BATCH} | changes)
+    return LEARNERS[reads](recipe, backbone, seed=3, length=length)
+
+
+def resumable(reads):
+    return learner_of(reads, length=Length(fit.STEPS, fit.PER_EPOCH), drop_path_rate=0.2, warmup_epochs=1)
+
+
+@both
+def test_killed_and_resumed_equals_never_killed(reads, tmp_path):
+    annotated.subset(tmp_path, fit.IMAGES, reads)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    make = partial(resumable, reads)
+    expected = fit.train_learner(folder / "whole", fit.runtime(), make).state_dict()
+    die = partial(fit.kill, signal.SIGKILL)
+    accidents = [
+        partial(fit.before, "on_train_batch_end", 2, die),
+        partial(fit.before, "on_before_optimizer_step", 4, die),
+        None,
+    ]
+    processes = multiprocessing.get_context("forkserver")
+    assert fit.run_each(accidents, folder, fit.runtime(), make, processes) == [-signal.SIGKILL] * 2 + [0]
+    fit.assert_same(fit.result(folder), expected)
+
+
+def training(reads, folder, places):
+    packed = annotated.subset(folder / "images", shared.IMAGES, reads)
+    (folder / places).mkdir()
+    changes = {"batch_size": shared.BATCH, "lr_batch": shared.BATCH, "drop_path_rate": 0.3, "lr": shared.SMALL_RATE}
+    length = Length(shared.STEPS, shared.IMAGES // shared.BATCH)
+    what = (RECIPES[reads](**changes), micro.SWIN, packed, 3, length, {}, folder / places, "train", no_loggers)
+    return SelfSupervisedTraining(*what, partial(shared.recorders, folder / places))
+
+
+@both
+def test_two_processes_equal_one(reads, tmp_path):
+    one, two = (training(reads, tmp_path, places).run(runtime).state_dict() for places, runtime in shared.MACHINES)
+    for step in range(1, shared.STEPS + 1):
+        alone, first, second = (shared.recorded(tmp_path / places, rank, step) for places, rank in shared.PLACES)
+        for name, value in alone.items():  # the loss, and the measures of collapse
+            close = {"rtol": 1e-5, "atol": 1e-6} if step == 1 else {"rtol": 1e-3, "atol": 1e-3}
+            torch.testing.assert_close(first[name], value, **close, msg=name)
+            torch.testing.assert_close(second[name], first[name], **close)
+    assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=1e-3)] == []
+
+
+@both
+def test_chunks_change_no_loss_or_weight(reads, tmp_path):
+    packed, found = annotated.subset(tmp_path / "images", 24, reads), {}
+    for chunk in (None, Chunk(1), Chunk(2, 4)):
+        learner = learner_of(reads, drop_path_rate=0.3, lr=1e-4)
+        learner.chunk = chunk
+        found[chunk] = micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path / str(chunk)).state_dict()
+    for state in (found[Chunk(1)], found[Chunk(2, 4)]):
+        assert [name for name in state if not torch.allclose(state[name], found[None][name], atol=3e-4)] == []
+
+
+@both
+@pytest.mark.parametrize("backbone", [micro.SWIN, micro.VIT])
+def test_training_takes_the_flops_that_are_planned(reads, backbone, tmp_path):
+    """Captions as long as the context: real ones are cut, and cost less."""
+    packed = annotated.subset(tmp_path / "images", 16, reads)
+    changes = {"context": 8} if reads == "captions" else {}
+    learner = learner_of(reads, length=Length(2, 2), backbone=backbone, **changes)
+    import timm
+
+    timm.layers.set_fused_attn(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path)
+    finally:
+        timm.layers.set_fused_attn(True)
+    assert 2 * BATCH * learner.recipe.flops(backbone) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
+def test_short_captions_cost_less_than_is_planned(tmp_path):
+    packed = annotated.subset(tmp_path / "images", 16, "captions")
+    found = {}
+    for context in (40, 80):
+        learner = learner_of("captions", length=Length(2, 2), context=context)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            micro.run(learner, micro.cropped(learner, packed, BATCH), tmp_path / str(context))
+        found[context] = counter.get_total_flops()
+    assert found[40] == found[80]  # none has so many tokens
+    assert learner.recipe.flops(micro.SWIN) > found[80] / (2 * BATCH)
+
+
+@both
+def test_the_memory_of_heads_grows_with_the_batch(reads):
+    assert learner_of(reads).bytes_beside(16) == 2 * learner_of(reads).bytes_beside(8) > 0
+
+
+def test_images_of_a_task_have_no_annotations(tmp_path):
+    packed = annotated.subset(tmp_path, 4, "labels")
+    assert packed.annotation(1) == {"label": 1}
+    assert Joined([packed, packed]).annotation(1) == {}
+
+
+BACKBONES = {
+    "vit_b16": "vit_b16",
+    "vit_s16": "vit_s16",
+    "swin_t": "swin_t",
+    "resnet50": "resnet50",
+    "micro": "vit_micro",
+}
+OWN = [name for name in options("pretrain") if name.startswith(("supervised_", "clip_"))]
+
+
+@pytest.mark.parametrize("option", OWN)
+def test_every_option_composes_and_builds_its_learner(option):
+    backbone = BACKBONES[option.partition("_")[2]]
+    needed = ["budget.images=10000", "pool.captions=from_labels"]
+    e = experiment([f"pretrain={option}", f"backbone={backbone}", *needed])
+    recipe = e.pretrain.of_classes(1000)
+    assert recipe.flops(e.backbone) >= e.pretrain.flops(e.backbone) > 0
+    with torch.device("meta"):
+        learner = load(recipe.learner)(recipe, e.backbone, seed=0, length=Length(100, 10))
+    assert learner.lr(50) > 0
+    assert sum(len(group["params"]) for group in learner.configure_optimizers().param_groups) == len(
+        list(learner.parameters())
+    )
+
+
+def test_there_is_an_option_of_each_published_backbone():
+    assert {*OWN} == {f"{method}_{backbone}" for method in ("supervised", "clip") for backbone in BACKBONES}
