@@ -10,12 +10,16 @@ import micro
 import pytest
 import test_distributed as shared
 import test_fit as fit
+import test_pretended as card
+import timm
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sept.compose import experiment, options
 from sept.data.subset import Joined
+from sept.gpu.pretended import pretended
+from sept.gpu.waits import waits
 from sept.methods.clip.learner import Clip
 from sept.methods.recipe import Length
 from sept.methods.supervised.learner import Supervised
@@ -97,8 +101,6 @@ def test_training_takes_the_flops_that_are_planned(reads, backbone, tmp_path):
     packed = annotated.subset(tmp_path / "images", 16, reads)
     changes = {"context": 8} if reads == "captions" else {}
     learner = learner_of(reads, length=Length(2, 2), backbone=backbone, **changes)
-    import timm
-
     timm.layers.set_fused_attn(False)
     try:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -123,6 +125,28 @@ def test_short_captions_cost_less_than_is_planned(tmp_path):
 @both
 def test_the_memory_of_heads_grows_with_the_batch(reads):
     assert learner_of(reads).bytes_beside(16) == 2 * learner_of(reads).bytes_beside(8) > 0
+
+
+@both
+def test_a_learner_on_the_device_ends_as_on_the_cpu(reads, tmp_path):
+    packed = annotated.subset(tmp_path / "images", 24, reads)
+    make = partial(learner_of, reads, length=Length(card.STEPS, 1), drop_path_rate=0.3, lr=1e-4)
+    case = card.Case(make, partial(micro.cropped, packed=packed, batch_size=BATCH), card.neighbours)
+    expected = card.run(case, tmp_path / "cpu", card.CPU)
+    with pretended():
+        found = card.run(case, tmp_path / "cuda", card.CUDA)
+        lower = card.run(case, tmp_path / "bf16", card.BF16)
+    assert found.losses == pytest.approx(expected.losses, rel=1e-3)
+    assert max(card.differing(found, expected).values(), default=0.0) < card.CLOSE
+    assert lower.losses != expected.losses
+    assert lower.losses == pytest.approx(expected.losses, rel=0.05)
+
+
+@both
+def test_a_step_waits_for_the_device_twice_at_most(reads, tmp_path):
+    learner = learner_of(reads)
+    steps = waits(learner, micro.cropped(learner, annotated.subset(tmp_path / "images", 24, reads), BATCH))
+    assert steps.total <= 2, steps.where
 
 
 def test_images_of_a_task_have_no_annotations(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from micro import SWIN, VIT, cropped, recorded, run
 
+from sept import capability
+from sept.compose import experiment
 from sept.data.rng import generator
 from sept.errors import ConfigError
 from sept.methods.clip.learner import Clip, symmetric
@@ -186,6 +188,16 @@ def test_byte_pairs_are_open_clips():
     captions = ["A photo of a cat.", "Übergrößenträger &amp; more", "one " * 100]
     padded, _ = tokens_of("bpe").batch(captions, 77)
     assert torch.equal(padded, open_clip.SimpleTokenizer()(captions))
+
+
+def test_a_missing_tokenizer_is_told_before_a_run_and_bytes_need_none(monkeypatch):
+    monkeypatch.setattr(capability, "find_spec", lambda name: None if name == "open_clip" else name)
+    asked = ["pretrain=clip_vit_b16", "backbone=vit_b16", "budget.images=5000", "pool.captions=from_labels"]
+    with pytest.raises(ConfigError, match=r"pretrain=clip_vit_b16 needs open_clip, which is not .*sept\[text\]"):
+        capability.require_packages(experiment(asked))
+    capability.require_packages(experiment([*asked, "pretrain.tokens=bytes"]))
+    capability.require_packages(experiment([*asked, "init=rand_init"]))
+    capability.require_packages(experiment(asked), selection_only=True)
 
 
 @pytest.mark.parametrize(
