@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from sept.backbones import Backbone
 from sept.backbones.files import resolve
-from sept.backbones.flops import is_plain, shape_of
+from sept.backbones.flops import FREE, is_plain, shape_of
 from sept.backbones.hub import HUB
 from sept.config import Experiment
 from sept.data import locate
@@ -33,6 +33,7 @@ from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment, Se
 
 PYRAMID = 5  # levels of the detector's pyramid: maps that it takes at most
 MAPS = {Detect: (1, "deep"), Segment: (2, "spread"), SegmentLinear: (1, "last")}  # minimum number of maps, and which
+OF_VITS = {"pooled", "tokens", "cls", "positions", "plain_vit"}  # what every ViT of known shape offers
 LAST_CELL = 32  # pixels of the coarsest cell of a convolutional network of known shape
 SHIPPED = "sept:"  # in front of the names of weights that come with the package
 EXTRAS = {  # package and extra that a choice needs
@@ -63,6 +64,7 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     if e.pretrains:
         drop = e.pretrain.drop_path_rate
         _try("backbone", "pretrain", e.backbone, sides, e.pretrain.needs, drop_path_rate=drop, **_shares(e))
+        e.pretrain.check_network("pretrain", e.backbone)
     sides = sides[:1]  # that of its weights
     match e.finetune:
         case Classify():
@@ -196,6 +198,7 @@ def _require_retriever(e: Experiment) -> None:
             _require_annotations("retriever.train", r.train, e.pool)
         how = {"drop_path_rate": r.train.drop_path_rate, **_shares(e)}
         _try(key, "pretrain", r.backbone, r.train.sides(), r.train.needs, **how)
+        r.train.check_network("retriever.train", r.backbone)
         sides.append(r.train.side)
     feature = FEATURES[r.feature]
     if r.weights is None or not settings.is_known(r.backbone, crop, r.feature):
@@ -257,7 +260,7 @@ def _tried(
 
 def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, ...], **how: Any) -> bool:
     """Whether no test is needed: networks of known shape, in whole patches, heads and windows."""
-    if not is_plain(backbone) or "dynamic_img_size" in backbone.args:
+    if not is_plain(backbone) or backbone.args.keys() & FREE.keys():
         return False
     if backbone.name != backbone.architecture:  # timm knows which tags of weights there are
         return False
@@ -268,7 +271,7 @@ def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, 
     sides = [shape["img_size"], *sides]
     if "depths" not in shape:
         whole = all(side % shape["patch_size"] == 0 for side in sides)
-        return whole and shape["embed_dim"] % shape["num_heads"] == 0
+        return whole and shape["embed_dim"] % shape["num_heads"] == 0 and {*needs} <= OF_VITS
     depths, heads, dim = shape["depths"], shape["num_heads"], shape["embed_dim"]
     if {*needs} - {"pooled"} or len(heads) != len(depths) or len(depths) < how.get("least", 1):
         return False

@@ -37,7 +37,10 @@ KNOWN: dict[str, dict[str, Any]] = {
     "resnet101": {"layers": [3, 4, 23, 3], **RESNET},
     "convnext_tiny": CONVNEXT,
 }
-FREE = {"dynamic_img_size"}  # changes no FLOP; an argument that is not known either is measured
+FREE = {  # values of arguments that change no FLOP; an argument that is not known either is measured
+    "dynamic_img_size": (True, False),
+    "global_pool": ("token", "avg"),
+}
 
 
 def shape_of(backbone: Backbone) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def shape_of(backbone: Backbone) -> dict[str, Any]:
 def is_plain(backbone: Backbone) -> bool:
     """Whether the network's shape is all in `KNOWN` and its arguments: lengths, widths and counts of at least 1."""
     known = KNOWN.get(backbone.architecture)
-    if known is None or not backbone.args.keys() <= known.keys() | FREE:
+    if known is None or not all(name in known or value in FREE.get(name, ()) for name, value in backbone.args.items()):
         return False
     shape = shape_of(backbone)
     if not all(_is_like(shape[name], known[name]) for name in known):
@@ -87,15 +90,19 @@ def forward_flops(backbone: Backbone, side: int, built: int | None = None) -> fl
 
 def training_flops(backbone: Backbone, side: int, built: int | None = None) -> float:
     """FLOPs of one image forward and backward. Pixels need no gradient: the stem's backward pass is one forward."""
-    return (1 + BACKWARD) * forward_flops(backbone, side, built) - _stem_flops(backbone, side)
+    return (1 + BACKWARD) * forward_flops(backbone, side, built) - stem_flops(backbone, side)
 
 
-def _stem_flops(backbone: Backbone, side: int) -> float:
+def stem_flops(backbone: Backbone, side: int) -> float:
+    """FLOPs of one image through what comes first: the patch embedding, or a ResNet's first convolution."""
     shape = shape_of(backbone)
     if is_plain(backbone) and "layers" in shape:
         return _conv(_half(side), STEM_KERNEL, 3, STEM_WIDTH)
     patch, dim = shape.get("patch_size", 0), shape.get("embed_dim", 0) or (shape.get("dims") or [0])[0]
-    return _stem(patch, dim, side) if _is_like(patch, 1) and _is_like(dim, 1) else 0.0  # else: unknown, small
+    if _is_like(patch, 1) and _is_like(dim, 1):
+        return _stem(patch, dim, side)
+    stem = getattr(_built(backbone, side), "patch_embed", None)
+    return 0.0 if stem is None else counted_flops(stem, _images(side))  # of other networks: unknown, small
 
 
 def width(backbone: Backbone) -> int:
@@ -110,6 +117,36 @@ def width(backbone: Backbone) -> int:
     if "dims" in shape:
         return int(shape["dims"][-1])
     return shape["embed_dim"] * 2 ** (len(shape["depths"]) - 1) if "depths" in shape else shape["embed_dim"]
+
+
+def blocks_flops(backbone: Backbone, patches: int) -> float:
+    """FLOPs of so many patch tokens, and the tokens that go before them, through a plain ViT's blocks, forward."""
+    if is_plain(backbone):
+        shape = shape_of(backbone)
+        return transformer_flops(patches + prefix_tokens(backbone), shape["embed_dim"], shape["depth"])
+    import torch
+
+    tokens = torch.empty(1, patches + prefix_tokens(backbone), width(backbone), device="meta")
+    return counted_flops(_built(backbone).blocks, tokens)
+
+
+def prefix_tokens(backbone: Backbone) -> int:
+    """Tokens of a ViT that are no patches: the class token, and registers."""
+    return 1 if is_plain(backbone) else int(_built(backbone).num_prefix_tokens)
+
+
+def patch_side(backbone: Backbone) -> int:
+    """Pixels of a side of a patch of a ViT or Swin."""
+    if is_plain(backbone):
+        return int(shape_of(backbone)["patch_size"])
+    return int(_built(backbone).patch_embed.patch_size[0])
+
+
+def cell_side(backbone: Backbone) -> int:
+    """Pixels of a side of a cell of the last map of a Swin."""
+    if is_plain(backbone):
+        return patch_side(backbone) * 2 ** (len(shape_of(backbone)["depths"]) - 1)
+    return int(_built(backbone).feature_info[-1]["reduction"])
 
 
 def trunk_flops(backbone: Backbone, pixels: int, trains: bool = True) -> float:
@@ -133,7 +170,12 @@ def counted_flops(network: Any, *inputs: Any) -> float:
 def _vit(shape: dict[str, Any], side: int) -> float:
     patch, dim = shape["patch_size"], shape["embed_dim"]
     tokens = (side // patch) ** 2 + 1
-    return _stem(patch, dim, side) + shape["depth"] * (_attention(tokens, tokens, dim) + _mlp(tokens, dim))
+    return _stem(patch, dim, side) + transformer_flops(tokens, dim, shape["depth"])
+
+
+def transformer_flops(tokens: int, dim: int, depth: int) -> float:
+    """FLOPs of so many tokens through so many blocks of a ViT, forward."""
+    return float(depth * (_attention(tokens, tokens, dim) + _mlp(tokens, dim)))
 
 
 def _swin(shape: dict[str, Any], side: int, built: int) -> float:
@@ -218,10 +260,14 @@ def _built(backbone: Backbone, side: int | None = None) -> Any:
 
 
 def _measured(backbone: Backbone, side: int, built: int) -> float:
-    import torch
-
     from sept.backbones.networks import any_side
 
     args = backbone.args if side == built else any_side(backbone.name, backbone.args, built)
-    network = _built(replace(backbone, args=args), built)
-    return counted_flops(network, torch.empty(1, 3, side, side, device="meta"))
+    return counted_flops(_built(replace(backbone, args=args), built), _images(side))
+
+
+def _images(side: int) -> Any:
+    """One without data."""
+    import torch
+
+    return torch.empty(1, 3, side, side, device="meta")

@@ -84,6 +84,10 @@ def _offers_cls(network: Any, images: Tensor) -> bool:
     return _is_vit(network) and getattr(network, "cls_token", None) is not None and bool(network.num_prefix_tokens)
 
 
+def _offers_positions(network: Any, images: Tensor) -> bool:
+    return isinstance(getattr(network, "pos_embed", None), Tensor)
+
+
 def _offers_plain_vit(network: Any, images: Tensor) -> bool:
     """Whether its features are its parts applied in turn, so that patches can be masked: EVA's, say, are not."""
     if not all(hasattr(network, name) for name in ("_pos_embed", "norm_pre", "blocks", "norm", "patch_embed")):
@@ -94,6 +98,15 @@ def _offers_plain_vit(network: Any, images: Tensor) -> bool:
     return network.norm(network.blocks(network.norm_pre(placed))).shape == network.forward_features(images).shape  # type: ignore
 
 
+def _offers_plain_swin(network: Any, images: Tensor) -> bool:
+    """Whether its features are those of patches (B, H, W, C) in stages, so that patches can be masked."""
+    if not all(hasattr(network, name) for name in ("patch_embed", "layers", "norm", "feature_info")):
+        return False
+    patches = network.patch_embed(images)
+    map_ = network.norm(network.layers(patches))
+    return patches.ndim == map_.ndim == 4 and map_.shape == network.forward_features(images).shape  # type: ignore
+
+
 def _is_vit(network: Any) -> bool:
     return hasattr(network, "num_prefix_tokens") and hasattr(network, "forward_features")
 
@@ -102,7 +115,9 @@ OFFERS: dict[str, tuple[Callable[[Any, Tensor], bool], str]] = {
     "pooled": (_offers_pooled, "it gives no single vector an image"),
     "tokens": (_offers_tokens, "its tokens are not those of a ViT (vit_*)"),
     "cls": (_offers_cls, "it has no class token; most ViTs (vit_*) have one"),
+    "positions": (_offers_positions, "it has no embedding of positions; most ViTs (vit_*) have one"),
     "plain_vit": (_offers_plain_vit, "it is no plain ViT (vit_*)"),
+    "plain_swin": (_offers_plain_swin, "it is no Swin (swin_*)"),
 }
 """What networks may offer to methods and retrievers: how it is tried, and what is said of one that does not."""
 

@@ -93,6 +93,10 @@ class Recipe:
     def check(self, prefix: str) -> None:
         """Rules for several settings together; raises ConfigError. prefix: the recipe's group, such as `pretrain`."""
 
+    def check_network(self, prefix: str, backbone: Backbone) -> None:
+        """Rules for the settings together with the sizes of a network that offers what the method needs; raises
+        ConfigError."""
+
     def settled(self) -> Self:
         """The recipe as it enters the key: with the rates and the warm-up of a continued training, if it is one;
         without the file and the storage side, which are part of the inputs' keys."""
@@ -131,7 +135,7 @@ class PlainRecipe(Recipe):
 
     lr_batch: int = ranges.batch(512)  # batch size that `lr` refers to
     rate_rule: str = ranges.choice("linear", ("linear", "sqrt", "fixed"))  # of `lr` with the batch size
-    schedule: str = ranges.choice("cosine", ("cosine", "cosine_after_warmup", "constant"))
+    schedule: str = ranges.choice("cosine", ("cosine", "cosine_after_warmup", "constant", "step"))
     warmup_lr: float = ranges.least_rate(5e-7)
     min_lr: float = ranges.least_rate(5e-6)
     optimiser: str = ranges.choice("adamw", MOST_RATE)  # lars and sgd: with momentum 0.9; lars: with trust 0.001

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+DROP = 700 / 800  # of the steps, after which the rate drops (SimMIM)
 UNDECAYED = ("relative_position_bias_table", "pos_embed", "cls_token", "reg_token")
 
 
@@ -37,6 +38,14 @@ def warmup_constant(step: int, steps: int, warmup: int, peak: float, first: floa
     return first + (peak - first) * done / warmup if done < warmup else peak
 
 
+def warmup_step(step: int, steps: int, warmup: int, peak: float, first: float, last: float) -> float:
+    """Linear from `first` over `warmup` steps, then `peak`, and `last` in the last eighth of the steps (SimMIM released
+    configs of 800 epochs). Counted as in `warmup_cosine`."""
+    if max(step - 1, 0) >= DROP * steps:
+        return last
+    return warmup_constant(step, steps, warmup, peak, first, last)
+
+
 def warmup_then_cosine(step: int, steps: int, warmup: int, peak: float, first: float, last: float) -> float:
     """Linear from `first` over `warmup` steps, then half a cosine over the remaining ones (SimCLR, BYOL, MAE, MoCo v3
     released code)."""
@@ -49,6 +58,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine": warmup_cosine,
     "cosine_after_warmup": warmup_then_cosine,
     "constant": warmup_constant,
+    "step": warmup_step,
 }
 
 
