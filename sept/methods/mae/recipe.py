@@ -54,8 +54,8 @@ class MAERecipe(OneViewRecipe):
             )
         if width(backbone) % POSITION:
             raise ConfigError(
-                f"{backbone.name} is {width(backbone)} wide: {prefix} needs a multiple of {POSITION}, sine and cosine of "
-                "row and column; change embed_dim"
+                f"{backbone.name} is {width(backbone)} wide: {prefix} needs a multiple of {POSITION}, sine and cosine "
+                "of row and column; change embed_dim"
             )
 
     def patches(self, backbone: Backbone) -> int:
