@@ -131,6 +131,8 @@ def serve(requests: socket.socket) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # as programs do before they import: Lightning looks
     for name in IMPORTED:
         import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]  # it makes a folder for pictures, and removes it at the exit: each command has its own
     logging.getLogger().handlers.clear()
     logging.getLogger().setLevel(logging.WARNING)
     assert len(os.listdir("/proc/self/task")) == 1, "a process of several threads cannot be forked"
@@ -141,6 +143,7 @@ def serve(requests: socket.socket) -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if not request:
+            atexit._run_exitfuncs()
             os._exit(0)
         if os.fork() == 0:
             requests.close()
