@@ -25,7 +25,7 @@ LONGEST_S = 300  # that a command may take
 # Files that take longest, which start first: with `--dist loadfile` a process is alone with what it began last.
 LONG = ["sweeps", "distributed", "run", "tracking", "plan", "pretended", "similar", "paper_tasks", "ray", "signals"]
 LONG += ["launchers", "together", "crew", "detect_stage", "gpu_command", "full_size", "pipeline", "search", "fit"]
-LONG += ["tables"]
+LONG += ["tables", "advice", "own_images", "task_images"]
 
 TINY = [
     "retriever=ibot_micro_train",
@@ -77,7 +77,7 @@ def start(
     without: tuple[str, ...] = (),
     changed: Mapping[str, str] | None = None,
     start_new_session: bool = False,
-) -> ready.Started:
+) -> ready.Started | subprocess.Popen[str]:
     """The command with the tiny settings, beside its store. changed: its environment, if it is not the usual one."""
     given = command(*overrides, script=script, without=without)[1:]
     return ready.start(given, changed or environment(store), store.parent, start_new_session)

@@ -26,7 +26,10 @@ from importlib import import_module
 from pathlib import Path
 
 IMPORTED = ("sept", "torch", "torchvision", "lightning", "timm", "torchmetrics", "hydra", "scipy")
-FREE = ("SEPT_", "PYTEST_CURRENT_TEST", "WANDB_", "HOME")  # beginnings of names that none reads when it is imported
+FREE = (  # beginnings of names that none reads when it is imported, or that the libraries and we set ourselves
+    *("SEPT_", "PYTEST_CURRENT_TEST", "WANDB_", "HOME", "HYDRA_FULL_ERROR", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"),
+    *("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR", "CUBLAS_WORKSPACE_CONFIG", "RAY_CLIENT_MODE"),
+)
 LONGEST = 1 << 20  # request, in bytes
 
 
@@ -106,8 +109,18 @@ _ready: list[Ready] = []  # at most one
 
 def start(
     arguments: list[str], environment: Mapping[str, str], folder: Path, start_new_session: bool = False
-) -> Started:
+) -> Started | subprocess.Popen[str]:
     """Start a script with its arguments. One that needs another environment ends the process that was ready before."""
+    if sys.platform != "linux":  # where a process with these libraries cannot be relied on to fork
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=start_new_session,
+        )
     if _ready and _ready[0].environment != bound(environment):
         end()
     if not _ready:
