@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ready
 from filelock import FileLock
 from hypothesis import settings
 
@@ -18,10 +20,12 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # train.py and search.py are no part of the package
 
+LONGEST_S = 300  # that a command may take
+
 # Files that take longest, which start first: with `--dist loadfile` a process is alone with what it began last.
 LONG = ["sweeps", "distributed", "run", "tracking", "plan", "pretended", "similar", "paper_tasks", "ray", "signals"]
 LONG += ["launchers", "together", "crew", "detect_stage", "gpu_command", "full_size", "pipeline", "search", "fit"]
-LONG += ["tables"]
+LONG += ["tables", "advice", "own_images", "task_images"]
 
 TINY = [
     "retriever=ibot_micro_train",
@@ -66,19 +70,37 @@ def environment(store: Path) -> dict[str, str]:
     return {**os.environ, "SEPT_STORE": str(store), "OMP_NUM_THREADS": "1"}
 
 
+def start(
+    *overrides: str,
+    store: Path,
+    script: str = "train.py",
+    without: tuple[str, ...] = (),
+    changed: Mapping[str, str] | None = None,
+    start_new_session: bool = False,
+) -> ready.Started | subprocess.Popen[str]:
+    """The command with the tiny settings, beside its store. changed: its environment, if it is not the usual one."""
+    given = command(*overrides, script=script, without=without)[1:]
+    return ready.start(given, changed or environment(store), store.parent, start_new_session)
+
+
 def run(
-    *overrides: str, store: Path, script: str = "train.py", without: tuple[str, ...] = ()
+    *overrides: str, store: Path, script: str = "train.py", without: tuple[str, ...] = (), anew: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """The command with the tiny settings, beside its store, to its end."""
-    return subprocess.run(
-        command(*overrides, script=script, without=without),
-        env=environment(store),
-        cwd=store.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """The same to its end. anew: by a new interpreter, as users start it."""
+    given = command(*overrides, script=script, without=without)
+    if anew:
+        return subprocess.run(
+            given,
+            env=environment(store),
+            cwd=store.parent,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
+    started = start(*overrides, store=store, script=script, without=without)
+    out, err = started.communicate(LONGEST_S)
+    return subprocess.CompletedProcess(given, started.returncode, out, err)
 
 
 def results(store: Path) -> dict[str, tuple[dict, dict]]:
@@ -114,7 +136,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     with FileLock(folder / "made.lock"):
         if not said.exists():
             made.parent.mkdir()
-            done = run("+table=quickstart", "finetune.seed=0", store=made)
+            done = run("+table=quickstart", "finetune.seed=0", store=made, anew=True)
             said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
     done = subprocess.CompletedProcess(*json.loads(said.read_text()))
     assert done.returncode == 0, done.stderr

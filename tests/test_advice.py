@@ -1,14 +1,12 @@
 """The advice is right on pools whose truth is known: all task, none of it, near-duplicates, features that tell nothing,
 and the embedded world with its own retriever and with one of random weights."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment, run
+from conftest import run
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -23,6 +21,7 @@ from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 
 CLASSES, DIM = 16, 64
+HARDWARE = ["hardware.accelerator=cpu", "hardware.threads=1", "hardware.workers=0"]
 NAMES = [f"class {i % CLASSES}" for i in range(5 * CLASSES)]
 
 
@@ -171,16 +170,8 @@ def drawn(tmp_path_factory):
 
 
 def advised(folder: Path, *overrides: str) -> str:
-    command = [sys.executable, str(ROOT / "search.py"), "pool.images=4000", "advise=true", *overrides]
-    done = subprocess.run(
-        [*command, "budget.images=200", "hardware.accelerator=cpu", "hardware.threads=1", "hardware.workers=0"],
-        env=environment(folder / "store"),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    given = ["pool.images=4000", "advise=true", *overrides, "budget.images=200"]
+    done = run(*given, *HARDWARE, store=folder / "store", script="search.py", without=("",))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

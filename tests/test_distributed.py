@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import lightning as L
 import micro
 import pytest
 import torch
+from forking import forking
 
 from sept.errors import Interrupted, NonFiniteError, OutOfMemory, ProcessError
 from sept.methods.recipe import Length
@@ -74,12 +76,27 @@ def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def prepared():
+    """A way to start the processes of a training with what they import imported; those that fail start as ever."""
+    context = forking("sept.methods.training", "sept.training.loop")
+
+    @contextmanager
+    def started():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "spawn", lambda job: context)
+            yield
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
     """Folder, and the states in which one process and two ended, by learner."""
     done = {}
     for name, make in (("moby", moby()), ("dino", dino()), ("ibot", ibot())):
         folder = tmp_path_factory.mktemp(name)
-        ends = [training(make, folder / places).run(runtime).state_dict() for places, runtime in MACHINES]
+        with prepared():
+            ends = [training(make, folder / places).run(runtime).state_dict() for places, runtime in MACHINES]
         done[name] = (folder, *ends)
     return done
 
@@ -147,12 +164,13 @@ class Signal(L.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_on(trained, tmp_path):
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_on(prepared, trained, tmp_path):
     make, expected = moby(), trained["moby"][2]
     stopped = training(make, tmp_path / "stopped")
-    with pytest.raises(Interrupted, match=f"after step {STEPS // 2 + 1} of {STEPS}, saved"):
+    with prepared(), pytest.raises(Interrupted, match=f"after step {STEPS // 2 + 1} of {STEPS}, saved"):
         replace(stopped, watchers=partial(list, [Signal()])).run(TWO)
     state = Checkpoint(tmp_path / "stopped" / CHECKPOINTS).load()
     assert state["step"] == STEPS // 2 + 1
-    found = stopped.run(TWO).state_dict()
+    with prepared():
+        found = stopped.run(TWO).state_dict()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []

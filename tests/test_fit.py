@@ -1,13 +1,12 @@
 """A training goes on where it was stopped, bit for bit, and never ends as if nothing had happened."""
 
 import csv
-import multiprocessing
 import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import micro
 import numpy as np
 import pytest
 import torch
+from forking import forking
 from torch.utils.data import Dataset
 
 from sept.data import steps_per_epoch
@@ -153,12 +153,7 @@ def runtime(**settings: Any) -> Runtime:
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes that begin with torch and lightning already imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["lightning", "timm", "sept.training.loop", "sept.methods.ibot.learner", "sept.methods.moby.learner"]
-    )
-    return context
+    return forking("sept.training.loop", "sept.methods.ibot.learner", "sept.methods.moby.learner")
 
 
 @pytest.fixture
@@ -167,6 +162,19 @@ def folder(tmp_path) -> Path:
     micro.subset(tmp_path, IMAGES)
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Callable[[Callable[[], Learner]], dict[str, torch.Tensor]]:
+    """The state in which a training of a learner ends that nothing disturbs, on the same images; trained once."""
+
+    @cache
+    def end(make: Callable[[], Learner]) -> dict[str, torch.Tensor]:
+        folder = tmp_path_factory.mktemp("whole")
+        micro.subset(folder, IMAGES)
+        return train_learner(folder / "whole", runtime(), make).state_dict()
+
+    return end
 
 
 def result(folder: Path) -> dict[str, torch.Tensor]:
@@ -190,8 +198,7 @@ def run_each(accidents: list[Any], folder: Path, runtime: Runtime, make: Callabl
 
 
 @pytest.mark.parametrize("make", [moby, dino, ibot, classifier])
-def test_killed_and_resumed_equals_never_killed(make, folder, processes):
-    expected = train_learner(folder / "whole", runtime(), make).state_dict()
+def test_killed_and_resumed_equals_never_killed(make, folder, whole, processes):
     die = partial(kill, signal.SIGKILL)
     accidents = [
         partial(before, "training_step", 0, die),
@@ -201,26 +208,24 @@ def test_killed_and_resumed_equals_never_killed(make, folder, processes):
         None,
     ]
     assert run_each(accidents, folder, runtime(), make, processes) == [-signal.SIGKILL] * 4 + [0]
-    assert_same(result(folder), expected)
+    assert_same(result(folder), whole(make))
 
 
 @pytest.mark.parametrize(("call", "count"), [("replace", 1), ("replace", 2), ("fsync", 3), ("fsync", 4), ("unlink", 1)])
-def test_a_kill_while_a_checkpoint_is_written_loses_nothing(call, count, folder, processes):
-    expected = train_learner(folder / "whole", runtime(), moby).state_dict()
+def test_a_kill_while_a_checkpoint_is_written_loses_nothing(call, count, folder, whole, processes):
     accident = partial(before_call, call, count, partial(kill, signal.SIGKILL))
     assert run_each([accident, None], folder, runtime(), moby, processes) == [-signal.SIGKILL, 0]
-    assert_same(result(folder), expected)
+    assert_same(result(folder), whole(moby))
 
 
-def test_workers_change_nothing_even_when_a_signal_ends_them(folder, processes):
-    expected = train_learner(folder / "whole", runtime(), classifier).state_dict()
+def test_workers_change_nothing_even_when_a_signal_ends_them(folder, whole, processes):
     seldom = runtime(workers=2, checkpoint_every_s=1e9)
     (folder / "stop").touch()
     with pytest.raises(Interrupted, match="saved"):
         train_learner(folder, seldom, classifier)
     (folder / "stop").unlink()
     assert 0 < Checkpoint(folder / CHECKPOINTS).load()["step"] <= PER_EPOCH
-    assert_same(train_learner(folder, seldom, classifier).state_dict(), expected)
+    assert_same(train_learner(folder, seldom, classifier).state_dict(), whole(classifier))
 
 
 class Group(Dataset):
@@ -234,7 +239,7 @@ def test_workers_are_not_in_the_group_that_ctrl_c_signals(processes):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_interrupts_after_the_running_step(number, folder):
+def test_a_signal_saves_and_interrupts_after_the_running_step(number, folder, whole):
     handler = signal.getsignal(number)
     with pytest.raises(Interrupted, match=rf"{number.name} after step 3 of {STEPS}, saved"):
         train_learner(
@@ -242,10 +247,7 @@ def test_a_signal_saves_and_interrupts_after_the_running_step(number, folder):
         )
     assert signal.getsignal(number) == handler
     assert Checkpoint(folder / CHECKPOINTS).load()["step"] == 3
-    assert_same(
-        train_learner(folder, runtime(), moby).state_dict(),
-        train_learner(folder / "whole", runtime(), moby).state_dict(),
-    )
+    assert_same(train_learner(folder, runtime(), moby).state_dict(), whole(moby))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

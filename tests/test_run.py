@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, Tiny, command, environment, run
+from conftest import ROOT, TINY, Tiny, command, environment, run, start
 from PIL import Image
 
 import train
@@ -75,21 +75,15 @@ def test_two_devices_and_a_watch_on_the_shots_change_no_key_and_hardly_the_resul
 
 def stopped(store: Path, sign: str, number: int) -> int:
     """Run the command, send it the signal once `sign` is in the unfinished folder, and give its exit status."""
-    with open(store.parent / "log", "a") as log:
-        process = subprocess.Popen(
-            command("init=sept", "hardware.checkpoint_every_s=0"),
-            env=environment(store),
-            cwd=store.parent,
-            stdout=log,
-            stderr=log,
-        )
+    process = start("init=sept", "hardware.checkpoint_every_s=0", store=store)
     deadline = time.monotonic() + 120
     while not list((store / ".unfinished").glob(sign)):
-        assert process.poll() is None, f"ended before {sign} was there: {(store.parent / 'log').read_text()}"
+        assert process.poll() is None, f"ended before {sign} was there: {process.communicate()}"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(number)
-    return process.wait(timeout=60)
+    process.communicate(timeout=60)
+    return process.returncode
 
 
 def payload(store: Path, stage: str) -> dict[str, dict[str, bytes]]:
@@ -288,7 +282,7 @@ def test_a_failed_cell_of_a_sweep_does_not_stop_the_others(tiny: Tiny, monkeypat
 
 def test_help_and_plan_answer_fast_and_without_torch(tmp_path):
     started = time.process_time(), os.times().children_user
-    helped = run("--help", store=tmp_path / "store")
+    helped = run("--help", store=tmp_path / "store", anew=True)
     assert helped.returncode == 0
     assert "finetune" in helped.stdout
     assert os.times().children_user - started[1] < 3

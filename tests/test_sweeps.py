@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TINY, command, environment, results, run
+from conftest import TINY, results, run, start
 
 import train
 from sept.compose import expand
@@ -126,25 +125,17 @@ def test_twelve_cells_two_at_a_time_compute_nothing_twice(whole: Whole) -> None:
 def kill_at(moment: random.Random, store: Path, *overrides: str) -> None:
     """Starts the sweep and kills all its processes once they have moved some files, and a while later."""
     goal, deadline = len(moved(store)) + moment.randint(1, 16), time.monotonic() + 120
-    with open(store.parent / "log", "a") as log:
-        sweep = subprocess.Popen(
-            command(*overrides),
-            env=environment(store),
-            cwd=store.parent,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    sweep = start(*overrides, store=store, start_new_session=True)
     try:
         while len(moved(store)) < goal:
-            assert sweep.poll() is None, (store.parent / "log").read_text()
+            assert sweep.poll() is None, sweep.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(moment.uniform(0, 0.3))
     finally:
         os.killpg(sweep.pid, signal.SIGKILL)
-        status = sweep.wait(timeout=60)
-    assert status == -signal.SIGKILL, "the sweep had ended"
+        sweep.communicate(timeout=60)
+    assert sweep.returncode == -signal.SIGKILL, "the sweep had ended"
 
 
 @pytest.mark.parametrize(("kills", "chosen"), [(2, TWO), pytest.param(10, cells(), marks=pytest.mark.slow)])
@@ -183,17 +174,7 @@ def test_a_forced_stage_is_computed_once_a_sweep(whole: Whole, tmp_path: Path) -
 
 def test_two_sweeps_at_once_share_all_work_and_print_one_table(whole: Whole, tmp_path: Path) -> None:
     store, chosen = tmp_path / "store", cells(init="sept", again="0")  # both tasks are searched for in one scan
-    both = [
-        subprocess.Popen(
-            command(*chosen),
-            env=environment(store),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    both = [start(*chosen, store=store) for _ in range(2)]
     (one, said), (two, also_said) = (each.communicate(timeout=300) for each in both)
     assert [each.returncode for each in both] == [0, 0], said + also_said
     assert printed(one) == printed(two)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import wandb
-from conftest import Tiny, command, environment
+from conftest import Tiny, environment, start
+from ready import Started
 from wandb_files import Run, offline_runs, read
 from wandb_server import KEY, Server, serving
 
@@ -37,9 +38,7 @@ def fresh(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def started(
-    tiny: Tiny, folder: Path, *overrides: str, cached: tuple[str, ...] = ("task",), **known: str
-) -> subprocess.Popen[str]:
+def started(tiny: Tiny, folder: Path, *overrides: str, cached: tuple[str, ...] = ("task",), **known: str) -> Started:
     """The command with W&B in `folder`, whose store begins with what is cached; without a key unless one is known."""
     if not folder.exists():
         (folder / "store").mkdir(parents=True)
@@ -47,23 +46,16 @@ def started(
         for name in cached:
             shutil.copytree(tiny.store / name, folder / "store" / name)
     own = {name: value for name, value in environment(folder / "store").items() if not name.startswith("WANDB_")}
-    return subprocess.Popen(
-        command(*overrides, "logger=wandb"),
-        env={**own, "HOME": str(folder), **known},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start(*overrides, "logger=wandb", store=folder / "store", changed={**own, "HOME": str(folder), **known})
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+def ended(process: Started, code: int = 0) -> tuple[str, str]:
     told = process.communicate(timeout=120)
     assert process.returncode == code, told
     return told
 
 
-def once(process: subprocess.Popen[str], folder: Path, sign: str) -> Path:
+def once(process: Started, folder: Path, sign: str) -> Path:
     """The first file that fits, as soon as there is one."""
     deadline = time.monotonic() + 60
     while not (found := next(folder.glob(sign), None)):
