@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from micro import SIDE, SWIN, VIT
+import torch
+from micro import SIDE, SWIN, VIT, cropped, curve, run, subset
+from torch import Tensor
 
 from sept.backbones import Backbone
 from sept.methods.mae.learner import MAE
@@ -43,3 +46,24 @@ MAKES: dict[str, Callable[..., Any]] = {
     "mae of a ViT that pools patches": partial(mae, backbone=POOLED),
     "simmim": simmim,
 }
+
+
+def adamw_step(learner: Any, state: dict[str, Tensor], gradients: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """The weights after AdamW's first step with these gradients (Loshchilov and Hutter 2019, Algorithm 2)."""
+    after, r = {}, learner.recipe
+    norm = torch.stack([each.square().sum() for each in gradients.values()]).sum().sqrt()
+    shrink = 1.0 if r.clip is None else min(1.0, r.clip / norm.item())
+    for name, gradient in gradients.items():
+        g, weight = gradient * shrink, state[name].double()
+        first, second = (1 - r.betas[0]) * g, (1 - r.betas[1]) * g.square()
+        direction = first / (1 - r.betas[0]) / ((second / (1 - r.betas[1])).sqrt() + r.eps)
+        decay = 0.0 if learner.is_undecayed(name, weight) else r.weight_decay
+        after[name] = weight - rate * (direction + decay * weight)
+    return after
+
+
+def by_heart(make: Callable[..., Any], folder: Path, **changes: Any) -> tuple[list[float], list[float]]:
+    """Losses of the steps of a training on a few images, and their curve relative to predicting zero."""
+    learner = make(steps=60, batch_size=8, lr_batch=8, crop_scale=[0.9, 1.0], flip=0.0, **changes)
+    run(learner, cropped(learner, subset(folder / "images", 8), 8), folder)
+    return learner.losses, curve(folder, "loss_over_chance")

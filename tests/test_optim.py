@@ -23,6 +23,7 @@ from sept.training.optim import (
     undecayed,
     warmup_constant,
     warmup_cosine,
+    warmup_step,
 )
 
 EXACT = 1e-10  # schedules are float64
@@ -68,6 +69,13 @@ def test_warmup_constant_stays_at_the_peak():
     rates = [warmup_constant(step, 50, 10, 1e-3, 1e-5, 5e-6) for step in range(50)]
     assert rates[11:] == [1e-3] * 39
     assert rates[:11] == [warmup_cosine(step, 50, 10, 1e-3, 1e-5, 5e-6) for step in range(11)]
+
+
+def test_warmup_step_drops_after_seven_eighths():
+    rates = [warmup_step(step, 80, 10, 1e-3, 1e-5, 1e-4) for step in range(80)]
+    assert rates[:71] == [warmup_constant(step, 80, 10, 1e-3, 1e-5, 1e-4) for step in range(71)]
+    assert rates[70] == 1e-3
+    assert rates[71:] == [1e-4] * 9  # the published scheduler is told of step 70 after it
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(80, 10), (80, 1), (80, 0), (9, 9)])

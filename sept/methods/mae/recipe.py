@@ -52,10 +52,10 @@ class MAERecipe(OneViewRecipe):
                 f"{prefix}.mask_ratio={self.mask_ratio} keeps {kept} of the {patches} patches of {prefix}.side="
                 f"{self.side}: it must keep one and hide one"
             )
-        if width(backbone) % POSITION:
+        if (wide := width(backbone)) % POSITION:
             raise ConfigError(
-                f"{backbone.name} is {width(backbone)} wide: {prefix} needs a multiple of {POSITION}, sine and cosine of "
-                "row and column; change embed_dim"
+                f"{backbone.name} is {wide} wide: {prefix}={self.name} needs a multiple of {POSITION}, sine and cosine "
+                "of row and column; change embed_dim"
             )
 
     def patches(self, backbone: Backbone) -> int:
