@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from micro import SWIN, VIT
@@ -13,9 +14,11 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from sept.backbones.networks import build, layer_ids
+from sept.data.rng import generator
 from sept.methods.learner import mlp
 from sept.training.optim import (
     cosine,
+    cosines,
     decay_groups,
     ibot_lr,
     layer_decay_groups,
@@ -41,6 +44,15 @@ def timm_rates(steps, warmup, peak, first, last):
         rates.append(optimizer.param_groups[0]["lr"])
         scheduler.step_update(step)
     return rates
+
+
+def test_cosines_keep_their_precision_under_autocast():
+    first, second = (torch.randn(9, 64, generator=generator(seed)) for seed in (0, 1))
+    expected = F.normalize(first.double(), dim=1) @ F.normalize(second.double(), dim=1).T
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cosines(first, second)
+        assert (first @ second.T).dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(60, 10), (60, 0), (7, 3), (1, 1)])

@@ -15,7 +15,7 @@ from sept.methods.learner import FLOAT_BYTES, OneViewLearner
 from sept.methods.recipe import Length
 from sept.runtime.device import send
 from sept.training.learner import seeded_weights
-from sept.training.optim import at_least_single
+from sept.training.optim import cosines
 
 KEPT = 16  # activations of a block of the text tower, in its width, a token
 
@@ -72,7 +72,6 @@ def _projection(in_dim: int, out_dim: int) -> nn.Linear:
 def symmetric(images: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
     """A scalar: the mean of the cross-entropies of finding each image's caption, and each caption's image, among those
     of the batch by the scaled cosine (CLIP, Fig. 3). images, captions (B, D), not normalised."""
-    x, y = (F.normalize(at_least_single(each), dim=1) for each in (images, captions))
-    logits = scale * x @ y.T
-    own = torch.arange(len(x), device=x.device)
+    logits = scale * cosines(images, captions)
+    own = torch.arange(len(images), device=images.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

@@ -13,7 +13,7 @@ from sept.methods.learner import FLOAT_BYTES, TwoViewLearner, mlp
 from sept.methods.recipe import VIEWS, Length
 from sept.methods.simclr.recipe import SimCLRRecipe
 from sept.training.learner import seeded_weights
-from sept.training.optim import at_least_single
+from sept.training.optim import cosines
 
 
 class SimCLR(TwoViewLearner):
@@ -56,8 +56,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     the means of the two directions, which is twice this. As the steps of LARS do not depend on a gradient's length, the
     factor matters only beside the weight decay, and for norms.
     """
-    views = F.normalize(torch.cat([first, second]), dim=1)
-    logits = at_least_single(views @ views.T) / temperature  # (2B, 2B)
+    views = torch.cat([first, second])
+    logits = cosines(views, views) / temperature  # (2B, 2B)
     itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
     other = torch.arange(len(views), device=views.device).roll(len(first))
     return F.cross_entropy(logits.masked_fill(itself, -math.inf), other)
