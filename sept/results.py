@@ -41,8 +41,8 @@ MEANING = {
     CHANCE: "always naming one class gets as much (binomial test over the test images)",
     FLOOR: "the nearest of the same shots on raw grey pixels gets more, without any training",
     UNTRAINED: "fine-tuning random weights gets as much: the initial weights did not help",
-    FEATURES: "a probe on the frozen features gets no more than on those of random weights: for this task the "
-    "pre-training learned nothing, whatever became of its loss",
+    FEATURES: "a probe on the frozen features gets no more than on those of random weights: what the pre-training "
+    "learned, if anything, does not show without fine-tuning",
 }
 P = 0.01  # above chance if a guesser gets as much with a lower probability
 Z = 1.645  # of a one-sided 95 % test
