@@ -177,7 +177,7 @@ def test_a_smuggled_field_is_refused_when_loading():
         (["budget.images=0"], "at least 1"),
         (["shot.per_class=0"], "at least 1"),
         (["pool.max_unreadable=1.5"], "is a share"),
-        (["pretrain.schedule=linear"], "must be one of cosine, constant"),
+        (["pretrain.schedule=linear"], "must be one of cosine, cosine_after_warmup, constant, step"),
         (["retriever.preprocess.crop=64"], "larger than retriever.preprocess.resize"),
         (["pool=folder"], "pool=folder needs pool.path"),
         (["task=imagefolder"], "task=imagefolder needs task.path"),
