@@ -66,11 +66,12 @@ def choices(e: Experiment) -> dict[str, Any]:
     }
 
 
-def _compute(e: Experiment) -> str:
+def _compute(e: Experiment) -> str | None:
     """How long the pre-training is: `40 epochs`, `64,000 images`, `1e+13 FLOPs`; and what the FLOPs pay for besides."""
     c = e.compute
     if c.flops is None:
-        return f"{c.epochs:,} epochs" if c.epochs is not None else f"{c.images:,} images"
+        images = None if c.images is None else f"{c.images:,} images"
+        return images if c.epochs is None else f"{c.epochs:,} epochs"
     shared = f" for {c.tasks} tasks" if c.tasks > 1 else ""
     return f"{c.flops:.3g} FLOPs" + (f" with {' and '.join(c.include)}{shared}" if c.include else "")
 

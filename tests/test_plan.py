@@ -15,7 +15,7 @@ from sept.compose import CONF, expand
 from sept.runtime.hardware import Runtime
 from sept.store import Step
 
-CELLS = {  # launched and distinct, of SEPT
+CELLS = {  # launched and distinct, of SEPT; and those of methods at equal compute
     "table2": (70, 70),
     "table3": (72, 48),
     "table4": (10, 10),
@@ -25,6 +25,9 @@ CELLS = {  # launched and distinct, of SEPT
     "fig1b": (21, 21),
     "fig3": (24, 24),
     "fig4": (8, 8),
+    "flops_datasets": (12, 12),
+    "flops_pareto": (40, 40),
+    "flops_sept": (90, 90),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sept.backbones import OWN
 from sept.config import Experiment
-from sept.results import CELL, MEANING, MEASURES, METRICS
+from sept.results import MEANING, MEASURES, METRICS, PRINTED
 from sept.store import Store
 from sept.store.step import Step
 
@@ -34,7 +34,7 @@ def print_row(e: Experiment, done: dict[str, Any], step: Step, store: Store) -> 
     """Prints the row, the command that reproduces it, and the line that loads the backbone in timm."""
     from sept.overrides import command
 
-    named = ", ".join(f"{name}={done[name]}" for name in (*CELL, "seed", "finetune_seed") if done[name] is not None)
+    named = ", ".join(f"{name}={done[name]}" for name in (*PRINTED, "seed", "finetune_seed") if done[name] is not None)
     if done["images"] not in (None, done["budget"]):
         named += f", {done['images']:,} images"
     beside = [name for name in MEASURES if done[name] is not None and name != done["metric"]]

@@ -33,7 +33,8 @@ from sept.store.disk import (
 )
 from sept.store.step import CHECKPOINTS, MANIFEST, Artefact, Step, checksum, plain, read_manifest
 
-WORK = "work.json"  # the step, and the cost of its attempts so far
+WORK = "work.json"  # the step, and the cost of its ended attempts
+USED = "used.json"  # what the running attempt has used so far, written every few seconds
 COUNTED: dict[str, type | tuple[type, ...]] = {  # fields of WORK that the next attempt continues from
     "attempts": int,
     "seconds": (int, float),
@@ -57,7 +58,7 @@ def complete(
             work = _begin(step, folder, forced)
         started = time.perf_counter()
         with _end_marked(folder):
-            with refusals(folder), meter.measured(step.gpus, partial(_note, folder)) as read:
+            with refusals(folder), meter.measured(step.gpus, partial(_note, folder, work["attempts"])) as read:
                 facts = step.build(folder, inputs)
                 used = meter.added(work["used"], read())
             wall_s = work["seconds"] + time.perf_counter() - started
@@ -67,6 +68,7 @@ def complete(
     with storage_errors(folder):
         if (folder / CHECKPOINTS).exists():
             shutil.rmtree(folder / CHECKPOINTS)
+        (folder / USED).unlink(missing_ok=True)
         (folder / WORK).unlink(missing_ok=True)
 
 
@@ -84,12 +86,19 @@ def read_work(folder: Path) -> dict[str, Any] | None:
     return work
 
 
-def _note(folder: Path, used: meter.Used) -> None:
+def _note(folder: Path, attempt: int, used: meter.Used) -> None:
     """Keeps what the running attempt has used so far: a killed process records no end."""
-    with suppress(OSError, StorageError, DataError):
-        work = read_work(folder)
-        if work is not None:
-            write_json(folder / WORK, work | {"running": used})
+    with suppress(OSError, StorageError):
+        write_json(folder / USED, {"attempt": attempt, "used": used})
+
+
+def _noted(folder: Path, attempt: int) -> meter.Used:
+    """What the last attempt has used, as far as it was noted."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / USED).read_bytes())
+        if found["attempt"] == attempt:
+            return meter.added(found["used"], {})
+    return meter.nothing()
 
 
 def earlier(replaced: Artefact | None) -> dict[str, Any] | None:
@@ -106,7 +115,7 @@ def earlier(replaced: Artefact | None) -> dict[str, Any] | None:
 
 def so_far(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
     """wall_s and used of all attempts at an unfinished build, the last one included."""
-    used = meter.added(work["used"], work.get("running", {}))
+    used = meter.added(work["used"], _noted(folder, work["attempts"]))
     return {"wall_s": work["seconds"] + _last_attempt_s(folder, work), "used": used}
 
 
@@ -190,7 +199,9 @@ def _fixed_files(folder: Path) -> dict[str, Any]:
     """{relative path: {size, sha256}} of the payload, after syncing it to disk."""
     files = {}
     # A process killed in `write_json` leaves its temporary manifest, which the next one overwrites.
-    for name in payload(folder, but=frozenset({CHECKPOINTS, WORK, temporary_name(MANIFEST)})):
+    for name in payload(
+        folder, but=frozenset({CHECKPOINTS, WORK, USED, temporary_name(USED), temporary_name(MANIFEST)})
+    ):
         permit(folder / name, folder / WORK)
         sync(folder / name)
         files[name] = fingerprint(folder / name)

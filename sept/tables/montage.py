@@ -8,7 +8,7 @@ from PIL import Image
 
 from sept.config import Experiment
 from sept.errors import SeptError
-from sept.results import CELL, choices
+from sept.results import PRINTED, choices
 from sept.retrieval.gallery import PAPER, Match, Row, gallery
 from sept.tables.labels import label
 from sept.tables.pictures import Strip, strips
@@ -38,7 +38,7 @@ def montage(e: Experiment) -> dict[str, Image.Image]:
     rows = [row for strip in strips(e) if (row := _row(strip))]
     if not rows:
         return {}
-    return {f"{label(choices(e), CELL)}, seed {e.seed}": gallery(rows)}
+    return {f"{label(choices(e), PRINTED)}, seed {e.seed}": gallery(rows)}
 
 
 def _row(strip: Strip) -> Row | None:

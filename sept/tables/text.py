@@ -38,7 +38,6 @@ MEASURED: dict[str, Callable[[Line], str]] = {
     "paper": lambda line: "" if line["paper"] is None else f"{line['paper']:.2f}",
     "FLOPs": lambda line: "" if line.get("flops") is None else f"{line['flops']:.2e}",
     "wall s": lambda line: "" if line.get("wall_s") is None else f"{line['wall_s']:.0f}",
-    "kWh": lambda line: "" if line.get("kwh") is None else f"{line['kwh']:.2g}",
     "status": lambda line: line["status"],
 }
 LEFT = (*labels.CHOICES, "runs", "annotation", "remarks", "status", "difference", "where", "verdict", "pairs")
