@@ -24,7 +24,7 @@ from sept.transfer.recipes import RECIPES, Transfer
 
 MOST_STEPS, MOST_SEEN = 10**9, 10**13  # of a pre-training
 ROUNDING = 1e-12  # of FLOPs that are a product: they suffice for their steps
-CHARGES = ("retriever", "embedding", "selection")  # what a budget of FLOPs may have to pay for besides training
+CHARGES = {"retriever": True, "embedding": True, "selection": False}  # besides training; whether tasks share it
 PUBLISHED = ("in1k_sup", "in1k_ssl", "foundation")  # inits that start from published weights
 STAGES = (  # stages whose artefacts are stored; sept.stages has their versions
     *("pool", "task", "retriever", "features", "index", "queries", "fingerprints", "selection", "subset", "copies"),
@@ -53,7 +53,7 @@ class Compute:
     warmup: float | None = ranges.share(None)  # share of the steps to warm up in; null: the recipe's epochs
     # What the FLOPs have to pay for besides the training; `retriever` and `embedding` serve `tasks` tasks, which share
     # their cost.
-    include: list[str] = ranges.several([], ranges.Text(CHARGES))
+    include: list[str] = ranges.several([], ranges.Text(tuple(CHARGES)))
     tasks: int = ranges.whole(1, least=1)
 
     def check(self) -> None:
@@ -68,10 +68,14 @@ class Compute:
     def check_unused(self) -> None:
         if self.flops is None:
             require_unset(self, "compute", ("include",), "only compute.flops pays for anything")
-        if self.tasks != 1 and not {"retriever", "embedding"} & {*self.include}:
+        if self.tasks != 1 and not any(CHARGES[charge] for charge in self.include):
             raise ConfigError(
                 f"compute.tasks={self.tasks} would have no effect: compute.include names nothing that tasks share"
             )
+
+    def part(self, charge: str) -> float:
+        """The share of a charge that one task pays."""
+        return 1 / self.tasks if CHARGES[charge] else 1.0
 
     def steps(self, batch: int, each: float, charged: float) -> int | None:
         """Steps of `batch` images that the images or the FLOPs suffice for; None if epochs are set. each: FLOPs of an

@@ -10,6 +10,7 @@ import csv
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sept.compose import check_overrides, expand, experiment
@@ -94,11 +95,7 @@ def _of_rows(lines: Sequence[Line], carbon: Carbon) -> Iterator[tuple[str, Cost]
     for line in lines:
         runs = [total(cost(each, carbon) for each in run["artefacts"] if not each["shared"]) for run in line["runs"]]
         if runs:
-            mean = total(runs) * (1 / len(runs))
-            yield label(line, names), Cost(len(runs), *(getattr(mean, name) for name in COST_FIELDS))
-
-
-COST_FIELDS = tuple(name for name in Cost.__dataclass_fields__ if name != "artefacts")
+            yield label(line, names), replace(total(runs) * (1 / len(runs)), artefacts=len(runs))
 
 
 def _crossing(lines: Sequence[Line], tasks: int, told: str) -> Iterator[str]:

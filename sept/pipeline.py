@@ -87,7 +87,7 @@ class Pipeline:
 
     @cached_property
     def pretrain(self) -> Step:
-        """The backbone, trained by a self-supervised method on the selection."""
+        """The backbone, trained by a method on the selection."""
         e, side = self.e, self.e.pretrain.store_side
         if e.of_vectors:
             vectors.require_images(e.pool.path)

@@ -143,3 +143,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     store = tmp_path_factory.mktemp("tiny") / "store"
     shutil.copytree(made, store)
     return Tiny(store, done)
+
+
+@pytest.fixture
+def unfused():
+    """Attention as plain products: the counter adds what fused kernels compute again in the backward pass."""
+    import timm.layers
+
+    timm.layers.set_fused_attn(False)
+    yield
+    timm.layers.set_fused_attn(True)

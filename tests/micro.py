@@ -3,11 +3,15 @@
 import csv
 from pathlib import Path
 
+import pytest
+import torch
+
 from sept.backbones import Backbone
 from sept.gpu.micro import SIDE, SWIN, VIT, Labelled, cropped, dino, finetune, ibot, images, labelled, moby, subset
 from sept.methods.byol.recipe import BYOLRecipe
 from sept.methods.simclr.recipe import SimCLRRecipe
 from sept.runtime.hardware import Runtime
+from sept.training.learner import Chunk
 from sept.training.loop import train
 
 __all__ = [
@@ -25,7 +29,7 @@ __all__ = [
     "images",
     "labelled",
 ]
-__all__ += ["byol", "moby", "recorded", "run", "simclr", "subset"]
+__all__ += ["assert_chunks_change_nothing", "byol", "moby", "recorded", "run", "simclr", "subset"]
 
 MACHINE = Runtime(threads=1)
 RESNET = Backbone("resnet18", {"layers": [1, 1, 1, 1], "channels": [16, 16, 32, 32], "output_stride": 8})
@@ -73,3 +77,17 @@ def recorded(learner_class):
             return loss
 
     return Recorded
+
+
+def assert_chunks_change_nothing(trained, batch: int) -> None:
+    """trained(chunk): losses of a training, its gradients and its last buffers, by name."""
+    losses, gradients, buffers = trained(None)
+    assert len(gradients) > 20
+    for chunk in (Chunk(1), Chunk(3), Chunk(2, 4), Chunk(batch)):
+        found = trained(chunk)
+        assert found[0] == pytest.approx(losses, rel=1e-4)
+        assert found[1].keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)
+        for name, buffer in buffers.items():
+            torch.testing.assert_close(found[2][name], buffer, rtol=1e-3, atol=1e-3)

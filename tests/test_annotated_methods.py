@@ -23,7 +23,7 @@ from sept.gpu.waits import waits
 from sept.methods.clip.learner import Clip
 from sept.methods.recipe import Length
 from sept.methods.supervised.learner import Supervised
-from sept.methods.training import SelfSupervisedTraining
+from sept.methods.training import Pretraining
 from sept.runtime.hardware import no_loggers
 from sept.runtime.named import load
 from sept.training.learner import Chunk
@@ -68,7 +68,7 @@ def training(reads, folder, places):
     changes = {"batch_size": shared.BATCH, "lr_batch": shared.BATCH, "drop_path_rate": 0.3, "lr": shared.SMALL_RATE}
     length = Length(shared.STEPS, shared.IMAGES // shared.BATCH)
     what = (RECIPES[reads](**changes), micro.SWIN, packed, 3, length, {}, folder / places, "train", no_loggers)
-    return SelfSupervisedTraining(*what, partial(shared.recorders, folder / places))
+    return Pretraining(*what, partial(shared.recorders, folder / places))
 
 
 @both

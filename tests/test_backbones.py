@@ -28,7 +28,7 @@ from sept.errors import ConfigError
 from sept.gpu import micro
 from sept.methods.moby.learner import MoBy
 from sept.methods.recipe import Length
-from sept.methods.training import SelfSupervisedTraining
+from sept.methods.training import Pretraining
 from sept.retrievers import FEATURES
 from sept.runtime.hardware import no_loggers
 from sept.transfer.classify import Classifier
@@ -309,7 +309,7 @@ def test_every_learner_normalises_by_its_backbones_statistics(tmp_path):
     torch.testing.assert_close(normalise(image, statistics(clip)), (image / 255 - mean) / std)
     packed = subset(tmp_path / "subset", 4)
     recipe = moby(batch_size=4, lr_batch=4, queue=8, jitter=0.0, grayscale=0.0, blur=[0.0, 0.0], solarise=[0.0, 0.0])
-    training = SelfSupervisedTraining(
+    training = Pretraining(
         recipe, clip, packed, 0, Length.of_epochs(1, len(packed), recipe.batch_size), {}, tmp_path, "test", no_loggers
     )
     learner = training.make()

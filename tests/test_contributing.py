@@ -15,7 +15,7 @@ from conftest import ROOT
 from sept.backbones import Backbone
 from sept.data.tasks.task import Task
 from sept.methods.recipe import Length
-from sept.methods.training import SelfSupervisedTraining
+from sept.methods.training import Pretraining
 from sept.retrieval.embedding import embed
 from sept.retrieval.features import Features
 from sept.retrieval.index import search
@@ -86,7 +86,7 @@ def test_the_worked_example_of_a_method_trains_and_resumes(barlow_twins, tmp_pat
         folder = tmp_path / name
         folder.mkdir()
         length = Length.of_epochs(3, len(packed), settings.batch_size)
-        training = SelfSupervisedTraining(settings, micro.SWIN, packed, 0, length, {}, folder, "test", no_loggers)
+        training = Pretraining(settings, micro.SWIN, packed, 0, length, {}, folder, "test", no_loggers)
         return training.run(micro.MACHINE)
 
     first, second = train("first"), train("second")

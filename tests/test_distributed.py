@@ -17,7 +17,7 @@ from forking import forking
 
 from sept.errors import Interrupted, NonFiniteError, OutOfMemory, ProcessError
 from sept.methods.recipe import Length
-from sept.methods.training import SelfSupervisedTraining
+from sept.methods.training import Pretraining
 from sept.runtime.hardware import Runtime, no_loggers
 from sept.store import CHECKPOINTS
 from sept.training import distributed
@@ -63,12 +63,12 @@ def recorders(folder: Path) -> list[L.Callback]:
     return [Recorder(folder)]
 
 
-def training(what, folder: Path, watchers=None) -> SelfSupervisedTraining:
+def training(what, folder: Path, watchers=None) -> Pretraining:
     packed = micro.subset(folder.parent / "images", IMAGES)
     folder.mkdir(exist_ok=True)
     recipe, backbone = what
     length, watchers = Length(STEPS, IMAGES // BATCH), watchers or partial(recorders, folder)
-    return SelfSupervisedTraining(recipe, backbone, packed, 3, length, {}, folder, "train", no_loggers, watchers)
+    return Pretraining(recipe, backbone, packed, 3, length, {}, folder, "train", no_loggers, watchers)
 
 
 def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:

@@ -106,14 +106,6 @@ def test_local_crops_of_a_vit_without_closed_form_are_measured_too():
     assert recipe.flops(tiny) == pytest.approx(expected, rel=0.01)
 
 
-@pytest.fixture
-def unfused():
-    """Attention as plain products: the counter adds what fused kernels compute again in the backward pass."""
-    timm.layers.set_fused_attn(False)
-    yield
-    timm.layers.set_fused_attn(True)
-
-
 def trained(learner, batches, folder):
     with FlopCounterMode(display=False) as counter:
         run(learner, batches, folder)

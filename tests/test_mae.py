@@ -21,7 +21,7 @@ from sept.methods.mae.positions import sincos
 from sept.methods.mae.recipe import MAERecipe
 from sept.methods.masking import draw_masks
 from sept.methods.recipe import Length
-from sept.methods.training import SelfSupervisedTraining
+from sept.methods.training import Pretraining
 from sept.runtime.hardware import no_loggers
 
 PATCH, GRID, WIDTH, KEPT = 8, 4, 32, 4
@@ -249,9 +249,7 @@ def test_few_images_are_learnt_by_heart(tmp_path):
 def test_the_saved_backbone_is_an_ordinary_vit_that_holds_the_fixed_positions(backbone, tmp_path):
     packed = micro.subset(tmp_path / "images", IMAGES)
     recipe = mae().recipe
-    training = SelfSupervisedTraining(
-        recipe, backbone, packed, 0, Length(STEPS, 3), {}, tmp_path, "test", no_loggers, list
-    )
+    training = Pretraining(recipe, backbone, packed, 0, Length(STEPS, 3), {}, tmp_path, "test", no_loggers, list)
     learner = training.run(micro.MACHINE)
     args = sized_args(backbone.name, backbone.args, SIDE)
     save_backbone(learner.encoder, tmp_path / "backbone", backbone.name, args, {})

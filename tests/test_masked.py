@@ -110,16 +110,7 @@ def test_two_processes_equal_one(recipe, backbone, tmp_path):
 
 def test_chunks_change_no_loss_gradient_or_buffer(make, tmp_path):
     learners = partial(make, steps=3, drop_path_rate=0.3)
-    losses, gradients, buffers = trained_in_chunks(learners, tmp_path, None)
-    assert len(gradients) > 20
-    for chunk in (Chunk(1), Chunk(3), Chunk(2, 4), Chunk(BATCH)):
-        found = trained_in_chunks(learners, tmp_path, chunk)
-        assert found[0] == pytest.approx(losses, rel=1e-4)
-        assert found[1].keys() == gradients.keys()
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)
-        for name, buffer in buffers.items():
-            torch.testing.assert_close(found[2][name], buffer, rtol=1e-3, atol=1e-3)
+    micro.assert_chunks_change_nothing(partial(trained_in_chunks, learners, tmp_path), BATCH)
 
 
 def test_chunks_leave_less_for_the_backward_pass_of_the_decoder_too(make):
@@ -167,14 +158,6 @@ def test_a_step_waits_for_the_device_twice_at_most(make, tmp_path):
 
 
 # FLOPs
-
-
-@pytest.fixture
-def unfused():
-    """Attention as plain products: the counter adds what fused kernels compute again in the backward pass."""
-    timm.layers.set_fused_attn(False)
-    yield
-    timm.layers.set_fused_attn(True)
 
 
 def test_training_takes_the_flops_that_are_planned(make, tmp_path, unfused):

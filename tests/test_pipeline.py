@@ -220,9 +220,9 @@ def test_flops_and_images_pay_for_as_many_steps_as_they_suffice_for():
         steps(experiment("compute.epochs=null", f"compute.flops={(BASE.pretrain.batch_size - 1) * flops / images}"))
 
 
-@pytest.mark.parametrize("pretrain", ["moby_micro", "ibot_micro"])
+@pytest.mark.parametrize("pretrain", ["moby_micro", "moby_small", "ibot_micro"])
 def test_a_budget_of_flops_is_spent_to_within_a_step(pretrain):
-    backbone = {"moby_micro": "swin_micro", "ibot_micro": "vit_micro"}[pretrain]
+    backbone = {"moby_micro": "swin_micro", "moby_small": "hog_micro", "ibot_micro": "vit_micro"}[pretrain]
     chosen = (f"pretrain={pretrain}", f"backbone={backbone}", "compute.epochs=null", "compute.flops=1e13")
     made = steps(whole([*chosen]))["pretrain"]
     assert 0.99 * 1e13 < made.estimate["flops"] <= 1e13

@@ -12,6 +12,7 @@ from conftest import Tiny, run
 from sept.app.costs import Total, table
 from sept.app.plan import plan
 from sept.compose import CONF, expand
+from sept.costs.settings import Carbon
 from sept.runtime.hardware import Runtime
 from sept.store import Step
 
@@ -77,7 +78,7 @@ def costs(flops: float, images: float, accelerator: str, cores: int = 1) -> list
     """The plan's table of one step that is to be made, as read by a person: each row by the titles of the columns."""
     total = Total()
     total.add(Step("pretrain", 1, {}, {}, dict, estimate={"flops": flops, "images": images}), cached=False)
-    lines = table({"pretrain": total}, Runtime(accelerator=accelerator, threads=cores))
+    lines = table({"pretrain": total}, Runtime(accelerator=accelerator, threads=cores), Carbon())
     columns = [(found[0], found.end()) for found in re.finditer(r"\S+(?: \S+)*", lines[0])]
     cut = [*zip([0, *(end for _, end in columns)], columns, strict=False)]
     rows = [line for line in lines if line.startswith(("pretrain", "total"))]
@@ -96,7 +97,7 @@ def test_a_plan_without_a_gpu_estimates_the_time_here():
 
 def test_large_work_is_told_in_time_here_and_in_time_on_a_gpu():
     row = costs(2.15e18, 3e7, "cpu", cores=2)[-1]
-    assert (row["time here"], row["GPU-hours"], row["kWh"]) == ("207.4 days", "5.4", "2.7")
+    assert (row["time here"], row["GPU-hours"], row["kWh"]) == ("207.4 days", "5.4", "3.4")
     assert [costs(flops, 1, "cpu")[0]["time here"] for flops in (6e8, 6e11, 3.6e13, 3.6e14)] == [
         *("< 1 s", "10 s", "10.0 min", "1.7 h"),
     ]

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from sept.costs.peaks import watts
+from sept.costs.settings import Carbon
 from sept.runtime.hardware import Runtime
 from sept.store import Step
 
 FLOPS_PER_S = 1.1e14  # of one GPU: about a third of an A100's peak in bfloat16
-KILOWATTS = 0.5  # of one GPU with its share of the machine
+CARD = "A100"  # whose power a GPU-hour is taken to draw
 SMALL = 1e9  # FLOPs an image below which a network keeps a core busy with other things than products
 CORE_FLOPS_PER_S = 6e10  # of one core of a server: Swin-T and ViT-S at 224 px reach 5.8e10 to 8.1e10 of its own time
 SMALL_FLOPS_PER_S = 1.5e10  # with a small network: the quickstart's 1.23e13 FLOPs take 6.6 minutes on two
@@ -43,7 +45,7 @@ class Total:
         return self.flops / FLOPS_PER_S / 3600
 
 
-def table(totals: Mapping[str, Total], runtime: Runtime) -> list[str]:
+def table(totals: Mapping[str, Total], runtime: Runtime, carbon: Carbon) -> list[str]:
     """The costs by stage and in all, a line each, below a header; then what they assume.
 
     A machine without a GPU is told its own time, and a GPU's where that is more than nothing.
@@ -53,15 +55,16 @@ def table(totals: Mapping[str, Total], runtime: Runtime) -> list[str]:
         whole.steps, whole.cached = whole.steps + each.steps, whole.cached + each.cached
         whole.flops, whole.disk = whole.flops + each.flops, whole.disk + each.disk
         whole.core_s += each.core_s
-    columns = _columns(whole, runtime)
+    kilowatts = (carbon.gpu_watts or watts(CARD)) * carbon.host_factor * carbon.pue / 1000
+    columns = _columns(whole, runtime, kilowatts)
     rows = [("stage", *columns)]
     rows += [(stage, *(of(each) for of in columns.values())) for stage, each in (*totals.items(), ("total", whole))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    return [*lines, *_assumed(columns, runtime)]
+    return [*lines, *_assumed(columns, runtime, kilowatts)]
 
 
-def _columns(whole: Total, runtime: Runtime) -> dict[str, Callable[[Total], str]]:
+def _columns(whole: Total, runtime: Runtime, kilowatts: float) -> dict[str, Callable[[Total], str]]:
     """How each column is told, by its title."""
     here, threads = runtime.accelerator == "cpu", runtime.threads
     columns: dict[str, Callable[[Total], str]] = {
@@ -75,11 +78,11 @@ def _columns(whole: Total, runtime: Runtime) -> dict[str, Callable[[Total], str]
         columns["time here"] = lambda total: _time(total.core_s / threads) if total.flops else ""
     if not here or whole.gpu_hours >= LEAST_HOURS:
         columns["GPU-hours"] = lambda total: f"{total.gpu_hours:,.1f}" if total.flops else ""
-        columns["kWh"] = lambda total: f"{total.gpu_hours * KILOWATTS:,.1f}" if total.flops else ""
+        columns["kWh"] = lambda total: f"{total.gpu_hours * kilowatts:,.1f}" if total.flops else ""
     return columns | {"disk": lambda total: _bytes(total.disk) if total.disk else ""}
 
 
-def _assumed(columns: Mapping[str, object], runtime: Runtime) -> list[str]:
+def _assumed(columns: Mapping[str, object], runtime: Runtime, kilowatts: float) -> list[str]:
     lines = []
     if "time here" in columns:
         cores = "1 core" if runtime.threads == 1 else f"{runtime.threads} cores"
@@ -88,7 +91,8 @@ def _assumed(columns: Mapping[str, object], runtime: Runtime) -> list[str]:
             f"{CORE_FLOPS_PER_S:.2g} from {SMALL:.2g} FLOPs an image on; without reading and drawing images. A third "
             "or three times as long is possible"
         )
-    gpu = f"{FLOPS_PER_S:.2g} FLOP/s and {KILOWATTS:g} kW per GPU; " if "GPU-hours" in columns else ""
+    each = f"{FLOPS_PER_S:.2g} FLOP/s and {kilowatts:.2g} kW per GPU with its part of machine and building; "
+    gpu = each if "GPU-hours" in columns else ""
     rest = "detectors: trunk only; features in float16, stored images 4:3; published sizes for missing data"
     return [*lines, f"assumed: {gpu}{rest}"]
 

@@ -31,7 +31,7 @@ def plan(name: str, cells: Sequence[Experiment]) -> str:
         totals.setdefault(step.stage, Total()).add(step, key in cached)
     count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells, {len(finals)} of them distinct"
     lines = [f"plan of {name}: {count}; nothing was run", *about(finals.values())]
-    lines += table(totals, resolve(cells[0].hardware))
+    lines += table(totals, resolve(cells[0].hardware), cells[0].carbon)
     if absent:
         # Of a pool and of an own task both begin with its path.
         told = [

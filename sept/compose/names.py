@@ -14,7 +14,7 @@ from sept.config import SETTINGS, Experiment
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
-TRAINED = r"((?:pretrain|retriever\.train)\.)"  # recipes of self-supervised trainings
+TRAINED = r"((?:pretrain|retriever\.train)\.)"  # recipes of pre-trainings
 ARGUMENTS = ("backbone.args", "retriever.backbone.args")  # of a network: any name, timm checks them
 OPEN = (*(f"{key}." for key in ARGUMENTS), "pool.sources.")  # settings with open-ended names
 

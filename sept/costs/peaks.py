@@ -1,7 +1,10 @@
-"""Peak rates of cards: dense bfloat16 products with float32 accumulation, from NVIDIA's data sheets."""
+"""Peak rates and power of cards, from NVIDIA's data sheets, by the names that CUDA gives them."""
 
 TERA = 1e12
-PEAKS = (  # TFLOP/s; the first whose words are all in the name that CUDA gives
+Sheet = tuple[tuple[tuple[str, ...], float], ...]
+"""A number for names; the first counts whose words are all in a name."""
+
+PEAKS: Sheet = (  # TFLOP/s of dense bfloat16 products with float32 accumulation
     (("B200",), 2250),
     (("H200",), 989),
     (("H100", "PCIe"), 756),
@@ -18,20 +21,7 @@ PEAKS = (  # TFLOP/s; the first whose words are all in the name that CUDA gives
     (("RTX 4090",), 165),
     (("RTX 3090",), 71),
 )
-
-
-def peak(name: str) -> float | None:
-    """FLOP/s of a card by the name that CUDA gives; None for one that is not known or has no bfloat16 (V100, T4)."""
-    words = f" {name.replace('-', ' ')} "
-    if " Laptop " in words:  # slower than the card of that name
-        return None
-    for wanted, tera in PEAKS:
-        if all(f" {word} " in words for word in wanted):
-            return tera * TERA
-    return None
-
-
-WATTS = (  # the board's power limit, from the same data sheets
+WATTS: Sheet = (  # the board's power limit
     (("B200",), 1000),
     (("H200",), 700),
     (("H100", "PCIe"), 350),
@@ -54,7 +44,19 @@ WATTS = (  # the board's power limit, from the same data sheets
 UNKNOWN_WATTS = 300.0
 
 
+def peak(name: str) -> float | None:
+    """FLOP/s; None for a card that is not known or has no bfloat16 (V100, T4)."""
+    tera = _of(name, PEAKS)
+    return None if tera is None else tera * TERA
+
+
 def watts(name: str) -> float:
-    """The power of a card by the name that CUDA gives; UNKNOWN_WATTS for one that is not known."""
+    """UNKNOWN_WATTS for a card that is not known."""
+    return _of(name, WATTS) or UNKNOWN_WATTS
+
+
+def _of(name: str, sheet: Sheet) -> float | None:
     words = f" {name.replace('-', ' ')} "
-    return next((float(w) for wanted, w in WATTS if all(f" {word} " in words for word in wanted)), UNKNOWN_WATTS)
+    if " Laptop " in words:  # slower than the card of that name, and draws less
+        return None
+    return next((value for wanted, value in sheet if all(f" {word} " in words for word in wanted)), None)

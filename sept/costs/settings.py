@@ -15,7 +15,7 @@ class Carbon:
 
     name: str = ranges.text("")
     intensity: float = ranges.real(0.475, least=0, most=10)  # of the grid, kg CO2e per kWh
-    band: list[float] = ranges.pair(0.056, 0.582, least=0, most=10)  # of a clean and a dirty grid, to show beside it
+    band: list[float] = ranges.pair(0.056, 0.583, least=0, most=10)  # of a clean and a dirty grid, to show beside it
     pue: float = ranges.real(1.2, least=1, most=10)  # power of the building over that of its machines
     host_factor: float = ranges.real(1.3, least=1, most=10)  # power of a machine over that of its GPUs
     gpu_watts: float | None = ranges.real(None, above=0, most=10_000)  # null: of the card's data sheet

@@ -20,7 +20,7 @@ from sept.backbones import Backbone
 from sept.gpu.largest import OBJECTS, largest_counts
 from sept.gpu.live import Live, cuda_operators
 from sept.methods.ibot.recipe import IBotRecipe
-from sept.methods.learner import ADAM, GRADIENTS, SelfSupervised
+from sept.methods.learner import ADAM, GRADIENTS, PretrainingLearner
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.recipe import Length
 from sept.runtime.named import load
@@ -129,7 +129,7 @@ def chunk_within(
 ) -> Chunk | None:
     """How `hardware.chunk=auto` has a batch of "moby" or "ibot" encoded where tensors may take `limit` bytes."""
     learner = build_learner(kind, given or recipe(kind), model).train()
-    assert isinstance(learner, SelfSupervised)
+    assert isinstance(learner, PretrainingLearner)
     with counting() as live:
         without_data(learner)
         free = limit - live.bytes - learner.bytes_beside(batch)
@@ -138,7 +138,7 @@ def chunk_within(
     return fitting(batch, two - one, free)
 
 
-def _held(learner: SelfSupervised, images: int, live: Live) -> int:
+def _held(learner: PretrainingLearner, images: int, live: Live) -> int:
     """Allocated bytes after encoding blank images."""
     before = live.bytes
     with torch.autocast("cpu", torch.bfloat16):
@@ -244,7 +244,7 @@ def _encoder(learner: Any) -> Any:
 
     if isinstance(learner, IBot):
         return learner.student["backbone"].norm
-    if isinstance(learner, SelfSupervised):
+    if isinstance(learner, PretrainingLearner):
         return learner.encoder
     if isinstance(learner, Detector):
         return learner.model.backbone.trunk

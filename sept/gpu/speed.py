@@ -35,7 +35,7 @@ from sept.gpu.runner import Check
 from sept.gpu.steps import AUTO, Steps, free_memory, sent
 from sept.gpu.waits import waits
 from sept.methods.ibot.recipe import IBotRecipe
-from sept.methods.learner import SelfSupervised
+from sept.methods.learner import PretrainingLearner
 from sept.methods.moby.recipe import MoByRecipe
 from sept.methods.recipe import Length
 from sept.methods.views import CroppedSubset
@@ -64,7 +64,7 @@ class Job:
     model: Backbone
     flops: float
 
-    def learner(self) -> SelfSupervised:
+    def learner(self) -> PretrainingLearner:
         return load(self.recipe.learner)(self.recipe, self.model, seed=0, length=Length(100_000, 1000))  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sept.gpu.memory import LOG_EVERY, OBJECTS, STEP
 from sept.methods.ibot.recipe import IBotRecipe
-from sept.methods.learner import SelfSupervised
+from sept.methods.learner import PretrainingLearner
 from sept.training.learner import Chunk
 
 AUTO = "auto"
@@ -58,7 +58,7 @@ class Steps:
         return loss
 
     def _chosen(self) -> Chunk | None:
-        assert isinstance(self.learner, SelfSupervised)
+        assert isinstance(self.learner, PretrainingLearner)
         images = len(self.batch["crops"][0])
         with torch.enable_grad():
             return self.learner.chunk_that_fits(images)

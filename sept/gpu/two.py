@@ -24,7 +24,7 @@ from sept.gpu.runner import Check, stopping
 from sept.gpu.speed import RATE, Clock, job, workers
 from sept.gpu.speed import packed as packed_photos
 from sept.methods.recipe import Length
-from sept.methods.training import SelfSupervisedTraining
+from sept.methods.training import Pretraining
 from sept.runtime.hardware import Runtime, no_loggers
 from sept.training import distributed
 
@@ -73,7 +73,7 @@ def _trained(card: Card, made: Case, runtime: Runtime) -> Trained:
     make: Any = made.make
     recipe, backbone = make.args
     length = Length(make.keywords["length"].steps, IMAGES // BATCH)  # epochs of several steps each
-    training = SelfSupervisedTraining(recipe, backbone, images, SEED, length, {}, folder, "check", no_loggers)
+    training = Pretraining(recipe, backbone, images, SEED, length, {}, folder, "check", no_loggers)
     learner = training.run(replace(runtime, checkpoint_every_s=0))
     return Trained({name: value.cpu() for name, value in learner.state_dict().items()}, [])
 
@@ -95,7 +95,7 @@ def rate(card: Card, runtime: Runtime, batch: int) -> float:
     folder = Path(tempfile.mkdtemp(dir=card.folder))
     images = packed_photos(card, recipe)
     length, watchers = Length(STEPS, steps_per_epoch(len(images), batch)), partial(clocks, folder)
-    SelfSupervisedTraining(recipe, of.model, images, 0, length, {}, folder, "speed", no_loggers, watchers).run(runtime)
+    Pretraining(recipe, of.model, images, 0, length, {}, folder, "speed", no_loggers, watchers).run(runtime)
     return Clock.timed(STEPS) * batch / float((folder / CLOCK).read_text())
 
 

@@ -1,4 +1,4 @@
-"""What self-supervised learners share: views, a head, the momentum copy of a network, and measures of collapse."""
+"""What learners of pre-training share: views, a head, the momentum copy of a network, and measures of collapse."""
 
 import copy
 import logging
@@ -25,9 +25,9 @@ GRADIENTS, ADAM = 1, 2  # times the weights: memory of a step besides activation
 log = logging.getLogger(__name__)
 
 
-class SelfSupervised(Learner):
-    """A learner without labels. Its loss relative to chance level and the spread of its features are logged; the values
-    of the last step are part of its state."""
+class PretrainingLearner(Learner):
+    """A learner whose backbone is handed on. Its loss relative to chance level and the spread of its features are
+    logged; the values of the last step are part of its state."""
 
     views: Views
     loss_over_chance: Tensor
@@ -127,7 +127,7 @@ class SelfSupervised(Learner):
         return {name: float(getattr(self, name)) for name in names}
 
 
-class PlainLearner(SelfSupervised):
+class PlainLearner(PretrainingLearner):
     """A learner of a `PlainRecipe`: its learning rate, optimiser and clipping."""
 
     shown = 1  # views of a sample that its encoder is shown

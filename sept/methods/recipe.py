@@ -1,4 +1,4 @@
-"""The base of the recipes of self-supervised methods; without torch, because a plan reads it."""
+"""The base of the recipes of methods; without torch, because a plan reads it."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Length:
 
 @dataclass
 class Recipe:
-    """A self-supervised method with its settings, to train the target's backbone or a retriever.
+    """A method of pre-training with its settings, to train the target's backbone or a retriever.
 
     A method is a folder in `sept.methods`: its recipe, a subclass of this one; its learner, named here and imported
     when training starts; and whatever else it needs. `sept.methods.METHODS` lists the recipes.

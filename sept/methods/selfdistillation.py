@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from sept.backbones import Backbone
 from sept.backbones.networks import any_side, build, share_drop_path, width
-from sept.methods.learner import FLOAT_BYTES, PIXEL_BYTES, SelfSupervised, ema_update, momentum_copy, pooled
+from sept.methods.learner import FLOAT_BYTES, PIXEL_BYTES, PretrainingLearner, ema_update, momentum_copy, pooled
 from sept.methods.recipe import GLOBAL_CROPS, Length, SelfDistillationRecipe
 from sept.methods.views import MultiCrop
 from sept.training.learner import clip_each, seeded_weights
@@ -51,7 +51,7 @@ class PrototypeHead(nn.Module):
         return self.last_layer(F.normalize(self.mlp(x), dim=-1))
 
 
-class SelfDistillation(SelfSupervised):
+class SelfDistillation(PretrainingLearner):
     """Student and teacher of one shape, each a backbone and a head; the teacher's backbone is saved.
 
     A step (released code of both methods): teacher on the global crops, student on all of them, crops of one size

@@ -1,4 +1,4 @@
-"""A complete self-supervised training: a learner fitted to views of a locally stored selection."""
+"""A complete pre-training: a learner fitted to views of a locally stored selection."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from sept.backbones.weights import save_backbone
 from sept.data.loading import Batches
 from sept.data.subset import Joined, Subset
 from sept.data.transforms import normalise
-from sept.methods.learner import SelfSupervised
+from sept.methods.learner import PretrainingLearner
 from sept.methods.recipe import Length, Recipe
 from sept.methods.views import CroppedSubset, Views
 from sept.runtime.hardware import Loggers, Runtime
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SelfSupervisedTraining:
+class Pretraining:
     """Trains a backbone by a recipe on views of a subset, on one device or several. Picklable.
 
     spec: what identifies the training, for loggers. what: for messages, `pre-train`. start: a file of weights for the
@@ -56,15 +56,17 @@ class SelfSupervisedTraining:
     watchers: Callable[[], Sequence] = list
     start: Path | None = None
 
-    def make(self) -> SelfSupervised:
+    def make(self) -> PretrainingLearner:
         """The learner before its first step."""
-        made: SelfSupervised = load(self.recipe.learner)(self.recipe, self.backbone, seed=self.seed, length=self.length)
+        made: PretrainingLearner = load(self.recipe.learner)(
+            self.recipe, self.backbone, seed=self.seed, length=self.length
+        )
         made.statistics = made.views.statistics = statistics(self.backbone)
         if self.start is not None:
             made.start_from(self.start)
         return made
 
-    def run(self, runtime: Runtime) -> SelfSupervised:
+    def run(self, runtime: Runtime) -> PretrainingLearner:
         """The learner after its last step; warns if it learned nothing."""
         if runtime.devices == 1:
             learner = self.fit(runtime)
@@ -78,7 +80,7 @@ class SelfSupervisedTraining:
         _warn(self.what, learner.health())
         return learner
 
-    def fit(self, runtime: Runtime) -> SelfSupervised:
+    def fit(self, runtime: Runtime) -> PretrainingLearner:
         """The part of one process."""
         learner = self.make()
         dataset = CroppedSubset(self.subset, learner.views)
@@ -95,9 +97,7 @@ class SelfSupervisedTraining:
         return learner
 
 
-def train_backbone(
-    training: SelfSupervisedTraining, runtime: Runtime, subset: Artefact, start: Artefact | None
-) -> dict[str, Any]:
+def train_backbone(training: Pretraining, runtime: Runtime, subset: Artefact, start: Artefact | None) -> dict[str, Any]:
     """Runs the training, saves the backbone below its folder, and returns its facts. start: the initial weights."""
     recipe, backbone = training.recipe, training.backbone
     learner = training.run(runtime)

@@ -1,4 +1,4 @@
-"""The views of a self-supervised learner: cropped one by one by CPU workers, colour-augmented in batches on the
+"""The views of a learner: cropped one by one by CPU workers, colour-augmented in batches on the
 device."""
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A backbone trained by a self-supervised method on selected images: the target's, or a retriever's."""
+"""A backbone trained by a method of pre-training on selected images: the target's, or a retriever's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from sept.data.subset import Subset
 
 PACKED = ("subset", "task_images")  # inputs; the second if the task's images join others
-CHARGED = {  # stages, by what `compute.include` calls them, and whether tasks share their artefacts
-    "retriever": (("retriever",), True),
-    "embedding": (("features", "index"), True),
-    "selection": (("queries", "selection"), False),
+CHARGED = {  # stages by what `compute.include` calls them
+    "retriever": ("retriever",),
+    "embedding": ("features", "index"),
+    "selection": ("queries", "selection"),
 }
 WHAT = {"pretrain": "pre-train", "retriever": "train the retriever"}  # for messages, by stage
 
@@ -83,7 +83,8 @@ def target(
     images = e.budget.images if e.selects else int(packed[0].estimate["images"])
     require_batch(e.selects, images, recipe)
     charged = 0.0 if subset is None else _charged(e.compute, subset)
-    steps = e.compute.steps(recipe.batch_size, recipe.flops(e.backbone), charged)
+    sized = recipe if images is None else recipe.fitted(images, 1)  # what a queue costs follows from the images
+    steps = e.compute.steps(recipe.batch_size, sized.flops(e.backbone), charged)
     return step(
         *("pretrain", recipe, e.backbone, packed),
         epochs=e.compute.epochs,
@@ -109,13 +110,12 @@ def require_batch(selects: bool, images: int | None, recipe: Recipe) -> None:
 
 def _charged(compute: "Compute", subset: Step) -> float:
     """FLOPs of what led to the packed selection, as far as the budget has to pay for it."""
-    total = 0.0
-    for made in subset.walk():
-        for charge in compute.include:
-            stages, shared = CHARGED[charge]
-            if made.stage in stages:
-                total += made.estimate.get("flops", 0.0) / (compute.tasks if shared else 1)
-    return total
+    return sum(
+        made.estimate.get("flops", 0.0) * compute.part(charge)
+        for charge in compute.include
+        for made in subset.walk()
+        if made.stage in CHARGED[charge]
+    )
 
 
 def _about(e: "Experiment", images: int, steps: int | None) -> str:
@@ -191,7 +191,7 @@ def build(
     probing: Probing | None = None,
 ) -> dict[str, Any]:
     from sept.data.subset import Joined, Subset
-    from sept.methods.training import SelfSupervisedTraining, train_backbone
+    from sept.methods.training import Pretraining, train_backbone
     from sept.store.step import plain
 
     parts = [Subset.open(inputs[name].path) for name in PACKED if name in inputs]
@@ -202,7 +202,7 @@ def build(
     recipe = _of_annotations(spec.recipe.fitted(len(subset), length.steps), parts[0])
     watchers = list if probing is None else partial(_probes, inputs["task"], probing, recipe, len(subset))
     start = inputs.get("start")
-    training = SelfSupervisedTraining(
+    training = Pretraining(
         recipe,
         spec.backbone,
         subset,

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from sept.backbones import Backbone
 from sept.methods.dino.recipe import DinoRecipe
-from sept.methods.learner import interleave_views, split_views
+from sept.methods.learner import MOMENTUM, interleave_views, split_views
 from sept.methods.recipe import GLOBAL_CROPS, Length
 from sept.methods.selfdistillation import SelfDistillation, cls_loss, sharpen
 from sept.methods.views import MultiCrop
 from sept.training.optim import decay_groups
-
-SGD_MOMENTUM = 0.9  # released code
 
 
 class Dino(SelfDistillation):
@@ -55,4 +53,4 @@ class Dino(SelfDistillation):
         if self.recipe.optimiser == "adamw":
             return super().configure_optimizers()
         groups = decay_groups(self.trained(), self.recipe.weight_decay)
-        return torch.optim.SGD(groups, lr=self.lr(0), momentum=SGD_MOMENTUM)
+        return torch.optim.SGD(groups, lr=self.lr(0), momentum=MOMENTUM)
