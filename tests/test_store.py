@@ -353,7 +353,7 @@ def test_a_forced_rebuild_resumes_a_forced_one_only(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
         Store(store.root, force=["embed"]).make(step(build=fail_after("forced")))
     Store(store.root, force=["embed"]).make(step(build=build))
-    assert found == [["forced", "work.json"]]
+    assert found == [["forced", "used.json", "work.json"]]
 
 
 # Read-only stores, other formats, disks that refuse

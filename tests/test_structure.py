@@ -15,7 +15,7 @@ from sept.retrievers import FEATURES
 from sept.selectors import SELECTORS
 
 DEPTH, FILE_LINES, FUNCTION_LINES = 12, 350, 60
-RUN = 130  # modules, of 287, and a recipe of each method: a guard against more; the aim is 80
+RUN = 136  # modules, of 320, and a recipe of each method: a guard against more; the aim is 80
 COUNTED = """
 import sys
 from sept import api

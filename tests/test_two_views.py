@@ -11,7 +11,6 @@ import test_distributed
 import test_fit
 import torch
 from test_flops import trained as counted
-from test_flops import unfused  # noqa: F401
 
 from sept import compose
 from sept.compose import options
