@@ -273,11 +273,13 @@ def _is_sure(role: str, backbone: Backbone, sides: list[int], needs: tuple[str, 
         whole = all(side % shape["patch_size"] == 0 for side in sides)
         return whole and shape["embed_dim"] % shape["num_heads"] == 0 and {*needs} <= OF_VITS
     depths, heads, dim = shape["depths"], shape["num_heads"], shape["embed_dim"]
-    if {*needs} - {"pooled"} or len(heads) != len(depths) or len(depths) < how.get("least", 1):
+    if {*needs} - {"pooled", "plain_swin"} or len(heads) != len(depths) or len(depths) < how.get("least", 1):
         return False
     cells = shape["patch_size"] * 2 ** (len(depths) - 1)  # pixels of a cell of the last map
-    in_windows = all(side % cells == 0 and side // cells >= shape["window_size"] for side in sides)
-    return in_windows and all(dim * 2**i % each == 0 for i, each in enumerate(heads))
+    # A network that is pre-trained on views of several sizes pads the smaller ones to whole windows.
+    windowed = sides[:2] if role == "pretrain" else sides
+    fits = all(side % cells == 0 for side in sides) and all(side // cells >= shape["window_size"] for side in windowed)
+    return fits and all(dim * 2**i % each == 0 for i, each in enumerate(heads))
 
 
 def remedy(stage: str, e: Experiment) -> str:

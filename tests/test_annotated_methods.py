@@ -1,18 +1,18 @@
 """What holds of every method that learns from labels or captions: it resumes bit for bit, two processes equal one,
 chunks change nothing, and its FLOPs are those that are planned."""
 
-import multiprocessing
 import signal
 from functools import partial
 
 import annotated
 import micro
 import pytest
-import test_distributed as shared
 import test_fit as fit
 import test_pretended as card
 import timm
 import torch
+import two_processes
+from forking import forking
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,8 +23,6 @@ from sept.gpu.waits import waits
 from sept.methods.clip.learner import Clip
 from sept.methods.recipe import Length
 from sept.methods.supervised.learner import Supervised
-from sept.methods.training import Pretraining
-from sept.runtime.hardware import no_loggers
 from sept.runtime.named import load
 from sept.training.learner import Chunk
 
@@ -57,30 +55,16 @@ def test_killed_and_resumed_equals_never_killed(reads, tmp_path):
         partial(fit.before, "on_before_optimizer_step", 4, die),
         None,
     ]
-    processes = multiprocessing.get_context("forkserver")
-    assert fit.run_each(accidents, folder, fit.runtime(), make, processes) == [-signal.SIGKILL] * 2 + [0]
+    assert fit.run_each(accidents, folder, fit.runtime(), make, forking()) == [-signal.SIGKILL] * 2 + [0]
     fit.assert_same(fit.result(folder), expected)
-
-
-def training(reads, folder, places):
-    packed = annotated.subset(folder / "images", shared.IMAGES, reads)
-    (folder / places).mkdir()
-    changes = {"batch_size": shared.BATCH, "lr_batch": shared.BATCH, "drop_path_rate": 0.3, "lr": shared.SMALL_RATE}
-    length = Length(shared.STEPS, shared.IMAGES // shared.BATCH)
-    what = (RECIPES[reads](**changes), micro.SWIN, packed, 3, length, {}, folder / places, "train", no_loggers)
-    return Pretraining(*what, partial(shared.recorders, folder / places))
 
 
 @both
 def test_two_processes_equal_one(reads, tmp_path):
-    one, two = (training(reads, tmp_path, places).run(runtime).state_dict() for places, runtime in shared.MACHINES)
-    for step in range(1, shared.STEPS + 1):
-        alone, first, second = (shared.recorded(tmp_path / places, rank, step) for places, rank in shared.PLACES)
-        for name, value in alone.items():  # the loss, and the measures of collapse
-            close = {"rtol": 1e-5, "atol": 1e-6} if step == 1 else {"rtol": 1e-3, "atol": 1e-3}
-            torch.testing.assert_close(first[name], value, **close, msg=name)
-            torch.testing.assert_close(second[name], first[name], **close)
-    assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=1e-3)] == []
+    packed = annotated.subset(tmp_path / "images", two_processes.IMAGES, reads)
+    size, rate = two_processes.BATCH, two_processes.SMALL_RATE
+    recipe = RECIPES[reads](batch_size=size, lr_batch=size, drop_path_rate=0.3, lr=rate)
+    two_processes.assert_alike(tmp_path, *two_processes.trained(recipe, micro.SWIN, tmp_path, packed))
 
 
 @both

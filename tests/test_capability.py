@@ -18,10 +18,11 @@ HOW = {
     "embed": {"needs": ("cls", "tokens"), "function": "sept.retrievers.encoder:cls_mean", "times": 2},
     "ibot": {"needs": ("cls", "tokens", "plain_vit"), "drop_path_rate": 0.1},
     "moby": {"needs": ("pooled",), "drop_path_rate": 0.1},
+    "simmim": {"needs": ("pooled", "plain_swin"), "drop_path_rate": 0.1},
     "classify": {"drop_path_rate": 0.1, "batch": 2},
     "trunk": {"least": 2, "most": 5, "maps": "spread"},
 }
-ROLES = {"ibot": "pretrain", "moby": "pretrain"}  # of the trial, where it differs from the case
+ROLES = {"ibot": "pretrain", "moby": "pretrain", "simmim": "pretrain"}  # of the trial, where it differs from the case
 POOL = [text for text in TINY if not text.startswith("finetune.")]
 TRIED = [
     ("embed", VIT, [32], ""),
@@ -30,6 +31,9 @@ TRIED = [
     ("ibot", VIT, [32, 16], ""),
     ("ibot", VIT, [32, 18], "does not take sides of 32, 18 pixels"),
     ("moby", SWIN, [32], ""),
+    ("moby", Backbone("swin_tiny_patch4_window7_224"), [224, 96], ""),
+    ("simmim", Backbone("swin_tiny_patch4_window7_224"), [224], ""),
+    ("simmim", VIT, [32], "it is no Swin"),
     ("moby", VIT, [64], ""),
     ("moby", Backbone("resnet18"), [32], ""),
     ("moby", SWIN, [34], "multiples of its patches of 4 pixels"),

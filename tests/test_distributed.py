@@ -3,33 +3,20 @@
 import os
 import signal
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import collective
 import lightning as L
 import micro
 import pytest
 import torch
-from forking import forking
+from two_processes import BATCH, SMALL_RATE, STEPS, TWO, assert_alike, imported, trained, training
 
 from sept.errors import Interrupted, NonFiniteError, OutOfMemory, ProcessError
-from sept.methods.recipe import Length
-from sept.methods.training import Pretraining
-from sept.runtime.hardware import Runtime, no_loggers
 from sept.store import CHECKPOINTS
 from sept.training import distributed
 from sept.training.loop import Checkpoint
-
-IMAGES, BATCH, STEPS = 24, 8, 6
-ONE, TWO = Runtime(threads=1, checkpoint_every_s=0), Runtime(threads=2, devices=2, checkpoint_every_s=0)
-SMALL_RATE = 1e-4  # float32 sums differ in their last digits, which AdamW's first steps blow up to the rate
-
-
-MACHINES = [("one", ONE), ("two", TWO)]
-PLACES = [("one", 0), ("two", 0), ("two", 1)]
 
 
 def moby(**changes):
@@ -47,72 +34,19 @@ def ibot():
     return recipe, micro.VIT
 
 
-class Recorder(L.Callback):
-    """Leaves the mean loss of every step, and the buffers after it, in a file of each rank."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer, learner, outputs, batch, batch_idx):
-        buffers = {name: value.clone() for name, value in learner.named_buffers()}
-        loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
-        torch.save({"loss": loss, **buffers}, self.folder / f"{trainer.global_rank}-{learner.step}.pt")
-
-
-def recorders(folder: Path) -> list[L.Callback]:
-    return [Recorder(folder)]
-
-
-def training(what, folder: Path, watchers=None) -> Pretraining:
-    packed = micro.subset(folder.parent / "images", IMAGES)
-    folder.mkdir(exist_ok=True)
-    recipe, backbone = what
-    length, watchers = Length(STEPS, IMAGES // BATCH), watchers or partial(recorders, folder)
-    return Pretraining(recipe, backbone, packed, 3, length, {}, folder, "train", no_loggers, watchers)
-
-
-def recorded(folder: Path, rank: int, step: int) -> dict[str, torch.Tensor]:
-    return torch.load(folder / f"{rank}-{step}.pt", weights_only=True)
-
-
 @pytest.fixture(scope="module")
-def prepared():
-    """A way to start the processes of a training with what they import imported; those that fail start as ever."""
-    context = forking("sept.methods.training", "sept.training.loop")
-
-    @contextmanager
-    def started():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(distributed, "spawn", lambda job: context)
-            yield
-
-    return started
-
-
-@pytest.fixture(scope="module")
-def trained(prepared, tmp_path_factory):
+def ends(tmp_path_factory):
     """Folder, and the states in which one process and two ended, by learner."""
     done = {}
     for name, make in (("moby", moby()), ("dino", dino()), ("ibot", ibot())):
         folder = tmp_path_factory.mktemp(name)
-        with prepared():
-            ends = [training(make, folder / places).run(runtime).state_dict() for places, runtime in MACHINES]
-        done[name] = (folder, *ends)
+        done[name] = (folder, *trained(*make, folder))
     return done
 
 
 @pytest.mark.parametrize("name", ["moby", "dino", "ibot"])
-def test_two_processes_equal_one(name, trained):
-    folder, one, two = trained[name]
-    for step in range(1, STEPS + 1):
-        alone, first, second = (recorded(folder / places, rank, step) for places, rank in PLACES)
-        assert first["loss"].item() == pytest.approx(alone["loss"].item(), rel=1e-6 if step == 1 else 1e-4)
-        assert first.keys() == alone.keys()
-        for buffer, value in alone.items():
-            close = {"rtol": 1e-5, "atol": 1e-6} if step == 1 else {"rtol": 1e-3, "atol": 1e-3}
-            torch.testing.assert_close(first[buffer], value, **close, msg=lambda text, name=buffer: f"{name}: {text}")
-            torch.testing.assert_close(second[buffer], first[buffer], **close)
-    assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=2e-3)] == []
+def test_two_processes_equal_one(name, ends):
+    assert_alike(*ends[name])
 
 
 @pytest.mark.parametrize(
@@ -164,13 +98,13 @@ class Signal(L.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_on(prepared, trained, tmp_path):
-    make, expected = moby(), trained["moby"][2]
-    stopped = training(make, tmp_path / "stopped")
-    with prepared(), pytest.raises(Interrupted, match=f"after step {STEPS // 2 + 1} of {STEPS}, saved"):
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_on(ends, tmp_path):
+    expected = ends["moby"][2]
+    stopped = training(*moby(), tmp_path / "stopped")
+    with imported(), pytest.raises(Interrupted, match=f"after step {STEPS // 2 + 1} of {STEPS}, saved"):
         replace(stopped, watchers=partial(list, [Signal()])).run(TWO)
     state = Checkpoint(tmp_path / "stopped" / CHECKPOINTS).load()
     assert state["step"] == STEPS // 2 + 1
-    with prepared():
+    with imported():
         found = stopped.run(TWO).state_dict()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []

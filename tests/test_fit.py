@@ -153,7 +153,7 @@ def runtime(**settings: Any) -> Runtime:
 
 @pytest.fixture(scope="module")
 def processes():
-    return forking("sept.training.loop", "sept.methods.ibot.learner", "sept.methods.moby.learner")
+    return forking()
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from masked import BATCH, IMAGES, MAKES, POOLED, mae, mae_recipe, simmim, simmim_recipe
 from micro import SIDE
 from test_chunks import trained as trained_in_chunks
-from test_distributed import MACHINES, PLACES, recorded, training
-from test_distributed import STEPS as SHARED_STEPS
 from torch.utils.flop_counter import FlopCounterMode
+from two_processes import assert_alike
+from two_processes import trained as trained_by_two
 
 from sept import compose
 from sept.backbones import Backbone
@@ -40,6 +40,7 @@ OPTIONS = {
     "mae_tiny_vit_b16": ["vit_b16"],
     "mae_micro": ["vit_micro", "vit_micro global_pool=avg"],
     "simmim_swin_t": ["swin_t", "swin_t_192"],
+    "simmim_swin_t_224": ["swin_t"],
     "simmim_micro": ["swin_micro"],
 }
 
@@ -97,15 +98,7 @@ def test_a_training_stopped_by_a_signal_goes_on_bit_for_bit(make, tmp_path):
     ("recipe", "backbone"), [(mae_recipe, micro.VIT), (mae_recipe, POOLED), (simmim_recipe, micro.SWIN)]
 )
 def test_two_processes_equal_one(recipe, backbone, tmp_path):
-    what = recipe(drop_path_rate=0.3), backbone
-    one, two = (training(what, tmp_path / places).run(runtime).state_dict() for places, runtime in MACHINES)
-    for step in range(1, SHARED_STEPS + 1):
-        alone, first, second = (recorded(tmp_path / places, rank, step) for places, rank in PLACES)
-        close = {"rtol": 1e-5, "atol": 1e-6} if step == 1 else {"rtol": 1e-3, "atol": 1e-3}
-        for name, value in alone.items():
-            torch.testing.assert_close(first[name], value, **close, msg=lambda text, name=name: f"{name}: {text}")
-            torch.testing.assert_close(second[name], first[name], **close)
-    assert [name for name in one if not torch.allclose(two[name].double(), one[name].double(), atol=2e-3)] == []
+    assert_alike(tmp_path, *trained_by_two(recipe(drop_path_rate=0.3), backbone, tmp_path))
 
 
 def test_chunks_change_no_loss_gradient_or_buffer(make, tmp_path):
@@ -214,8 +207,9 @@ def test_mae_of_a_vit_without_closed_form_is_measured(backbone, unfused):
 
 
 def test_simmim_of_a_swin_without_closed_form_is_measured(unfused):
-    recipe = simmim_recipe(side=96, mask_unit=32)
-    for backbone in (Backbone("swin_small_patch4_window7_224"), Backbone("swinv2_tiny_window8_256")):
+    recipe, small = simmim_recipe(side=96, mask_unit=32), {"depths": [1, 1, 1, 1], "embed_dim": 24}
+    for name in ("swin_small_patch4_window7_224", "swinv2_tiny_window8_256"):
+        backbone = Backbone(name, small)
         assert (patch_side(backbone), cell_side(backbone)) == (4, 32)
         assert recipe.flops(backbone) == pytest.approx(step_flops(recipe, backbone), rel=1e-3)
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,12 @@ from conftest import ROOT, TINY, Tiny, command, environment, run, start
 from PIL import Image
 
 import train
+from sept.costs.bill import cost, total
+from sept.costs.settings import Carbon
+from sept.ledger import record
 from sept.store import Store
 from sept.store.maintenance import verify
+from sept.store.step import load_artefact
 
 COPIED = ("pool", "task", "retriever")
 
@@ -98,6 +103,11 @@ def payload(store: Path, stage: str) -> dict[str, dict[str, bytes]]:
     }
 
 
+def bill(store: Path) -> dict[str, dict]:
+    """What the ledger knows of every artefact, by the name of its folder."""
+    return {folder.name: record(load_artefact(folder)) for folder in Store(store, mode="read-only").artefact_folders()}
+
+
 def test_killed_in_every_stage_the_same_command_gives_the_same_files(tiny: Tiny, tmp_path):
     store = tmp_path / "store"
     copied(tiny, store)
@@ -115,6 +125,13 @@ def test_killed_in_every_stage_the_same_command_gives_the_same_files(tiny: Tiny,
     first = json.loads(next((tiny.store / "finetune").glob("*sept*/manifest.json")).read_bytes())
     assert (resumed["resumed"], first["resumed"]) == (True, False)
     assert resumed["facts"] == first["facts"]
+    spent, undisturbed = bill(store), bill(tiny.store)
+    for folder in (store / "pretrain").iterdir():  # its steps are counted once, and the time of every attempt
+        assert spent[folder.name]["attempts"] == 3
+        assert spent[folder.name]["flops"] == undisturbed[folder.name]["flops"] > 0
+        assert spent[folder.name]["used"]["cpu_s"] > 0
+    rows = [record for name, record in undisturbed.items() if name in spent]
+    assert total(map(partial(cost, carbon=Carbon()), spent.values())).flops == sum(each["flops"] for each in rows)
     assert verify(Store(store, mode="read-only")) == []
 
 

@@ -7,9 +7,9 @@ from functools import partial
 import micro
 import pytest
 import test_chunks
-import test_distributed
 import test_fit
 import torch
+import two_processes
 from test_flops import trained as counted
 
 from sept import compose
@@ -50,10 +50,8 @@ def test_stopped_and_resumed_equals_never_stopped(method, optimiser, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_equal_one(method, tmp_path):
-    d = test_distributed
-    what = recipe(method, batch_size=d.BATCH, drop_path_rate=0.3, lr=d.SMALL_RATE), micro.SWIN
-    ends = [d.training(what, tmp_path / places).run(runtime).state_dict() for places, runtime in d.MACHINES]
-    d.test_two_processes_equal_one(method, {method: (tmp_path, *ends)})
+    settings = recipe(method, batch_size=two_processes.BATCH, drop_path_rate=0.3, lr=two_processes.SMALL_RATE)
+    two_processes.assert_alike(tmp_path, *two_processes.trained(settings, micro.SWIN, tmp_path))
 
 
 @pytest.mark.parametrize("method", METHODS)

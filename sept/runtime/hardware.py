@@ -1,11 +1,13 @@
 """What the work runs on, resolved from `hardware`; only the precision changes a result."""
 
+import ctypes
 import gc
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +17,9 @@ from sept.runtime import driver
 from sept.runtime.settings import Hardware
 
 MOST_WORKERS = 16  # per device with `auto`: more are no faster than the GPU, and each takes memory
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
+LARGE_BYTES = 32 << 20  # the most that glibc takes: larger ones are always returned
+MOST_KEPT_BYTES = 2**31 - 1
 Loggers = Callable[[str, Mapping[str, Any]], list]  # makes Lightning loggers for a stage's name and spec
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class Runtime:
         torch.set_num_threads(self.threads)
         deterministic: Any = torch.utils.deterministic  # its types do not name this
         deterministic.fill_uninitialized_memory = False  # never read; filling takes 4 % of a step
+        _keep_freed_memory()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated in some versions; torch.compile reads it, and it must agree
             torch.backends.cudnn.allow_tf32 = False
@@ -75,6 +81,15 @@ class Runtime:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _keep_freed_memory() -> None:
+    """Memory of freed tensors stays with the process for its next ones. By default glibc returns that of large ones to
+    the system, which clears it again page by page. Does nothing where the C library is another."""
+    with suppress(OSError, AttributeError):
+        c = ctypes.CDLL(None)
+        c.mallopt(MMAP_THRESHOLD, LARGE_BYTES)
+        c.mallopt(TRIM_THRESHOLD, MOST_KEPT_BYTES)
 
 
 def resolve(hardware: Hardware) -> Runtime:
