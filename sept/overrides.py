@@ -82,10 +82,9 @@ def option_of(group: str, settings: Any) -> str | None:
 
 def _reading(group: str, settings: Any) -> str | None:
     """The option of the pool's or the task's name and kind, else the one that takes any data of this kind."""
-    said = _said(group)
-    if settings.name in said and said[settings.name]["kind"] == settings.kind:
+    if settings.name in options(group) and option(group, settings.name)["kind"] == settings.kind:
         return str(settings.name)
-    return next((name for name, of in said.items() if not of["name"] and of["kind"] == settings.kind), None)
+    return next((name for name, of in _said(group).items() if not of["name"] and of["kind"] == settings.kind), None)
 
 
 def _nearest(backbone: Backbone) -> str | None:

@@ -1,13 +1,11 @@
 """How much a newcomer has to hold: import chains, circles, sizes, what a run goes through, what an entry touches."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import TINY
+import ready
+from conftest import LONGEST_S, TINY, environment
 from structure import ROOT, circle, graph, longest_chain, modules, packages, tree
 
 from sept.methods import METHODS
@@ -51,16 +49,13 @@ def test_files_and_functions_are_short(name):
 
 def test_the_quickstart_goes_through_few_modules(tmp_path):
     """Those that its runs execute of the project, without those that hold a docstring alone."""
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTED, *(each for each in TINY if not each.startswith("retriever"))],
-        env={**os.environ, "SEPT_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    [names] = re.findall(r"^modules: (.*)$", done.stdout, re.MULTILINE)
+    (tmp_path / "counted.py").write_text(COUNTED)
+    settings = [each for each in TINY if not each.startswith("retriever")]
+    surroundings = environment(tmp_path / "store") | {"PYTHONPATH": str(ROOT)}
+    done = ready.start([str(tmp_path / "counted.py"), *settings], surroundings, tmp_path, False)
+    out, err = done.communicate(LONGEST_S)
+    assert done.returncode == 0, err
+    [names] = re.findall(r"^modules: (.*)$", out, re.MULTILINE)
     found = [name for name in names.split() if len(tree(modules()[name]).body) > 1]
     assert len(found) <= RUN + len(METHODS), sorted(found)
 

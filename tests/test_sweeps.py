@@ -21,7 +21,6 @@ from sept.results import CELL
 from sept.store import Store
 from sept.store.__main__ import main as upkeep
 from sept.store.maintenance import verify
-from sept.store.step import ASIDE
 from sept.tables import rows
 
 TABLE = "patterns_table2"
@@ -44,8 +43,8 @@ sys.addaudithook(note)
 """
 
 
-def cells(task: str = "patterns_a,patterns_b", init: str = "rand_init,random,sept", again: str = "0,1") -> list[str]:
-    """A part of the table; twelve cells when nothing is named. again: seeds of fine-tuning."""
+def cells(task: str = "patterns_a,patterns_b", init: str = "random,sept", again: str = "0,1") -> list[str]:
+    """A part of the table; eight cells when nothing is named. again: seeds of fine-tuning."""
     return [f"+table={TABLE}", f"task={task}", f"init={init}", f"finetune.seed={again}", "seed=0", "shot=5shot"]
 
 
@@ -94,7 +93,7 @@ def scores(store: Path, *narrowed: str) -> list[tuple]:
 
 @dataclass
 class Whole:
-    """A sweep of twelve cells that nothing disturbed, two at a time."""
+    """A sweep of eight cells that nothing disturbed."""
 
     store: Path
     results: Results
@@ -107,18 +106,18 @@ class Whole:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     store = tmp_path_factory.mktemp("whole") / "store"
-    done = run(*cells(), *TWO_JOBS, store=store)
+    done = run(*cells(), store=store)
     assert done.returncode == 0, done.stderr
     return Whole(store, results(store), done.stdout)
 
 
-def test_twelve_cells_two_at_a_time_compute_nothing_twice(whole: Whole) -> None:
+def test_eight_cells_compute_nothing_twice(whole: Whole) -> None:
     assert {line["n"] for line in table(whole.store, *cells())} == {2}
-    assert whole.said.count("│ 2 fine-tunings │") == 12  # rows of the table that the command printed, and differences
+    assert whole.said.count("│ 2 fine-tunings │") == 6  # rows of the table that the command printed, and differences
     assert set(begun(whole.store).values()) == set(published(whole.store).values()) == {1}
     assert len(published(whole.store)) == len(whole.results)
     made = Counter(path.partition("/")[0] for path in published(whole.store))
-    assert (made["retriever"], made["features"], made["pretrain"], made["finetune"]) == (1, 1, 3, 12)
+    assert (made["retriever"], made["features"], made["pretrain"], made["finetune"]) == (1, 1, 3, 8)
     assert verify(Store(whole.store, mode="read-only")) == []
 
 
@@ -138,11 +137,14 @@ def kill_at(moment: random.Random, store: Path, *overrides: str) -> None:
     assert sweep.returncode == -signal.SIGKILL, "the sweep had ended"
 
 
-@pytest.mark.parametrize(("kills", "chosen"), [(2, TWO), pytest.param(10, cells(), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "chosen"),
+    [(2, TWO), pytest.param(10, [*cells(), *TWO_JOBS], marks=pytest.mark.slow)],
+)
 def test_killed_over_and_over_a_sweep_ends_in_the_same_table(
     kills: int, chosen: list[str], whole: Whole, tmp_path: Path
 ) -> None:
-    store, moment, sweep = tmp_path / "store", random.Random(0), [*chosen, *TWO_JOBS, SAVING]
+    store, moment, sweep = tmp_path / "store", random.Random(0), [*chosen, SAVING]
     for _ in range(kills):
         kill_at(moment, store, *sweep)
         assert verify(Store(store, mode="read-only")) == []
@@ -160,16 +162,6 @@ def test_killed_over_and_over_a_sweep_ends_in_the_same_table(
 def printed(out: str) -> list[str]:
     """Rows and table, without Hydra's own lines, which tell the time."""
     return [line for line in out.splitlines() if "[HYDRA]" not in line]
-
-
-def test_a_forced_stage_is_computed_once_a_sweep(whole: Whole, tmp_path: Path) -> None:
-    store = whole.copy(tmp_path / "store")
-    done = run(*cells(init="random,sept", again="0"), *TWO_JOBS, "store.force=[features,finetune]", store=store)
-    assert done.returncode == 0, done.stderr
-    made = {path: count for path, count in published(store).items() if not path.endswith(ASIDE)}
-    assert set(made.values()) == {1}
-    assert Counter(path.partition("/")[0] for path in made) == {"features": 1, "finetune": 4}
-    assert results(store) == whole.results
 
 
 def test_two_sweeps_at_once_share_all_work_and_print_one_table(whole: Whole, tmp_path: Path) -> None:

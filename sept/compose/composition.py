@@ -38,6 +38,7 @@ LAUNCHER = "hydra/launcher/"
 Kinds = tuple[type, ...]  # in the order of OF_SEVERAL_KINDS
 
 
+@cache
 def register() -> None:
     """Registers the schema with Hydra, which types every group file with it; options of several kinds name their
     own."""
@@ -159,7 +160,7 @@ class _Alone(_Files):
     """Options by themselves: without what they choose in other groups."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        read = super().load_config(config_path)
+        read = _files().load_config(config_path)
         if read is None or read.defaults_list is None:
             return read
         return replace(read, defaults_list=[each for each in read.defaults_list if not each.is_override()])
@@ -173,7 +174,6 @@ def _files() -> _Files:
 
 @cache
 def _alone() -> _Files:
-    register()
     return _Alone()
 
 
