@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT, command
 
 UNGUARDED = """
@@ -13,19 +14,16 @@ print("begun")
 row = sept.run(sys.argv[1:])
 print("done", row["init"])
 """
-NEW = [
-    "hardware.threads=2",
-    "hardware.devices=2",
-    "hardware.workers=1",
-    "init=random",
-    "finetune=probe",
-]  # of each kind: they draw, train, read
+FEW = ["hardware.threads=2", "hardware.workers=1", "init=rand_init", "finetune=probe"]  # they draw, and read
+ALL = ["hardware.threads=2", "hardware.workers=1", "hardware.devices=2"]  # they draw, embed, train and read
 
 
-def test_a_script_without_a_guard_is_run_once(tmp_path):
+@pytest.mark.parametrize("new", [FEW, pytest.param(ALL, marks=pytest.mark.slow)])
+def test_a_script_without_a_guard_is_run_once(new, tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
+    without = ("retriever", "finetune") if "finetune=probe" in new else ("retriever",)
     done = subprocess.run(
-        [sys.executable, "script.py", *command(*NEW, without=("retriever", "finetune"))[2:]],
+        [sys.executable, "script.py", *command(*new, without=without)[2:]],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
@@ -34,4 +32,4 @@ def test_a_script_without_a_guard_is_run_once(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["begun", "done", "random"]
+    assert done.stdout.split() == ["begun", "done", "rand_init" if new is FEW else "sept"]

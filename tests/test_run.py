@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY, Tiny, command, environment, run, start
 from PIL import Image
+from two_processes import imported
 
 import train
+from sept import api
 from sept.costs.bill import cost, total
 from sept.costs.settings import Carbon
 from sept.ledger import record
@@ -65,8 +67,8 @@ def copied(tiny: Tiny, store: Path) -> Path:
 
 def test_two_devices_and_a_watch_on_the_shots_change_no_key_and_hardly_the_result(tiny: Tiny, tmp_path):
     store = copied(tiny, tmp_path / "store")
-    done = run("init=random", "hardware.devices=2", "logger.knn_every=1", store=store)
-    assert done.returncode == 0, done.stderr
+    with imported():
+        api.run([*TINY, "init=random", "hardware.devices=2", "logger.knn_every=1", f"store.root={store}"])
     [one], [two] = (list((root / "pretrain").glob("patterns-random*")) for root in (tiny.store, store))
     assert one.name == two.name
     facts = [json.loads((folder / "manifest.json").read_text())["facts"] for folder in (one, two)]
@@ -79,10 +81,17 @@ def test_two_devices_and_a_watch_on_the_shots_change_no_key_and_hardly_the_resul
 
 
 def stopped(store: Path, sign: str, number: int) -> int:
-    """Run the command, send it the signal once `sign` is in the unfinished folder, and give its exit status."""
+    """Run the command, send it the signal once it has written `sign` in the unfinished folder, and give its exit
+    status."""
+
+    def written() -> set[tuple[str, int]]:  # whoever holds their folder, which its name tells
+        found = (store / ".unfinished").glob(sign)
+        return {(path.name, path.stat().st_mtime_ns) for path in found if path.exists()}
+
+    before = written()
     process = start("init=sept", "hardware.checkpoint_every_s=0", store=store)
     deadline = time.monotonic() + 120
-    while not list((store / ".unfinished").glob(sign)):
+    while not written() - before:
         assert process.poll() is None, f"ended before {sign} was there: {process.communicate()}"
         assert time.monotonic() < deadline
         time.sleep(0.002)

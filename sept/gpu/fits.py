@@ -39,7 +39,7 @@ def _sizes(given: Any, model: Backbone | None = None, classes: int | None = None
 
 
 MICRO = {
-    "moby": _sizes(micro.moby(batch_size=8, drop_path_rate=0.2)),
+    "moby": _sizes(micro.moby(batch_size=8, drop_path_rate=0.2), micro.SWIN),
     "ibot": _sizes(micro.ibot(drop_path_rate=0.1), micro.VIT),
     "detect": _sizes(micro.detect(epochs=20, rpn_samples=64, roi_samples=32), micro.SWIN, SCENE_CLASSES),
     "segment": _sizes(micro.segment(epochs=20), micro.SWIN, SCENE_CLASSES),
