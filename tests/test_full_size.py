@@ -42,6 +42,7 @@ def test_a_full_size_moby_step_runs_from_the_default_yaml(photographs, tmp_path)
     assert learner.health()["loss_over_chance"] == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_full_size_ibot_step_runs_from_the_default_yaml(photographs, tmp_path):
     retriever = experiment("retriever=ibot_vit_s16", f"retriever.train.batch_size={BATCH}").retriever
     learner = recorded(IBot)(retriever.train, retriever.backbone, seed=0, length=Length(1, 1))

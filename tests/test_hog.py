@@ -161,12 +161,13 @@ def test_a_saved_one_is_loaded_by_the_lines_of_its_card(tmp_path):
     save_backbone(network, tmp_path, "hog_conv", args, {"method": "none"}, IMAGENET)
     code = (tmp_path / CARD).read_text().split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path))
     image = torch.rand(1, 3, 48, 48)
-    for line in [each for each in code.splitlines() if each.startswith("model = ")]:
-        done = subprocess.run(
-            [sys.executable, "-c", f"{IMPORTS.search(code)[0]}\nimport timm\n{line}\nprint(type(model).__name__)"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout.strip() == "PlainConv", done.stderr
+    lines = [line for line in code.splitlines() if line.startswith("model = ")]
+    shown = "\n".join(f"{line}\nprint(type(model).__name__)" for line in lines)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{IMPORTS.search(code)[0]}\nimport timm\n{shown}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["PlainConv"] * len(lines) != [], done.stderr
     assert network(image).shape == (1, 64)

@@ -1,6 +1,7 @@
 """The order of the packages, and what is imported only when it is used: read from the code."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def imported(node):
     return []
 
 
+@cache
 def imports(path):
     """(module, whether the import is inside a function) of every import of a file."""
     tree = ast.parse(path.read_text())
@@ -96,28 +98,29 @@ def test_hydra_lightning_and_optional_packages_stay_in_their_places(path):
         assert package not in LAZY or lazy, f"{path.name} imports {package} at its top"
 
 
+@cache
 def loaded(module):
     """The files of the project that an import of a module runs by itself: of its packages too."""
     names = module.split(".")
-    for end in range(1, len(names) + 1):
-        base = ROOT.joinpath(*names[:end])
-        for path in (base / "__init__.py", base.with_suffix(".py")):
-            if path.is_file():
-                yield path
+    bases = [ROOT.joinpath(*names[:end]) for end in range(1, len(names) + 1)]
+    return [path for base in bases for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()]
 
 
+@cache
 def at_the_top(path):
     """(name, whether it may be a module's) of all that a file imports when it is imported itself."""
     tree = ast.parse(path.read_text())
     inside = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
     for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
     inside |= {id(node) for each in for_types for node in ast.walk(each)}
+    found = []
     for node in ast.walk(tree):
         if id(node) in inside:
             continue
-        yield from imported(node)
+        found += imported(node)
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+            found += [f"{node.module}.{name.name}" for name in node.names]
+    return found
 
 
 @pytest.mark.parametrize("name", TORCHLESS)

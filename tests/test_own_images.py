@@ -33,23 +33,23 @@ def drawn(kind: str, angle: float, side: int, rng: np.random.Generator) -> Image
 
 def folders(root: Path, side: int = 48, labels: str = "true", images: int = 300, noise: bool = False) -> None:
     """A pool of all kinds of drawings; a task of lines, in four directions. labels: `guessed` has no sense."""
-    rng = np.random.default_rng(0)
+    rng, drawn_side = np.random.default_rng(0), min(side, 48)  # large ones are slow to draw
 
     def save(image: Image.Image, path: str) -> None:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        image.save(root / path)
+        image.resize((side, side), Image.Resampling.NEAREST).save(root / path)
 
     def blank() -> Image.Image:
-        return Image.fromarray(rng.integers(0, 255, (side, side, 3), dtype=np.uint8))
+        return Image.fromarray(rng.integers(0, 255, (drawn_side, drawn_side, 3), dtype=np.uint8))
 
     for n in range(images):
-        image = blank() if noise else drawn(KINDS[n % len(KINDS)], rng.choice(8) * np.pi / 8, side, rng)
+        image = blank() if noise else drawn(KINDS[n % len(KINDS)], rng.choice(8) * np.pi / 8, drawn_side, rng)
         save(image, f"pool/{n:03d}.png")
     for split, count in (("train", 8), ("test", 20)):
         for label in range(4):
             for n in range(count):
                 shown = label if labels == "true" else rng.integers(4)
-                image = blank() if noise else drawn("lines", shown * np.pi / 4 + rng.normal(0, 0.1), side, rng)
+                image = blank() if noise else drawn("lines", shown * np.pi / 4 + rng.normal(0, 0.1), drawn_side, rng)
                 save(image, f"task/{split}/{label}/{n}.png")
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from hydra import version
-from hydra._internal import defaults_list
+from hydra._internal import defaults_list as composing
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
@@ -189,17 +189,17 @@ def _chosen(config: str, overrides: list[Override], files: _Files | None = None)
 def _choices_are_not_wrapped() -> Iterator[None]:
     """Spares Hydra most of its time: it wraps all choices so far anew for every file, for interpolations in the file's
     defaults list. A file without any is given no choices."""
-    usual = defaults_list._create_interpolation_map
+    usual = composing._create_interpolation_map
 
-    def for_interpolations(overrides: Overrides, entries: list[InputDefault], self_added: bool) -> DictConfig:
-        needed = any(entry.is_interpolation() for entry in entries)
-        return usual(overrides, entries, self_added) if needed else DictConfig({})
+    def for_interpolations(overrides: Overrides, defaults_list: list[InputDefault], self_added: bool) -> DictConfig:
+        needed = any(entry.is_interpolation() for entry in defaults_list)
+        return usual(overrides, defaults_list, self_added) if needed else DictConfig({})
 
-    defaults_list._create_interpolation_map = for_interpolations
+    composing._create_interpolation_map = for_interpolations
     try:
         yield
     finally:
-        defaults_list._create_interpolation_map = usual
+        composing._create_interpolation_map = usual
 
 
 def _merged(chosen: DefaultsList) -> tuple[dict[str, Any], dict[str, type]]:
