@@ -1,10 +1,11 @@
 """A sweep searches its pool once for all its tasks, and selects what each task would have selected alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import Tiny, run
 
 
 def selections(store: Path) -> dict[str, bytes]:
@@ -13,17 +14,19 @@ def selections(store: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in found}
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    store = tmp_path_factory.mktemp("alone") / "store"
-    for task in ("patterns_a", "patterns_b"):
-        done = run(f"task={task}", store=store, script="search.py")
-        assert done.returncode == 0, done.stderr
-    return selections(store)
+@pytest.fixture
+def alone(tiny: Tiny) -> dict[str, bytes]:
+    """The first task's selection is there."""
+    done = run("task=patterns_b", store=tiny.store, script="search.py")
+    assert done.returncode == 0, done.stderr
+    return selections(tiny.store)
 
 
-def test_tasks_of_a_table_share_a_scan(alone: dict[str, bytes], tmp_path: Path) -> None:
+def test_tasks_of_a_table_share_a_scan(alone: dict[str, bytes], tiny: Tiny, tmp_path: Path) -> None:
     store = tmp_path / "store"
+    for name in ("pool", "task", "retriever"):
+        shutil.copytree(tiny.store / name, store / name)
+    shutil.copy(tiny.store / "store.json", store)
     done = run("+table=patterns_table2", "task=patterns_a,patterns_b", "shot=5shot", "seed=0", "init=sept", store=store)
     assert done.returncode == 0, done.stderr
     assert "one scan of 400 images for 2 tasks" in done.stderr

@@ -33,6 +33,7 @@ from sept.retrievers.settings import Retriever
 
 HYDRA = "1.3"  # version whose composition rules are implemented
 PRIMARY = "config"  # conf/config.yaml
+SCHEMA = "schema"
 KINDS = "settings/"  # prefix of the names of SETTINGS in a defaults list
 LAUNCHER = "hydra/launcher/"
 Kinds = tuple[type, ...]  # in the order of OF_SEVERAL_KINDS
@@ -43,7 +44,7 @@ def register() -> None:
     """Registers the schema with Hydra, which types every group file with it; options of several kinds name their
     own."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=opened(OmegaConf.structured(Experiment)))
+    store.store(name=SCHEMA, node=opened(OmegaConf.structured(Experiment)))
     for name, kind in SETTINGS.items():
         store.store(group="settings", name=name, node=kind)
 
@@ -135,7 +136,8 @@ def is_group(override: Override) -> bool:
 
 
 class _Files(ConfigRepository):
-    """Hydra's files, each read once."""
+    """Hydra's files, each read once. The schema, which Hydra reads beside them, is empty here: the merged files are
+    checked against it at the end."""
 
     def __init__(self) -> None:
         super().__init__(create_config_search_path(str(CONF)))
@@ -143,6 +145,8 @@ class _Files(ConfigRepository):
         self._plain: dict[str, Any] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path == SCHEMA or config_path.startswith(KINDS):
+            return ConfigResult(SCHEMA, config_path, OmegaConf.create({}), {"package": None})
         if config_path not in self._read:
             self._read[config_path] = super().load_config(config_path)
         return self._read[config_path]
@@ -168,7 +172,6 @@ class _Alone(_Files):
 
 @cache
 def _files() -> _Files:
-    register()
     return _Files()
 
 
@@ -210,7 +213,7 @@ def _merged(chosen: DefaultsList) -> tuple[dict[str, Any], dict[str, type]]:
         path, package = str(each.config_path), each.package or ""
         if path.startswith(KINDS):
             kinds[package] = SETTINGS[path.removeprefix(KINDS)]
-        elif path == "schema" or path.startswith("hydra/"):
+        elif path == SCHEMA or path.startswith("hydra/"):
             continue
         else:
             said = _files().plain(path)
