@@ -24,7 +24,7 @@ from sept.data.patterns.drawing import MIXTURES, check_pool, check_target, pool_
 from sept.data.settings import SYNTHETIC_POOLS, SYNTHETIC_TASKS, Pool
 from sept.data.sources.layouts import parts as parts_of
 from sept.errors import ConfigError, DataError
-from sept.methods.recipe import Recipe
+from sept.methods.recipe import POOL_FEATURES, Recipe
 from sept.ranges import require_one_of
 from sept.retrievers import FEATURES, LIBRARIES, settings
 from sept.retrievers.settings import Retriever
@@ -53,9 +53,9 @@ def require(e: Experiment, selection_only: bool = False) -> None:
     _require_task(e)
     if e.selects or e.query.looks_up:
         _require_pool(e)
-    if e.selects and e.pretrain.reads is not None and not selection_only:
+    if e.selects and e.pretrain.reads not in (None, POOL_FEATURES) and not selection_only:
         _require_annotations("pretrain", e.pretrain, e.pool)
-    if (e.searches or e.query.looks_up) and not e.of_vectors:
+    if (e.embeds or e.query.looks_up) and not e.of_vectors:
         _require_retriever(e)
         _require_published("retriever.weights", e.retriever.weights, "retriever.backbone", e.retriever)
     if selection_only:
@@ -85,14 +85,15 @@ def require(e: Experiment, selection_only: bool = False) -> None:
 
 def require_packages(e: Experiment, selection_only: bool = False) -> None:
     """ConfigError for an extra that a run needs and that is not installed; not checked by a plan."""
-    chosen = {"engine": e.engine.name, "index": e.index.name} if e.searches or e.query.looks_up else {}
+    chosen = {"engine": e.engine.name} if e.embeds or e.query.looks_up else {}
+    chosen |= {"index": e.index.name} if e.searches or e.query.looks_up else {}
     if not selection_only:
         chosen["finetune"] = type(e.finetune).__name__.lower()
     for key, name in chosen.items():
         package, extra = EXTRAS.get((key, name), ("", ""))
         _require_package(f"{key}={name}", package, extra)
     trained = [("pretrain", e.pretrain)] if e.pretrains and not selection_only else []
-    trained += [("retriever.train", e.retriever.train)] if e.searches and e.retriever.weights is None else []
+    trained += [("retriever.train", e.retriever.train)] if e.embeds and e.retriever.weights is None else []
     for key, recipe in trained:
         if recipe.package is not None:
             _require_package(f"{key}={recipe.name}", *recipe.package)
@@ -124,7 +125,7 @@ def _require_pool(e: Experiment) -> None:
         assert p.images is not None
         assert p.side is not None
         check_pool(p.kind, p.images, p.side)
-    trains = e.retriever.weights is None and (e.searches or e.query.looks_up)
+    trains = e.retriever.weights is None and (e.embeds or e.query.looks_up)
     for key, name in (("selector.source", selector.source), ("pool.curated", p.curated if trains else None)):
         if name is not None:
             _require_source(key, name, p)
@@ -194,6 +195,8 @@ def _require_retriever(e: Experiment) -> None:
         return
     sides = [crop]
     if r.weights is None:
+        if r.train.reads == POOL_FEATURES:
+            raise ConfigError(f"retriever.train={r.train.name} learns from a retriever: choose another for pretrain")
         if r.train.reads is not None:
             _require_annotations("retriever.train", r.train, e.pool)
         how = {"drop_path_rate": r.train.drop_path_rate, **_shares(e)}

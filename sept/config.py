@@ -13,7 +13,7 @@ from sept.costs.settings import Carbon
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS, VECTORS, Pool, Query, Shot, Task
 from sept.errors import ConfigError
 from sept.methods import METHODS
-from sept.methods.recipe import Recipe
+from sept.methods.recipe import POOL_FEATURES, Recipe
 from sept.ranges import check_ranges, require_one_of, require_unset
 from sept.retrieval.settings import Index
 from sept.retrievers import LIBRARIES
@@ -181,6 +181,11 @@ class Experiment:
     def searches(self) -> bool:
         """Whether images are chosen by similarity to the task, so that pool and task are embedded."""
         return self.pretrains and SELECTORS[self.selector.name].searches
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the pool is embedded: to search it, or since the pre-training learns from its vectors."""
+        return self.searches or (self.selects and self.pretrain.reads == POOL_FEATURES)
 
     @property
     def selects(self) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from sept.capability import remedy
 from sept.config import Experiment
 from sept.errors import ConfigError
+from sept.methods.recipe import POOL_FEATURES
 from sept.retrieval.fingerprints import THUMBNAIL
 from sept.runtime import failures
 from sept.runtime.hardware import Loggers, Runtime, no_loggers
@@ -137,7 +138,8 @@ class Pipeline:
     def _packed(self, chosen: Step, side: int, reads: str | None = None) -> Step:
         """The chosen images, decoded once into a compact local form, with what a method `reads` of them."""
         pool_of = (self.pools, self.pool_locations)
-        return self._guarded(subset.step(chosen, *pool_of, side, self.e.pool, reads, self.runtime))
+        features = self.features if reads == POOL_FEATURES else []
+        return self._guarded(subset.step(chosen, *pool_of, side, self.e.pool, reads, self.runtime, features))
 
     def copies(self, side: int, reads: str | None = None) -> Step:
         """Which of the chosen images are copies of a test image or of each other, by thumbnails packed at this side."""

@@ -13,6 +13,7 @@ from sept.config import Experiment
 from sept.costs.bill import cost, total
 from sept.costs.settings import Carbon
 from sept.data.settings import DETECTION_TASKS, SEGMENTATION_TASKS
+from sept.methods.recipe import POOL_FEATURES
 from sept.selectors import RandomSubset
 from sept.store import Store
 from sept.store.step import Artefact, Step
@@ -51,13 +52,14 @@ Z = 1.645  # of a one-sided 95 % test
 def choices(e: Experiment) -> dict[str, Any]:
     """The experiment's choices; null for one without effect on it (random initialisation has no pool)."""
     found, selected = e.searches, e.selects
+    embedded = e.embeds and not e.of_vectors
     return {
         "task": e.task.name,
         "shot": _shot(e),
         "init": _init(e),
         "budget": (e.budget.images or AUTO) if selected else None,
         "query": e.query.name if found else None,
-        "retriever": e.retriever.name if found and not e.of_vectors else None,
+        "retriever": e.retriever.name if embedded else None,
         "pool": e.pool.name if selected else None,
         "method": e.pretrain.name if e.pretrains else None,
         "compute": _compute(e) if e.pretrains else None,
@@ -102,10 +104,10 @@ def _shot(e: Experiment) -> int | str:
 
 
 def annotation(e: Experiment) -> str:
-    """What the pre-training learnt from besides images: none, labels, captions, or captions from labels."""
+    """What the pre-training learnt from besides images: none, labels, captions, captions from labels, or features."""
     reads = e.pretrain.reads if e.selects else None
-    if reads is None:
-        return "none"
+    if reads is None or reads == POOL_FEATURES:
+        return reads or "none"
     from sept.stages.annotations import annotation_of
 
     return annotation_of(e.pool, reads).told

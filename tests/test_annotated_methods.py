@@ -1,5 +1,5 @@
-"""What holds of every method that learns from labels or captions: it resumes bit for bit, two processes equal one,
-chunks change nothing, and its FLOPs are those that are planned."""
+"""What holds of every method that learns from labels, captions or vectors: it resumes bit for bit, two processes equal
+one, chunks change nothing, and its FLOPs are those that are planned."""
 
 import signal
 from functools import partial
@@ -21,16 +21,17 @@ from sept.data.subset import Joined
 from sept.gpu.pretended import pretended
 from sept.gpu.waits import waits
 from sept.methods.clip.learner import Clip
+from sept.methods.distill.learner import Distill
 from sept.methods.recipe import Length
 from sept.methods.supervised.learner import Supervised
 from sept.runtime.named import load
 from sept.training.learner import Chunk
 
-RECIPES = {"labels": annotated.supervised, "captions": annotated.clip}
-LEARNERS = {"labels": Supervised, "captions": Clip}
+RECIPES = {"labels": annotated.supervised, "captions": annotated.clip, "features": annotated.distill}
+LEARNERS = {"labels": Supervised, "captions": Clip, "features": Distill}
 STEPS, BATCH = 3, 8
 LENGTH = Length(STEPS, 1)
-both = pytest.mark.parametrize("reads", ["labels", "captions"])
+each = pytest.mark.parametrize("reads", ["labels", "captions", "features"])
 
 
 def learner_of(reads, length=LENGTH, backbone=micro.SWIN, **changes):
@@ -42,7 +43,7 @@ def resumable(reads):
     return learner_of(reads, length=Length(fit.STEPS, fit.PER_EPOCH), drop_path_rate=0.2, warmup_epochs=1)
 
 
-@both
+@each
 def test_killed_and_resumed_equals_never_killed(reads, tmp_path):
     annotated.subset(tmp_path, fit.IMAGES, reads)
     folder = tmp_path / "work"
@@ -59,7 +60,7 @@ def test_killed_and_resumed_equals_never_killed(reads, tmp_path):
     fit.assert_same(fit.result(folder), expected)
 
 
-@both
+@each
 def test_two_processes_equal_one(reads, tmp_path):
     packed = annotated.subset(tmp_path / "images", two_processes.IMAGES, reads)
     size, rate = two_processes.BATCH, two_processes.SMALL_RATE
@@ -67,7 +68,7 @@ def test_two_processes_equal_one(reads, tmp_path):
     two_processes.assert_alike(tmp_path, *two_processes.trained(recipe, micro.SWIN, tmp_path, packed))
 
 
-@both
+@each
 def test_chunks_change_no_loss_or_weight(reads, tmp_path):
     packed, found = annotated.subset(tmp_path / "images", 24, reads), {}
     for chunk in (None, Chunk(1), Chunk(2, 4)):
@@ -78,7 +79,7 @@ def test_chunks_change_no_loss_or_weight(reads, tmp_path):
         assert [name for name in state if not torch.allclose(state[name], found[None][name], atol=3e-4)] == []
 
 
-@both
+@each
 @pytest.mark.parametrize("backbone", [micro.SWIN, micro.VIT])
 def test_training_takes_the_flops_that_are_planned(reads, backbone, tmp_path):
     """Captions as long as the context: real ones are cut, and cost less."""
@@ -106,12 +107,12 @@ def test_short_captions_cost_less_than_is_planned(tmp_path):
     assert learner.recipe.flops(micro.SWIN) > found[80] / (2 * BATCH)
 
 
-@both
+@each
 def test_the_memory_of_heads_grows_with_the_batch(reads):
     assert learner_of(reads).bytes_beside(16) == 2 * learner_of(reads).bytes_beside(8) > 0
 
 
-@both
+@each
 def test_a_learner_on_the_device_ends_as_on_the_cpu(reads, tmp_path):
     packed = annotated.subset(tmp_path / "images", 24, reads)
     make = partial(learner_of, reads, length=Length(card.STEPS, 1), drop_path_rate=0.3, lr=1e-4)
@@ -126,7 +127,7 @@ def test_a_learner_on_the_device_ends_as_on_the_cpu(reads, tmp_path):
     assert lower.losses == pytest.approx(expected.losses, rel=0.05)
 
 
-@both
+@each
 def test_a_step_waits_for_the_device_twice_at_most(reads, tmp_path):
     learner = learner_of(reads)
     steps = waits(learner, micro.cropped(learner, annotated.subset(tmp_path / "images", 24, reads), BATCH))
@@ -146,7 +147,7 @@ BACKBONES = {
     "resnet50": "resnet50",
     "micro": "vit_micro",
 }
-OWN = [name for name in options("pretrain") if name.startswith(("supervised_", "clip_"))]
+OWN = [name for name in options("pretrain") if name.startswith(("supervised_", "clip_", "distill_"))]
 
 
 @pytest.mark.parametrize("option", OWN)
@@ -154,7 +155,7 @@ def test_every_option_composes_and_builds_its_learner(option):
     backbone = BACKBONES[option.partition("_")[2]]
     needed = ["budget.images=10000", "pool.captions=from_labels"]
     e = experiment([f"pretrain={option}", f"backbone={backbone}", *needed])
-    recipe = e.pretrain.of_classes(1000)
+    recipe = e.pretrain.of_classes(1000).of_width(384)
     assert recipe.flops(e.backbone) >= e.pretrain.flops(e.backbone) > 0
     with torch.device("meta"):
         learner = load(recipe.learner)(recipe, e.backbone, seed=0, length=Length(100, 10))
@@ -165,4 +166,4 @@ def test_every_option_composes_and_builds_its_learner(option):
 
 
 def test_there_is_an_option_of_each_published_backbone():
-    assert {*OWN} == {f"{method}_{backbone}" for method in ("supervised", "clip") for backbone in BACKBONES}
+    assert {*OWN} == {f"{method}_{backbone}" for method in ("supervised", "clip", "distill") for backbone in BACKBONES}

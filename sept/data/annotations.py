@@ -1,7 +1,7 @@
-"""Labels or captions of packed images, in the order of the images, beside them in the subset's folder."""
+"""Labels, captions or vectors of packed images, in the order of the images, beside them in the subset's folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ CLASSES, NUMBERS = "classes.json", "labels.npy"
 """A list of names, and int64 (n,) places in it."""
 TEXTS, ENDS = "captions.bin", "captions.npy"
 """UTF-8 texts back to back, and int64 (n,) where each ends."""
+VECTORS = "vectors.npy"
+"""float32 (n, D)."""
+ALIKE = 1e-6  # length of what is left of a vector of unit length
+AT_ONCE = 65_536  # vectors in memory
 MEND = "give every image of a class one label"
 
 
@@ -41,6 +45,25 @@ def write_captions(folder: Path, captions: Sequence[str]) -> None:
     texts = [caption.encode() for caption in captions]
     (folder / TEXTS).write_bytes(b"".join(texts))
     np.save(folder / ENDS, np.cumsum([len(text) for text in texts], dtype=np.int64), allow_pickle=False)
+
+
+def write_vectors(folder: Path, count: int, dim: int, take: Callable[[slice], NDArray[np.float32]]) -> None:
+    """The vectors of images, less their mean, at unit length: encoders give all images of a pool much in common. take:
+    (m, dim) of a stretch of them. Raises DataError where they are all the same."""
+    kept = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, (count, dim))
+    parts = [slice(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
+    total = np.zeros(dim)
+    for part in parts:
+        kept[part] = take(part)
+        total += kept[part].sum(axis=0, dtype=np.float64)
+    mean = (total / count).astype(np.float32)
+    for part in parts:
+        kept[part] -= mean
+        lengths = np.linalg.norm(kept[part], axis=1, keepdims=True)
+        if not (lengths > ALIKE).all():
+            raise DataError("the retriever gives a chosen image the mean of all: it tells them not apart; use another")
+        kept[part] /= lengths
+    kept.flush()
 
 
 class Labels:
@@ -79,14 +102,35 @@ class Captions:
         return {"caption": self._texts[first : int(self._ends[position])].tobytes().decode()}
 
 
-def open_annotations(folder: Path, images: int, again: str) -> Labels | Captions | None:
+class Vectors:
+    """The retriever's vectors by position, mapped from disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._vectors: NDArray[np.float32] = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+        self.width = self._vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def of(self, position: int) -> dict[str, Any]:
+        """What a training sample holds: float32 (D,)."""
+        from torch import from_numpy
+
+        return {"vector": from_numpy(np.array(self._vectors[position]))}
+
+
+Annotations = Labels | Captions | Vectors
+FILES: dict[str, type[Annotations]] = {NUMBERS: Labels, ENDS: Captions, VECTORS: Vectors}
+
+
+def open_annotations(folder: Path, images: int, again: str) -> Annotations | None:
     """Those in a subset's folder, None where there are none. Raises DataError, with `again` for a remedy, where they
     are damaged or not as many as images."""
-    kind = Labels if (folder / NUMBERS).exists() else Captions if (folder / ENDS).exists() else None
+    kind = next((kind for name, kind in FILES.items() if (folder / name).exists()), None)
     if kind is None:
         return None
     try:
-        found: Labels | Captions = kind(folder)
+        found = kind(folder)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{folder}: its annotations are damaged ({reason(error)}); {again}") from error
     if len(found) != images:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sept.data.annotations import Captions, Labels, open_annotations
+from sept.data.annotations import Annotations, open_annotations
 from sept.data.images import Pixels
 from sept.errors import DataError, reason
 
@@ -55,15 +55,15 @@ def shrink(pixels: Pixels, max_short_side: int) -> Pixels:
 
 
 class Subset:
-    """Packed images by position, mapped from disk, with labels or captions if they were packed with any; picklable,
-    each worker maps its own."""
+    """Packed images by position, mapped from disk, with labels, captions or vectors if they were packed with any.
+    Picklable: each worker maps its own."""
 
     def __init__(
         self,
         folder: Path,
         index: NDArray[np.int64],
         pixels: NDArray[np.uint8],
-        annotations: Labels | Captions | None = None,
+        annotations: Annotations | None = None,
     ) -> None:
         self._folder = folder
         self.annotations = annotations
@@ -109,7 +109,7 @@ class Subset:
         return pixels.reshape(height, width, 3)
 
     def annotation(self, position: int) -> dict[str, Any]:
-        """{"label": number of its class}, {"caption": text} or {}."""
+        """{"label": number of its class}, {"caption": text}, {"vector": float32 (D,)} or {}."""
         return {} if self.annotations is None else self.annotations.of(position)
 
     def stacked(self) -> Pixels | None:

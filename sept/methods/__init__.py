@@ -3,6 +3,7 @@
 from sept.methods.byol.recipe import BYOLRecipe
 from sept.methods.clip.recipe import ClipRecipe
 from sept.methods.dino.recipe import DinoRecipe
+from sept.methods.distill.recipe import DistillRecipe
 from sept.methods.ibot.recipe import IBotRecipe
 from sept.methods.mae.recipe import MAERecipe
 from sept.methods.moby.recipe import MoByRecipe
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Recipe]] = {
     "byol": BYOLRecipe,
     "clip": ClipRecipe,
     "dino": DinoRecipe,
+    "distill": DistillRecipe,
     "ibot": IBotRecipe,
     "mae": MAERecipe,
     "moby": MoByRecipe,

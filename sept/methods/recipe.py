@@ -12,6 +12,7 @@ from sept.data import steps_per_epoch
 from sept.ranges import MOST_BLUR, MOST_JITTER, require_rates
 
 CHANNELS = 3
+POOL_FEATURES = "features"  # what a method reads that learns from the retriever's vectors
 VIEWS = 2  # of an image, where a method compares views
 MOST_LAYERS = 10  # of a head
 LAST_NORMS = ("none", "scale", "plain")  # BatchNorm after the last layer of a head: `mlp` in methods/learner.py
@@ -81,7 +82,8 @@ class Recipe:
 
     @property
     def reads(self) -> str | None:
-        """What it learns from besides images: the pool's `labels` or `captions`, or None. A property, since every field
+        """What it learns from besides images: the pool's `labels` or `captions`, the retriever's `features` of them, or
+        None. A property, since every field
         is part of the key, and the method says it already."""
         return None
 
@@ -114,6 +116,10 @@ class Recipe:
 
     def of_classes(self, count: int) -> Self:
         """The recipe with what follows from the number of classes of the images, for a method that reads labels."""
+        return self
+
+    def of_width(self, count: int) -> Self:
+        """The recipe with what follows from the width of the retriever's vectors, for a method that reads them."""
         return self
 
     def sides(self) -> list[int]:

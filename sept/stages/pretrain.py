@@ -220,7 +220,7 @@ def build(
 
 def _of_annotations(recipe: Recipe, subset: "Subset") -> Recipe:
     """Raises DataError where the images were packed without what the recipe reads."""
-    from sept.data.annotations import Labels
+    from sept.data.annotations import Labels, Vectors
     from sept.data.subset import AGAIN
 
     if recipe.reads is None:
@@ -228,6 +228,8 @@ def _of_annotations(recipe: Recipe, subset: "Subset") -> Recipe:
     if subset.annotations is None:
         raise DataError(f"the packed images have lost their {recipe.reads}; {AGAIN}")
     found = subset.annotations
+    if isinstance(found, Vectors):
+        return recipe.of_width(found.width)
     return recipe.of_classes(len(found.classes)) if isinstance(found, Labels) else recipe
 
 

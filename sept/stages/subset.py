@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sept.data.annotations import write_vectors
 from sept.data.images import ImageError, Pixels
 from sept.data.locate import Location
 from sept.data.pool import ConcatPool
 from sept.data.settings import Pool as PoolSettings
 from sept.data.subset import shrink, write_subset
+from sept.errors import DataError
+from sept.methods.recipe import POOL_FEATURES
 from sept.retrieval.embedding import check_readable
+from sept.retrieval.features import Features
 from sept.retrieval.fingerprints import FILE, Thumbnails, thumbnail
 from sept.retrieval.selections import SELECTION, load_selection
 from sept.retrieval.shards import Skip
@@ -30,6 +34,7 @@ from sept.runtime.threads import in_order
 from sept.stages import VERSIONS
 from sept.stages import task as task_stage
 from sept.stages.draws import Draw, RandomSpec, SourceSpec, draws
+from sept.stages.index import join_features
 from sept.stages.inputs import number_inputs
 from sept.stages.pool import describe_skips, open_pool, skipped
 from sept.store.step import Artefact, Step
@@ -74,13 +79,17 @@ def step(
     p: PoolSettings,
     reads: str | None,
     runtime: Runtime,
+    features: Sequence[Step] = (),
 ) -> Step:
-    """reads: what the images are packed with for the method that is trained on them: labels, captions or nothing.
+    """reads: what the images are packed with for the method that is trained on them: labels, captions, the retriever's
+    features or nothing. features: of the pools, for the third.
 
     In a selection by similarity no image may be unreadable, since all have been decoded for embedding.
     """
     images, annotation, told = selection.estimate["images"], None, ""
-    if reads is not None:
+    if reads == POOL_FEATURES:
+        told = "subset: with the retriever's vectors of its images"
+    elif reads is not None:
         from sept.stages.annotations import annotation_of
 
         annotation = annotation_of(p, reads)
@@ -89,7 +98,7 @@ def step(
         "subset",
         VERSIONS["subset"],
         SubsetSpec(side) if annotation is None else AnnotatedSpec(side, annotation),
-        {"selection": selection, **number_inputs("pool", pools)},
+        {"selection": selection, **number_inputs("pool", pools), **number_inputs("features", features)},
         partial(
             build,
             side=side,
@@ -127,18 +136,34 @@ def build(
 
         annotated = Annotated(annotation, pool, inputs, locations, max_unannotated, threads)
         annotated.look_up(rows.tolist())  # before the images are decoded, which takes longer
+    packed: list[int] = []
     with open(folder / FILE, "wb") as kept, progress("copy the selection", len(rows)) as advance:
 
         def images() -> Iterator[tuple[int, Pixels]]:
             for seen in source.all_of(rows, find_draws(pool)):
                 if annotated is None or annotated.take(seen.row):
+                    packed.append(seen.row)
                     kept.write(seen.thumbnail.tobytes())
                     yield seen.row, seen.pixels
                 advance(1)
 
         facts = write_subset(folder, images(), side)
     facts |= annotated.write(folder) if annotated is not None else {}
+    if "features0" in inputs:
+        _pack_vectors(folder, join_features(inputs), packed, pool)
     return {**facts, "skipped": len(source.skips), "unreadable": describe_skips(source.skips)}
+
+
+def _pack_vectors(folder: Path, features: Features, rows: Sequence[int], pool: ConcatPool) -> None:
+    """Raises DataError for an image that has none."""
+    blind = np.intersect1d(rows, features.skipped)
+    if len(blind):
+        raise DataError(
+            f"pool image {pool.key(int(blind[0]))} has no vector: it could not be read when the pool was embedded; "
+            "embed again with store.force=[features]"
+        )
+    wanted = np.asarray(rows, np.int64)
+    write_vectors(folder, len(wanted), features.dim, lambda part: features.take(wanted[part]))
 
 
 class _Seen(NamedTuple):
