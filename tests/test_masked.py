@@ -207,7 +207,7 @@ def test_mae_of_a_vit_without_closed_form_is_measured(backbone, unfused):
 
 
 def test_simmim_of_a_swin_without_closed_form_is_measured(unfused):
-    recipe, small = simmim_recipe(side=96, mask_unit=32), {"depths": [1, 1, 1, 1], "embed_dim": 24}
+    recipe, small = simmim_recipe(side=96, mask_unit=32), {"depths": [1, 1, 1, 1]}
     for name in ("swin_small_patch4_window7_224", "swinv2_tiny_window8_256"):
         backbone = Backbone(name, small)
         assert (patch_side(backbone), cell_side(backbone)) == (4, 32)
