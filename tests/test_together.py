@@ -15,11 +15,13 @@ def selections(store: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def alone(tiny: Tiny) -> dict[str, bytes]:
+def alone(tiny: Tiny, tmp_path: Path) -> dict[str, bytes]:
     """The first task's selection is there."""
-    done = run("task=patterns_b", store=tiny.store, script="search.py")
+    store = tmp_path / "alone" / "store"
+    shutil.copytree(tiny.store, store)
+    done = run("task=patterns_b", store=store, script="search.py")
     assert done.returncode == 0, done.stderr
-    return selections(tiny.store)
+    return selections(store)
 
 
 def test_tasks_of_a_table_share_a_scan(alone: dict[str, bytes], tiny: Tiny, tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ class ParquetVectors(VectorFile):
         if not listed or not pa.types.is_floating(kind.value_type):
             raise DataError(f"{path}: the column {VECTOR} is of {kind}; it must be of lists of floats")
         self._ahead: Iterator[np.ndarray] = iter(())
-        self._next = -1  # the row with which `_ahead` continues
+        self._rest: np.ndarray | None = None  # of a block: what comes before `_ahead`
+        self._next = -1  # the row with which they continue
         self.dim = 0
         if self.rows:
             first = next(self._file.iter_batches(1, columns=[VECTOR]))[VECTOR][0].as_py()
@@ -166,13 +167,12 @@ class ParquetVectors(VectorFile):
     def read(self, first: int, last: int) -> Iterator[np.ndarray]:
         if first != self._next:
             group = int(np.searchsorted(self._starts, first, "right")) - 1
-            self._ahead = self._blocks(group, first)
+            self._rest, self._ahead = None, self._blocks(group, first)
         self._next = first
         while self._next < last:
-            block = next(self._ahead)
+            block = next(self._ahead) if self._rest is None else self._rest
             kept = block[: last - self._next]
-            if len(kept) < len(block):
-                self._ahead = _chained(block[len(kept) :], self._ahead)
+            self._rest = block[len(kept) :] if len(kept) < len(block) else None
             self._next += len(kept)
             yield kept
 
@@ -221,11 +221,6 @@ def names_of(part: lists.Lines | RowGroup) -> Iterator[str]:
                     raise DataError(f"{part.path}: row {row + place:,} has no {ID}")
                 yield str(name)
             row += len(batch)
-
-
-def _chained(block: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield block
-    yield from others
 
 
 def _lines(path: Path) -> int:
