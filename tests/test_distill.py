@@ -69,7 +69,7 @@ def test_vectors_are_packed_without_their_mean(tmp_path, monkeypatch):
 
 
 def test_a_blind_retriever_and_a_cut_file_are_refused(tmp_path):
-    with pytest.raises(DataError, match="tells them not apart"):
+    with pytest.raises(DataError, match="does not tell them apart"):
         write_vectors(tmp_path, 3, 2, lambda part: np.ones((part.stop - part.start, 2), np.float32))
     folder = tmp_path / "cut"
     annotated.subset(folder, 4, "features")

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sept.backbones.networks import drop_path_factors, has_batch_norm, set_factors
+from sept.backbones import Backbone
+from sept.backbones.networks import build, drop_path_factors, has_batch_norm, set_factors, share_drop_path, width
 from sept.backbones.weights import load_backbone
 from sept.methods.recipe import VIEWS, Length, OneViewRecipe, PlainRecipe, TwoViewRecipe
 from sept.methods.views import OneView, TwoViews, Views
-from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes
+from sept.training.learner import Chunk, Learner, fitting, in_chunks, kept_bytes, seeded_weights
 from sept.training.optim import SCHEDULES, Lars, decay_groups, undecayed
 
 FLOAT_BYTES = 4
@@ -188,6 +189,21 @@ class OneViewLearner(PlainLearner):
     def features(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """Encoder features (B, D) of the whole batch. images: from `view`."""
         return self.gathered(self.encode(pooled, encoder, [images], self.shown))
+
+
+class OneHeadLearner(OneViewLearner):
+    """A backbone, which is handed on, and a linear layer of so many outputs on its pooled feature."""
+
+    def __init__(self, recipe: OneViewRecipe, backbone: Backbone, outputs: int, *, seed: int, length: Length) -> None:
+        super().__init__(recipe, seed=seed, length=length)
+        with seeded_weights(seed, recipe.method):
+            network = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
+            head = nn.Linear(width(network), outputs)
+        self.backbone, self.head = share_drop_path(network), head
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.backbone
 
 
 class TwoViewLearner(PlainLearner):

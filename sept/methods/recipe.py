@@ -83,8 +83,7 @@ class Recipe:
     @property
     def reads(self) -> str | None:
         """What it learns from besides images: the pool's `labels` or `captions`, the retriever's `features` of them, or
-        None. A property, since every field
-        is part of the key, and the method says it already."""
+        None. A property, since every field is part of the key, and the method says it already."""
         return None
 
     @property

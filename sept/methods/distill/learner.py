@@ -5,18 +5,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build, share_drop_path, width
 from sept.methods.distill.recipe import DistillRecipe
-from sept.methods.learner import FLOAT_BYTES, OneViewLearner
+from sept.methods.learner import FLOAT_BYTES, OneHeadLearner
 from sept.methods.recipe import Length
-from sept.training.learner import seeded_weights
 from sept.training.optim import cosines
 
 
-class Distill(OneViewLearner):
+class Distill(OneHeadLearner):
     """A backbone and a linear layer to the retriever's vectors, which were made of the whole image and are packed with
     it, less the mean of the chosen images.
 
@@ -25,17 +23,8 @@ class Distill(OneViewLearner):
     """
 
     def __init__(self, recipe: DistillRecipe, backbone: Backbone, *, seed: int, length: Length) -> None:
-        super().__init__(recipe, seed=seed, length=length)
         assert recipe.out_dim is not None, "that of the vectors"
-        with seeded_weights(seed, recipe.method):
-            network = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
-            self.head = nn.Linear(width(network), recipe.out_dim)
-        self.backbone = share_drop_path(network)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone that is handed on."""
-        return self.backbone
+        super().__init__(recipe, backbone, recipe.out_dim, seed=seed, length=length)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         features = self.features(self.backbone, self.view(batch))

@@ -8,36 +8,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sept.backbones import Backbone
-from sept.backbones.networks import build, share_drop_path, width
-from sept.methods.learner import FLOAT_BYTES, OneViewLearner
+from sept.methods.learner import FLOAT_BYTES, OneHeadLearner
 from sept.methods.recipe import Length
 from sept.methods.supervised.recipe import SupervisedRecipe
-from sept.training.learner import seeded_weights
 from sept.training.optim import at_least_single
 
 
-class Supervised(OneViewLearner):
+class Supervised(OneHeadLearner):
     """A backbone and a linear head, which starts at zero (big_vision), so that the first loss is ln C.
 
     Processes sharing a batch gather its features before the head, so that loss and measures are of the whole batch.
     """
 
     def __init__(self, recipe: SupervisedRecipe, backbone: Backbone, *, seed: int, length: Length) -> None:
-        super().__init__(recipe, seed=seed, length=length)
         assert recipe.classes is not None, "counted"
-        with seeded_weights(seed, recipe.method):
-            network = build(backbone.name, backbone.args, drop_path_rate=recipe.drop_path_rate, side=recipe.side)
-        self.backbone = share_drop_path(network)
-        self.head = nn.Linear(width(network), recipe.classes)
+        super().__init__(recipe, backbone, recipe.classes, seed=seed, length=length)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        declared: Any = getattr(network, "no_weight_decay", set)
+        declared: Any = getattr(self.backbone, "no_weight_decay", set)
         self._declared = {f"backbone.{name}" for name in declared()}
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The backbone that is handed on."""
-        return self.backbone
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         features = self.features(self.backbone, self.view(batch))
