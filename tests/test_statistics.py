@@ -150,3 +150,23 @@ def test_the_gain_over_random_images():
     assert gain(lines[1], lines) is None
     selector = line("union_topk", [5.0, 6.0], budget=10, pool="p", query="image", retriever="r")
     assert gain(selector, lines) == interval([3.0, 2.0])
+
+
+def test_selections_are_compared_within_a_method_and_a_length():
+    """A table of methods has a row of random images for each of them, and for each length."""
+    rows = [("moby", "1e+12"), ("simclr", "1e+12"), ("simclr", "5e+11")]
+    lines = [
+        line(init, [score, score], method=method, compute=compute)
+        for (method, compute), scores in zip(rows, ((20.0, 21.0), (35.0, 51.0), (30.0, 40.0)), strict=True)
+        for init, score in zip(("random", "sept"), scores, strict=True)
+    ]
+    assert [found.mean for each in lines if (found := gain(each, lines))] == [1.0, 16.0, 10.0]
+    assert told(lines) == [
+        ("sept", "random", "init", 1.0),
+        ("random", "random", "method", 15.0),
+        ("sept", "sept", "method", 30.0),
+        ("sept", "random", "init", 16.0),
+        ("random", "random", "compute", -5.0),
+        ("sept", "sept", "compute", -11.0),
+        ("sept", "random", "init", 10.0),
+    ]

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sept.results import family
+from sept.results import CELL, family
 from sept.selectors import SELECTORS
 
 CONFIDENCE = 0.95
 ALIKE = ("task", "shot", "metric")  # what two rows must share to be compared
-AXES = ("init", "budget", "query", "retriever", "pool", "variant")  # they differ in exactly one of these
+AXES = tuple(name for name in (*CELL, "variant") if name not in ALIKE)  # they differ in exactly one of these
 BASELINES = ("rand_init", "in1k_sup", "in1k_ssl", "foundation", "random")  # subtrahends
 SEEDS, FINETUNINGS, ONE_RUN = "seeds", "fine-tunings", "one run each"  # what varies between independent values
 
