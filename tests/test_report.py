@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import TINY, Tiny
 from lines import line, run, table
 from PIL import Image
 
+from sept import compose
 from sept.compose import expand
 from sept.tables.__main__ import main
 from sept.tables.charts import charts
@@ -219,6 +221,59 @@ def test_the_pareto_front_is_what_no_cheaper_row_reaches():
     [chart] = [each for each in charts(lines) if each.name == "flops"]
     assert chart.panels[0].front == ((1e9, 1.0), (2e9, 5.0), (4e9, 7.0))
     assert "stroke-dasharray" in draw(chart, "t")
+
+
+def of_network(network: str, *spent: tuple[float, float], method: str = "byol") -> list[dict]:
+    cell = compose.experiment([f"backbone={network}"])
+    about = {"method": method, "variant": f"backbone={network}", "cell": cell}
+    return [line("random", [score], compute=f"{x:g}", flops=x, **about) for x, score in spent]
+
+
+def told(lines: list[dict]) -> tuple[tuple, list[str]]:
+    """The rings of accuracy over compute, and the sentences about networks."""
+    [chart] = [each for each in charts(lines) if each.name == "flops"]
+    rings = " Rings: where the means of two networks cross. "
+    return chart.panels[0].crossings, re.findall(
+        r"[^.]+ is (?:not )?ahead of [^.]+\.", chart.caption.partition(rings)[2]
+    )
+
+
+def test_a_larger_network_crosses_a_smaller_one_where_their_lines_do():
+    """Halfway between two gaps of equal size, on the logarithmic axis that is drawn."""
+    small = of_network("vit_s16", (1e9, 10.0), (1e11, 30.0), (1e13, 40.0))
+    lines = small + of_network("vit_b16", (1e11, 20.0), (1e13, 50.0))
+    assert told(lines) == (
+        ((pytest.approx(1e12), pytest.approx(35.0)),),
+        ["random: vit_b16 is ahead of vit_s16 from 1e+12 FLOPs on."],
+    )
+    [chart] = [each for each in charts(lines) if each.name == "flops"]
+    assert draw(chart, "t") != draw(replace(chart, panels=(replace(chart.panels[0], crossings=()),)), "t")
+
+
+@pytest.mark.parametrize(
+    ("large", "sentences"),
+    [
+        (((1e9, 1.0), (1e11, 2.0)), ["vit_b16 is not ahead of vit_s16 up to 1e+11 FLOPs."]),
+        (((1e9, 11.0), (1e11, 32.0)), ["vit_b16 is ahead of vit_s16 from 1e+09 FLOPs on, the least that both have."]),
+        (((1e12, 11.0), (1e13, 32.0)), []),  # no compute that both have
+        (((1e9, 99.0),), []),
+    ],
+)
+def test_networks_that_do_not_cross_are_told_apart(large, sentences):
+    lines = of_network("vit_s16", (1e9, 10.0), (1e11, 30.0)) + of_network("vit_b16", *large)
+    assert told(lines) == ((), [f"random: {each}" for each in sentences])
+
+
+def test_methods_cross_on_their_own():
+    lines = [
+        *of_network("vit_b16", (1e9, 1.0), (1e11, 40.0)),
+        *of_network("vit_s16", (1e9, 10.0), (1e11, 30.0)),
+        *of_network("vit_b16", (1e9, 1.0), (1e11, 2.0), method="mae"),
+        *of_network("vit_s16", (1e9, 10.0), (1e11, 30.0), method="mae"),
+    ]
+    rings, sentences = told(lines)
+    assert len(rings) == 1
+    assert [each.partition(":")[0].strip() for each in sentences] == ["random, byol", "random, mae"]
 
 
 def test_the_cost_of_a_run_is_stacked_by_stage():

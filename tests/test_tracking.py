@@ -21,7 +21,7 @@ from sept import compose
 from sept.config import Logger
 from sept.runtime.hardware import no_loggers
 from sept.tables import COLUMNS
-from sept.tracking import GALLERY, STEP, TABLE, follow, log_table
+from sept.tracking import GALLERY, REPORT, STEP, TABLE, follow, log_table
 from sept.tracking import run as wandb_run
 from sept.tracking.logger import SparingLogger
 from sept.tracking.run import has_key
@@ -155,6 +155,14 @@ def test_the_table_has_its_rows_and_the_gallery_of_each_selection(sent):
         "patterns_a, 5 shots, sept, budget 32, query image, retriever ibot_micro_train, pool patterns, seed 0",
     ]
     assert all((run.folder / name).stat().st_size for name in shown["filenames"])
+
+
+def test_the_report_of_a_table_is_sent_with_its_figures_as_it_is_written(sent):
+    run = sent["table quickstart"]
+    page = (run.folder / run.summary[REPORT]["path"]).read_text()
+    assert page.startswith("<!doctype html>")
+    assert "<svg" in page
+    assert f"{table(run)[1]['mean']:.2f}" in page
 
 
 INITS = ("random", "sept")

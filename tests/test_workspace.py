@@ -18,7 +18,7 @@ from sept.methods.moby.learner import MoBy
 from sept.methods.recipe import Length
 from sept.methods.training import VIEWS
 from sept.results import choices
-from sept.tracking import GALLERY, STEP, TABLE, TOTALS
+from sept.tracking import GALLERY, REPORT, STEP, TABLE, TOTALS
 from sept.tracking.workspace import PICTURES, SELF_SUPERVISED, SUPERVISED, main, workspace
 from sept.training.callbacks import KNNProbe
 from sept.training.loop import train
@@ -51,7 +51,8 @@ def panels(made) -> dict[str, list[dict]]:
 def test_it_has_tables_costs_curves_and_pictures():
     made = panels(workspace("me", "mine"))
     assert list(made) == ["Tables", "Accuracy and cost", "Pre-training", "Fine-tuning", "Selections and predictions"]
-    assert f'"val": "{TABLE}"' in json.dumps(made["Tables"])
+    assert f'"val": "{TABLE}"' in json.dumps(made["Tables"][0])
+    assert made["Tables"][1]["config"]["mediaKeys"] == [REPORT]
     curves = [panel["config"] for name in ("Pre-training", "Fine-tuning") for panel in made[name]]
     assert [panel["metrics"] for panel in curves] == [[name] for name in (*SELF_SUPERVISED, *SUPERVISED)]
     assert {panel["xAxis"] for panel in curves} == {STEP}

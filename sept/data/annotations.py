@@ -61,9 +61,7 @@ def write_vectors(folder: Path, count: int, dim: int, take: Callable[[slice], ND
         kept[part] -= mean
         lengths = np.linalg.norm(kept[part], axis=1, keepdims=True)
         if not (lengths > ALIKE).all():
-            raise DataError(
-                "the retriever gives a chosen image their mean: it does not tell them apart; use another"
-            )
+            raise DataError("the retriever gives a chosen image their mean: it does not tell them apart; use another")
         kept[part] /= lengths
     kept.flush()
 

@@ -12,11 +12,13 @@ from sept.config import Experiment
 from sept.paper import published
 from sept.results import AUTO
 from sept.tables import labels
+from sept.tables.crossings import Crossing, crossings
 from sept.tables.labels import Line
 
 PUBLISHED_EPOCHS = 300  # of the published pre-trainings on ImageNet-1k
 MAX_STACKS = 16
 MAX_BARS = 8  # side by side; with more, only the smallest budget is shown
+NETWORK = "backbone="  # the part of a variant that names it
 ERROR_BARS = "Error bars: standard deviation over seeds, or over the fine-tunings of a single one."
 POOLED = ("query", "retriever", "method")  # choices that, besides variant, can distinguish series of one init
 
@@ -46,8 +48,8 @@ class Series:
 class Panel:
     """One pair of axes. ticks: names of the places on the x axis, for bars.
 
-    front: (x, y) to join by steps. names: the name of each x. Such points are not joined, as one pool is not always a
-    part of a larger one.
+    front: (x, y) to join by steps. crossings: (x, y) to ring. names: the name of each x. Such points are not joined, as
+    one pool is not always a part of a larger one.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Panel:
     ticks: tuple[str, ...] = ()
     names: Mapping[float, str] | None = None
     front: tuple[tuple[float, float], ...] = ()
+    crossings: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _over_flops(lines: Sequence[Line]) -> Chart | None:
         "embedding of the pool, index). The cost of published checkpoints is not counted."
     )
     chart = _lines("flops", "Accuracy over compute", caption, "FLOPs", lines, "flops", ("pool",), "shared_flops")
-    return None if chart is None else _with_front(chart)
+    return None if chart is None else _with_crossings(_with_front(chart), lines)
 
 
 def _over_carbon(lines: Sequence[Line]) -> Chart | None:
@@ -180,6 +183,40 @@ def _front(panel: Panel) -> tuple[tuple[float, float], ...]:
         if not best or y > best[-1][1]:
             best.append((x, y))
     return tuple(best)
+
+
+def _with_crossings(chart: Chart, lines: Sequence[Line]) -> Chart:
+    """With the budgets from which a larger network is ahead of a smaller one, where rows differ in the network."""
+    found = {_title(held): [*_crossings(group)] for held, group in _by(lines, ("task", "shot"))}
+    told = [each.told for panel in chart.panels for each in found[panel.title]]
+    if not told:
+        return chart
+    rings = ({each.place for each in found[panel.title]} - {None} for panel in chart.panels)
+    panels = (replace(panel, crossings=tuple(at)) for panel, at in zip(chart.panels, rings, strict=True))
+    caption = f"{chart.caption} Rings: where the means of two networks cross. {' '.join(dict.fromkeys(told))}"
+    return replace(chart, caption=caption, panels=tuple(panels))
+
+
+def _crossings(lines: Sequence[Line]) -> Iterator[Crossing]:
+    """Those of the networks of rows that are alike otherwise."""
+    names = [name for name in labels.varying_choices(lines) if name not in ("task", "shot", "compute", "variant")]
+    groups: dict[str, dict[str, list[Line]]] = {}
+    for line in lines:
+        settings = (line["variant"] or "").split(", ")
+        network = next((each.removeprefix(NETWORK) for each in settings if each.startswith(NETWORK)), None)
+        if network is not None and line.get("flops") is not None:
+            rest = [each for each in settings if not each.startswith(NETWORK)]
+            told = ", ".join([labels.label(line, names), *rest])
+            groups.setdefault(told, {}).setdefault(network, []).append(line)
+    for told, members in groups.items():
+        ascending = sorted(members, key=lambda name: _image_flops(members[name][0]["cell"]))
+        curves = {name: sorted((line["flops"], line["mean"]) for line in members[name]) for name in ascending}
+        yield from crossings(told, curves)
+
+
+def _image_flops(e: Experiment) -> float:
+    """The size of a network: FLOPs of training on an image of the side of pre-training."""
+    return training_flops(e.backbone, e.pretrain.side)
 
 
 def _printed_over_flops(lines: Sequence[Line]) -> Chart | None:
@@ -230,7 +267,7 @@ def _pretraining_flops(e: Experiment) -> float:
     """Of the pre-training behind a row; 0 for random weights."""
     if e.pretrains and e.budget.images is not None and e.compute.epochs is not None:
         return e.compute.epochs * e.budget.images * e.pretrain.flops(e.backbone)
-    views = {"in1k_ssl": e.pretrain.flops(e.backbone), "in1k_sup": training_flops(e.backbone, e.pretrain.side)}
+    views = {"in1k_ssl": e.pretrain.flops(e.backbone), "in1k_sup": _image_flops(e)}
     return PUBLISHED_EPOCHS * published("in1k").images * views.get(e.init.name, 0.0)
 
 
@@ -253,12 +290,17 @@ def _lines(
         varying = [each for each in labels.varying_choices(group) if each in ("init", *POOLED, *apart, "variant")]
         series = tuple(_series(group, column, varying, further))
         if len({point.x for each in series if not each.level for point in each.points}) > 1:
-            panels.append(Panel(f"{held[0]}, {labels.format_choice('shot', held[1])}", series))
+            panels.append(Panel(_title(held), series))
     return (
         Chart(name, title, caption, x, labels.metric(lines), "lines", tuple(panels), further is None)
         if panels
         else None
     )
+
+
+def _title(held: tuple[Any, ...]) -> str:
+    """Of the panel of a task and a number of shots."""
+    return f"{held[0]}, {labels.format_choice('shot', held[1])}"
 
 
 def _series(lines: Sequence[Line], column: str, names: Sequence[str], further: str | None) -> Iterator[Series]:

@@ -118,6 +118,8 @@ def _curves(ax: Any, panel: Panel) -> None:
             _beside(ax, point, colour, marker)
     if len(panel.front) > 1:
         ax.step(*zip(*panel.front, strict=True), where="post", color=INK, linestyle=":", linewidth=1, zorder=0)
+    if panel.crossings:
+        ax.plot(*zip(*panel.crossings, strict=True), color=INK, marker="o", markersize=11, mfc="none", linestyle="")
 
 
 def _ticks(ax: Any, panel: Panel, counts: bool) -> None:

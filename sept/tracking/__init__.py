@@ -23,7 +23,7 @@ from sept.tracking.run import begin, end, never_raise
 
 SENT = "sent-to-wandb"  # among the checkpoints: the last step whose values were sent
 STEP = "trainer/global_step"  # Lightning's name of the step that values belong to
-TABLE, GALLERY = "results", "gallery"
+TABLE, GALLERY, REPORT = "results", "gallery", "report"
 TOTALS = {"flops": "total_flops", "wall_s": "total_wall_s"}  # of a row; those of the artefact alone are its facts
 TOTALS |= {name: name for name in ("shared_flops", "shared_wall_s", "pool_images")}
 
@@ -99,10 +99,11 @@ def log_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
     pictures: Mapping[str, Any] | None = None,
+    page: str | None = None,
 ) -> None:
     """Logs a table of results as a `wandb.Table` of the run `table-NAME`; each call adds its current state.
 
-    pictures: PIL images by caption, sent with it.
+    pictures: PIL images by caption, sent with it. page: HTML that needs nothing else, shown beside it.
     """
     with never_raise("the table is not sent"):
         import wandb
@@ -110,18 +111,21 @@ def log_table(
         _finish({})
         run = begin(spec, f"table-{name}", f"table {name}", {"table": name}, goes_on=True)
         table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-        run.log({TABLE: table, **_images(pictures or {})})
+        shown = {} if page is None else {REPORT: wandb.Html(page, inject=False)}
+        run.log({TABLE: table, **shown, **_images(pictures or {})})
         end(run, 0)
 
 
 def send_table(name: str, cells: Sequence[Experiment], lines: Sequence[Mapping[str, Any]]) -> None:
-    """Sends the table of a sweep and the galleries of its rows (`sept.tables.rows`), if its cells log to W&B."""
+    """Sends the table of a sweep, the galleries of its rows (`sept.tables.rows`) and its report with all figures, if
+    its cells log to W&B."""
     if cells[0].logger.name == "wandb":
         from sept.tables import COLUMNS
         from sept.tables.montage import montages
+        from sept.tables.report import report
 
         values = [[name, *(line.get(each) for each in COLUMNS)] for line in lines]
-        log_table(cells[0].logger, name, ("table", *COLUMNS), values, montages(lines))
+        log_table(cells[0].logger, name, ("table", *COLUMNS), values, montages(lines), report({name: lines}))
 
 
 def _images(pictures: Mapping[str, Any]) -> dict[str, list]:

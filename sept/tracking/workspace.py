@@ -13,7 +13,7 @@ from sept.config import Logger
 from sept.errors import ConfigError, SeptError
 from sept.results import METRICS
 from sept.runtime import command
-from sept.tracking import GALLERY, STEP, TABLE, TOTALS
+from sept.tracking import GALLERY, REPORT, STEP, TABLE, TOTALS
 from sept.tracking.run import has_key
 
 TITLE = "sept"
@@ -38,7 +38,10 @@ def workspace(entity: str, project: str) -> Any:
     except ImportError as error:
         raise ConfigError(f"a workspace needs wandb-workspaces: pip install 'sept[workspace]' ({error})") from None
     sections = {
-        "Tables": [reports.WeavePanelSummaryTable(table_name=TABLE, layout=reports.Layout(w=WIDE, h=HIGH))],
+        "Tables": [
+            reports.WeavePanelSummaryTable(table_name=TABLE, layout=reports.Layout(w=WIDE, h=HIGH)),
+            reports.MediaBrowser(title=REPORT, media_keys=[REPORT], layout=reports.Layout(w=WIDE, h=HIGH)),
+        ],
         "Accuracy and cost": _costs(reports),
         "Pre-training": _curves(reports, SELF_SUPERVISED),
         "Fine-tuning": _curves(reports, SUPERVISED),
