@@ -191,8 +191,10 @@ def _with_crossings(chart: Chart, lines: Sequence[Line]) -> Chart:
     told = [each.told for panel in chart.panels for each in found[panel.title]]
     if not told:
         return chart
-    rings = ({each.place for each in found[panel.title]} - {None} for panel in chart.panels)
-    panels = (replace(panel, crossings=tuple(at)) for panel, at in zip(chart.panels, rings, strict=True))
+    panels = (
+        replace(panel, crossings=tuple(each.place for each in found[panel.title] if each.place is not None))
+        for panel in chart.panels
+    )
     caption = f"{chart.caption} Rings: where the means of two networks cross. {' '.join(dict.fromkeys(told))}"
     return replace(chart, caption=caption, panels=tuple(panels))
 

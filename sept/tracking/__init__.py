@@ -116,7 +116,7 @@ def log_table(
         end(run, 0)
 
 
-def send_table(name: str, cells: Sequence[Experiment], lines: Sequence[Mapping[str, Any]]) -> None:
+def send_table(name: str, cells: Sequence[Experiment], lines: Sequence[dict[str, Any]]) -> None:
     """Sends the table of a sweep, the galleries of its rows (`sept.tables.rows`) and its report with all figures, if
     its cells log to W&B."""
     if cells[0].logger.name == "wandb":
