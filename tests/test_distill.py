@@ -51,6 +51,14 @@ def test_a_student_that_tells_nothing_apart_is_at_chance_and_the_teacher_itself_
         assert agreement(teacher + noise * torch.randn_like(teacher), teacher, 0.07) > best
 
 
+@pytest.mark.parametrize("dim", [64, 128, 768])
+def test_a_new_student_starts_as_far_above_chance_as_the_docs_say(dim):
+    """Its cosines with the teacher's vectors are those of random directions, of variance 1 / dim (docs/methods.md)."""
+    student, teacher = torch.randn(2, 2048, dim, generator=torch.Generator().manual_seed(dim))
+    expected = math.log(2048) + 1 / (2 * dim * 0.07**2)
+    assert agreement(student, teacher, 0.07).item() == pytest.approx(expected, rel=0.01)
+
+
 def test_no_gradient_reaches_the_teacher():
     student, teacher = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
     agreement(student, teacher, 0.1).backward()
