@@ -3,7 +3,8 @@
     python -m benchmarks.full_size [OPTION ..] [--batch 4]
 
 OPTION: of `pretrain`; without any, every recipe of full size. Each runs in a process of its own, whose memory is its
-peak. The loss at chance level is the learner's own. Images are blurred noise; four labels; captions of a few words.
+peak. The loss at chance level is the learner's own. Images are blurred noise; four labels; captions of a few words; vectors of
+any directions.
 """
 
 import argparse
@@ -28,6 +29,7 @@ LENGTH = Length(10_000, 100)
 COARSE = 14  # cells of the noise, blurred to the views
 CAPTIONS = ("a red kite over a field", "two dogs", "a harbour at night, seen from the sea", "bread")
 CLASSES = 4
+WIDTH = 384  # of the vectors of a retriever: ViT-S
 
 
 def main() -> None:
@@ -58,8 +60,9 @@ def measured(option: str, batch: int) -> str:
     backbone = "swin_t_192" if option == "simmim_swin_t" else backbone
     e = experiment([f"pretrain={option}", f"backbone={backbone}", f"pretrain.batch_size={batch}"])
     recipe: Any = e.pretrain.fitted(1000, LENGTH.steps)
-    if getattr(recipe, "classes", 0) is None:
-        recipe.classes = CLASSES
+    for name, found in (("classes", CLASSES), ("out_dim", WIDTH)):  # what a run counts or reads in its images
+        if getattr(recipe, name, 0) is None:
+            setattr(recipe, name, found)
     learner: Any = load(recipe.learner)(recipe, e.backbone, seed=0, length=LENGTH).train()
     trainer: Any = SimpleNamespace(world_size=1, global_step=0, log_every_n_steps=1, is_global_zero=True, loggers=[])
     trainer.strategy = SimpleNamespace(reduce=lambda value, **_: value)
@@ -113,6 +116,7 @@ def images(learner: Any, batch: int) -> dict[str, Any]:
             for side, _ in learner.views.crops
         ],
         "label": torch.arange(batch) % CLASSES,
+        "vector": torch.randn(batch, WIDTH, generator=generator(0, "full size vectors")),
         "caption": [CAPTIONS[image % len(CAPTIONS)] for image in range(batch)],
     }
     if hasattr(learner.views, "masks"):

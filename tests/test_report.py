@@ -288,6 +288,20 @@ def test_the_cost_of_a_run_is_stacked_by_stage():
     assert ">features (shared)" in draw(chart, "t")
 
 
+def test_of_many_rows_the_longest_pre_trainings_are_stacked():
+    parts = [{"stage": "features", "flops": 4e9, "shared": True}, {"stage": "pretrain", "shared": False}]
+    lines = []
+    for method in map(str, range(12)):
+        for x in (2e10, 4e10, 1e10):
+            spent = run(1.0, 0, artefacts=[parts[0], parts[1] | {"flops": x}])
+            lines.append(line("sept", [], [spent], method=method, compute=f"{x:g}", flops=x))
+    [chart] = [each for each in charts(lines) if each.name == "stages"]
+    [panel] = chart.panels
+    assert panel.ticks == tuple(f"a, 5 shots, sept, {method}" for method in range(12))
+    assert [[point.y for point in each.points] for each in panel.series] == [[4e9] * 12, [4e10] * 12]
+    assert "the longest" in chart.caption
+
+
 def test_the_papers_accuracies_are_drawn_over_counted_flops_without_any_run():
     """SEPT Tables 2 and 3, Food-101, 5 shots; FLOPs as in the ledger's tests."""
     lines = rows(expand("table3", ["task=food101", "shot=5shot", "retriever.weights=x", "init.weights=x"]))

@@ -96,7 +96,7 @@ def test_any_rows_of_a_parquet_file_can_be_read(tmp_path, monkeypatch):
 
 
 def test_a_parquet_file_is_read_on_row_by_row(tmp_path):
-    """What is left of a block is kept once, not as one more layer for every step: thousands of them overflow a stack."""
+    """What is left of a block is kept once, not as one more layer for every step: thousands overflow a stack."""
     vectors = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)
     file = open_vectors(str(parquet(tmp_path / "P.parquet", vectors, rows=4000)))
     found = [np.concatenate([*file.read(row, row + 1)]) for row in range(len(vectors))]

@@ -16,7 +16,7 @@ from sept.tables.crossings import Crossing, crossings
 from sept.tables.labels import Line
 
 PUBLISHED_EPOCHS = 300  # of the published pre-trainings on ImageNet-1k
-MAX_STACKS = 16
+MAX_STACKS = 32  # with more rows, only the most costly of each that differ in compute are shown
 MAX_BARS = 8  # side by side; with more, only the smallest budget is shown
 NETWORK = "backbone="  # the part of a variant that names it
 ERROR_BARS = "Error bars: standard deviation over seeds, or over the fine-tunings of a single one."
@@ -239,7 +239,12 @@ def _printed_over_flops(lines: Sequence[Line]) -> Chart | None:
 
 def _stages(lines: Sequence[Line]) -> Chart | None:
     """What a run of each row has cost, stage upon stage."""
-    names = labels.varying_choices(lines)
+    names, told = labels.varying_choices(lines), ""
+    if len(lines) > MAX_STACKS:
+        names = [name for name in names if name != "compute"]
+        dearest = {labels.label(line, names): line for line in sorted(lines, key=lambda line: line.get("flops") or 0)}
+        lines = [line for line in lines if dearest[labels.label(line, names)] is line]
+        told = " Of rows that differ in how long the pre-training is, the longest."
     if not 1 < len(lines) <= MAX_STACKS:
         return None
     costs = [_stage_flops(line["runs"]) for line in lines]
@@ -250,7 +255,7 @@ def _stages(lines: Sequence[Line]) -> Chart | None:
     )
     if len(series) < 2:
         return None
-    caption = "Mean over the runs of a row. Shared: computed once per pool or task, however many runs use it."
+    caption = f"Mean over the runs of a row. Shared: computed once per pool or task, however many runs use it.{told}"
     panel = Panel("", series, tuple(labels.label(line, names) for line in lines))
     return Chart("stages", "The cost of a run by stage", caption, "FLOPs", "", "stacks", (panel,))
 
