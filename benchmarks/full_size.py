@@ -3,8 +3,8 @@
     python -m benchmarks.full_size [OPTION ..] [--batch 4]
 
 OPTION: of `pretrain`; without any, every recipe of full size. Each runs in a process of its own, whose memory is its
-peak. The loss at chance level is the learner's own. Images are blurred noise; four labels; captions of a few words; vectors of
-any directions.
+peak. The loss at chance level is the learner's own. Images are blurred noise; four labels; captions of a few
+words; vectors of any directions.
 """
 
 import argparse
