@@ -27,12 +27,12 @@ def moby():
 
 
 def dino():
-    recipe = micro.dino(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
+    recipe = micro.dino(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_prototypes_epochs=2)
     return Dino(recipe, micro.SWIN, seed=3, length=Length(STEPS, 1))
 
 
 def ibot():
-    recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_last_layer_epochs=2)
+    recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=1e-4, freeze_prototypes_epochs=2)
     return IBot(recipe, micro.VIT, seed=3, length=Length(STEPS, 1))
 
 

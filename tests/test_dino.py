@@ -2,6 +2,8 @@
 
 import copy
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,7 +98,7 @@ def test_loss_uses_the_previous_centre_and_the_epochs_temperature_and_moves_the_
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_first_step_equals_one_worked_out_in_float64(optimiser, tmp_path):
     """Gradients, each clipped by its own norm, the optimiser's first step and the teacher's, from the new weights."""
-    how = {"optimiser": optimiser, "clip": 0.05, "freeze_last_layer_epochs": 0, "momentum": 0.7, "weight_decay": 0.3}
+    how = {"optimiser": optimiser, "clip": 0.05, "freeze_prototypes_epochs": 0, "momentum": 0.7, "weight_decay": 0.3}
     learner = trained(tmp_path, steps=1, images=BATCH, lr=0.5, **how)
     net, loss, _ = restated(learner, 0)
     loss.backward()
@@ -127,6 +129,20 @@ def test_last_layer_is_frozen_in_the_first_epoch_and_its_lengths_always(dino_run
     moved = [not torch.equal(seen[i][f"{FINAL}1"], seen[i + 1][f"{FINAL}1"]) for i in range(STEPS)]
     assert moved == [False] * PER_EPOCH + [True] * (STEPS - PER_EPOCH)
     assert all((state[f"{FINAL}0"] == 1).all() for state in seen)
+
+
+@pytest.mark.parametrize(("steps", "frozen"), [(45, 3), (183, 10)])
+def test_a_budget_freezes_prototypes_for_the_recipes_part_of_its_warm_up(steps, frozen):
+    """Half of a warm-up of two epochs, not the 15 steps of an epoch, which are a third of the shorter budget."""
+    length, recipe = Length(steps, 15, warmup_share=0.1), dino(warmup_epochs=2, freeze_prototypes_epochs=1)
+    epochs = [length.epoch(step, recipe.warmup_epochs) for step in range(steps)]
+    assert sum(epoch < recipe.freeze_prototypes_epochs for epoch in epochs) == frozen
+    assert epochs.index(2) in (length.warmup(2), length.warmup(2) + 1)
+    assert [replace(length, warmup_share=None).epoch(step, 2) for step in (0, 14, 15, 44)] == [0, 0, 1, 2]
+    learner = Dino(recipe, VIT, seed=0, length=length)
+    for step in (frozen - 1, frozen):
+        learner._trainer = SimpleNamespace(global_step=step)
+        assert learner.epoch == (step == frozen)
 
 
 def test_lengths_of_prototypes_can_be_learned(tmp_path):

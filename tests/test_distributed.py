@@ -25,12 +25,12 @@ def moby(**changes):
 
 
 def dino():
-    recipe = micro.dino(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=1)
+    recipe = micro.dino(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_prototypes_epochs=1)
     return recipe, micro.SWIN
 
 
 def ibot():
-    recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_last_layer_epochs=1)
+    recipe = micro.ibot(batch_size=BATCH, drop_path_rate=0.3, lr=SMALL_RATE, freeze_prototypes_epochs=1)
     return recipe, micro.VIT
 
 

@@ -158,7 +158,7 @@ def moby(folder: Path) -> Case:
 
 
 def ibot(folder: Path) -> Case:
-    changes = {"drop_path_rate": 0.3, "lr": 1e-4, "freeze_last_layer_epochs": 2}
+    changes = {"drop_path_rate": 0.3, "lr": 1e-4, "freeze_prototypes_epochs": 2}
     recipe, packed = micro.ibot(batch_size=8, **changes), micro.subset(folder, 24)
     make = partial(IBot, recipe, micro.VIT, seed=3, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed, batch_size=8), neighbours)

@@ -51,7 +51,7 @@ def moby(folder: Path) -> Case:
 
 
 def ibot(folder: Path) -> Case:
-    changes = {"drop_path_rate": DROP_PATH, "lr": RATE, "freeze_last_layer_epochs": 2}
+    changes = {"drop_path_rate": DROP_PATH, "lr": RATE, "freeze_prototypes_epochs": 2}
     recipe = micro.ibot(batch_size=BATCH, **changes)
     make = partial(load(recipe.learner), recipe, micro.VIT, seed=SEED, length=Length(STEPS, 1))
     return Case(make, partial(micro.cropped, packed=packed(folder), batch_size=BATCH))

@@ -30,7 +30,7 @@ RATES = ("lr", "warmup_lr", "min_lr")  # learning rates of a schedule that a rec
 @dataclass(frozen=True)
 class Length:
     """How long a training is. steps: in all. per_epoch: of one pass over the images. warmup_share: of all steps, where
-    it replaces the epochs that a recipe warms up for."""
+    it replaces the epochs that a recipe warms up for; whatever else a recipe has in epochs keeps its ratio to them."""
 
     steps: int
     per_epoch: int
@@ -45,6 +45,13 @@ class Length:
     def warmup(self, epochs: int) -> int:
         """Steps of a warm-up of so many epochs."""
         return epochs * self.per_epoch if self.warmup_share is None else round(self.warmup_share * self.steps)
+
+    def epoch(self, step: int, warmup_epochs: int) -> int:
+        """The epoch of a step for a recipe that warms up for so many epochs: of those, while they have another
+        length."""
+        if not self.warmup_share or not warmup_epochs:
+            return step // self.per_epoch
+        return int(step * warmup_epochs / (self.warmup_share * self.steps))
 
 
 @dataclass
@@ -233,7 +240,7 @@ class SelfDistillationRecipe(Recipe):
     weight_decay: float = ranges.share(0.04)
     weight_decay_end: float = ranges.share(0.4)
     clip: float | None = ranges.clip(3.0)  # of the norm of each tensor's gradient; null: none
-    freeze_last_layer_epochs: int = ranges.epochs(1)
+    freeze_prototypes_epochs: int = ranges.epochs(1)  # of the last layer of the head, at the beginning
     momentum: float = ranges.share(0.996)
     out_dim: int = ranges.channels(65_536)
     head_hidden_dim: int = ranges.channels(2048)

@@ -89,7 +89,9 @@ class SelfDistillation(PretrainingLearner):
 
     @property
     def epoch(self) -> int:
-        return self.step // self.length.per_epoch
+        """By which the temperature rises and the prototypes are frozen: with a share of the steps to warm up in, both
+        are as long as the recipe has them beside its warm-up."""
+        return self.length.epoch(self.step, self.recipe.warmup_epochs)
 
     def lr(self, step: int, scale: float = 1.0) -> float:
         r = self.recipe
@@ -162,7 +164,7 @@ class SelfDistillation(PretrainingLearner):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.recipe.clip is not None:
             clip_each(list(self.parameters()), self.recipe.clip)
-        if self.epoch < self.recipe.freeze_last_layer_epochs:
+        if self.epoch < self.recipe.freeze_prototypes_epochs:
             for parameter in self.student["head"].last_layer.parameters():
                 parameter.grad = None
 
