@@ -33,7 +33,7 @@ from sept.transfer.recipes import Classify, Detect, Finetune, Probe, Segment, Se
 
 PYRAMID = 5  # levels of the detector's pyramid: maps that it takes at most
 MAPS = {Detect: (1, "deep"), Segment: (2, "spread"), SegmentLinear: (1, "last")}  # minimum number of maps, and which
-OF_VITS = {"pooled", "tokens", "cls", "positions", "plain_vit"}  # what every ViT of known shape offers
+OF_VITS = {"pooled", "tokens", "cls", "positions", "plain_vit", "normed_tokens"}  # what every ViT of known shape offers
 LAST_CELL = 32  # pixels of the coarsest cell of a convolutional network of known shape
 SHIPPED = "sept:"  # in front of the names of weights that come with the package
 EXTRAS = {  # package and extra that a choice needs

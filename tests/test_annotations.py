@@ -99,6 +99,16 @@ def test_auto_is_where_a_kind_keeps_them_and_a_setting_comes_before_it():
 # Of folders
 
 
+@pytest.mark.parametrize("kind", ["webdataset", "zip"])
+def test_a_negative_number_is_no_label(kind, tmp_path):
+    make, file = MAKE[kind]
+    members = {"a.png": picture(), "b.png": picture(), "c.png": picture()}
+    made = make(tmp_path / file, members | {"a.cls": "-1\n", "b.cls": "0", "c.cls": "-1a", "a.json": '{"label": -1}'})
+    assert list(found(kind, tmp_path, "cls").values()) == [(), ("0",), ("-1a",)]
+    assert list(found(kind, tmp_path, "json.label").values()) == [(), (), ()]
+    assert made.is_file()
+
+
 def test_a_label_is_the_folder_that_an_image_lies_in(tmp_path):
     for name in ("rose/1.png", "deep/er/oak tree/2.png", "3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

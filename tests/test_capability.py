@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import TINY
@@ -12,11 +13,12 @@ from sept.backbones.flops import KNOWN
 from sept.compose import check_hydra, experiment
 from sept.errors import ConfigError, StorageError
 from sept.gpu.micro import SWIN, VIT
+from sept.methods.ibot.recipe import IBotRecipe
 
 VITS, SWINS = VIT.name, SWIN.name
 HOW = {
     "embed": {"needs": ("cls", "tokens"), "function": "sept.retrievers.encoder:cls_mean", "times": 2},
-    "ibot": {"needs": ("cls", "tokens", "plain_vit"), "drop_path_rate": 0.1},
+    "ibot": {"needs": IBotRecipe.needs, "drop_path_rate": 0.1},
     "moby": {"needs": ("pooled",), "drop_path_rate": 0.1},
     "simmim": {"needs": ("pooled", "plain_swin"), "drop_path_rate": 0.1},
     "classify": {"drop_path_rate": 0.1, "batch": 2},
@@ -29,6 +31,7 @@ TRIED = [
     ("embed", SWIN, [32], "no class token"),
     ("embed", Backbone("resnet18"), [32], "no class token"),
     ("ibot", VIT, [32, 16], ""),
+    ("ibot", replace(VIT, args=VIT.args | {"global_pool": "avg"}), [32], "no norm before they are averaged"),
     ("ibot", VIT, [32, 18], "does not take sides of 32, 18 pixels"),
     ("moby", SWIN, [32], ""),
     ("moby", Backbone("swin_tiny_patch4_window7_224"), [224, 96], ""),

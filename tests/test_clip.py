@@ -15,6 +15,7 @@ from sept.errors import ConfigError
 from sept.methods.clip.learner import Clip, symmetric
 from sept.methods.clip.text import TextTower, tokens_of
 from sept.methods.recipe import Length
+from sept.training.learner import Chunk, kept_bytes
 
 
 def trained(folder, backbone=SWIN, images=32, steps=4, **changes):
@@ -53,6 +54,23 @@ def test_the_first_loss_is_that_of_chance(tmp_path):
     learner = trained(tmp_path, backbone=VIT, steps=1, out_dim=512)  # in a space as wide as CLIP's
     assert learner.losses[0] == pytest.approx(math.log(16), rel=0.02)
     assert learner.batches[0]["caption"][0].startswith(("This is a photo of class", "no. "))
+
+
+def test_captions_are_read_in_chunks_as_images_are(tmp_path):
+    learner, read = recorded(Clip)(annotated.clip(), SWIN, seed=0, length=Length(1, 1)), []
+    learner.text.register_forward_hook(lambda tower, inputs, output: read.append(len(output)))
+    learner.chunk = Chunk(4, 4)
+    run(learner, cropped(learner, annotated.subset(tmp_path / "images", 16, "captions"), 16), tmp_path)
+    assert max(read) == 4
+    assert sum(read) == 16
+
+
+def test_a_blank_batch_takes_the_memory_of_both_towers():
+    learner = Clip(annotated.clip(), SWIN, seed=0, length=Length(1, 1))
+    whole, images = kept_bytes(learner.encode_blank), kept_bytes(super(Clip, learner).encode_blank)
+    longer = Clip(annotated.clip(context=80), SWIN, seed=0, length=Length(1, 1))
+    assert whole > images
+    assert kept_bytes(longer.encode_blank) - images > 1.9 * (whole - images)
 
 
 def test_a_step_is_the_loss_and_the_optimiser_worked_out_one_by_one(tmp_path):

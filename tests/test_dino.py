@@ -131,6 +131,13 @@ def test_last_layer_is_frozen_in_the_first_epoch_and_its_lengths_always(dino_run
     assert all((state[f"{FINAL}0"] == 1).all() for state in seen)
 
 
+def test_a_weight_decay_that_begins_at_nothing_rises(tmp_path):
+    learner = trained(tmp_path, weight_decay=0.0, weight_decay_end=0.4)
+    groups = learner.trainer.optimizers[0].param_groups
+    assert [group["weight_decay"] for group in groups] == [pytest.approx(learner.weight_decay(STEPS - 1)), 0]
+    assert groups[0]["weight_decay"] > 0.3
+
+
 @pytest.mark.parametrize(("steps", "frozen"), [(45, 3), (183, 10)])
 def test_a_budget_freezes_prototypes_for_the_recipes_part_of_its_warm_up(steps, frozen):
     """Half of a warm-up of two epochs, not the 15 steps of an epoch, which are a third of the shorter budget."""

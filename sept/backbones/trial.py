@@ -98,6 +98,11 @@ def _offers_plain_vit(network: Any, images: Tensor) -> bool:
     return network.norm(network.blocks(network.norm_pre(placed))).shape == network.forward_features(images).shape  # type: ignore
 
 
+def _offers_normed_tokens(network: Any, images: Tensor) -> bool:
+    """timm's ViTs with global_pool=avg have their norm behind the average."""
+    return not isinstance(getattr(network, "norm", nn.Identity()), nn.Identity)
+
+
 def _offers_plain_swin(network: Any, images: Tensor) -> bool:
     """Whether its features are those of patches (B, H, W, C) in stages, so that patches can be masked."""
     if not all(hasattr(network, name) for name in ("patch_embed", "layers", "norm", "feature_info")):
@@ -117,6 +122,7 @@ OFFERS: dict[str, tuple[Callable[[Any, Tensor], bool], str]] = {
     "cls": (_offers_cls, "it has no class token; most ViTs (vit_*) have one"),
     "positions": (_offers_positions, "it has no embedding of positions; most ViTs (vit_*) have one"),
     "plain_vit": (_offers_plain_vit, "it is no plain ViT (vit_*)"),
+    "normed_tokens": (_offers_normed_tokens, "its tokens pass no norm before they are averaged; global_pool=token"),
     "plain_swin": (_offers_plain_swin, "it is no Swin (swin_*)"),
 }
 """What networks may offer to methods and retrievers: how it is tried, and what is said of one that does not."""

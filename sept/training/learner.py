@@ -169,7 +169,7 @@ class Learner(L.LightningModule):
         decay = self.weight_decay(self.step)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.lr(self.step, group["scale"])
-            if decay is not None and group["weight_decay"] > 0:
+            if decay is not None and group["decays"]:
                 group["weight_decay"] = decay
         self.record({"lr": self.lr(self.step), "step": self.step})
 

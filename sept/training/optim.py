@@ -87,15 +87,16 @@ def decay_groups(
     weight_decay: float,
     skip: Callable[[str, Tensor], bool] = undecayed,
 ) -> list[dict]:
-    """Two AdamW groups, the decayed and the others; each names `scale`, the factor on the learning rate."""
+    """Two AdamW groups, the decayed and the others; each names `scale`, the factor on the learning rate, and whether it
+    `decays`, which a decay that begins at 0 does not tell."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             (plain if skip(name, parameter) else decayed).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay, "scale": 1.0},
-        {"params": plain, "weight_decay": 0.0, "scale": 1.0},
+        {"params": decayed, "weight_decay": weight_decay, "scale": 1.0, "decays": True},
+        {"params": plain, "weight_decay": 0.0, "scale": 1.0, "decays": False},
     ]
 
 

@@ -13,6 +13,7 @@ Listings, features and selections never read them, so they are no part of what i
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -44,6 +45,7 @@ PLACES = {  # by kind of source, where nothing else is said
 }
 BESIDE, COLUMNS = ("webdataset", "zip"), "parquet"  # kinds
 DRAWINGS = "labels.csv"  # of the embedded world: shard, member, domain, label
+NEGATIVE = re.compile(r"-\d+")
 SCENE = " scene"  # after the domain of an image that shows a place of it
 LOOKED_AT = 200  # members of a tar: samples are whole, so what none of these has, none has
 
@@ -197,15 +199,14 @@ def _index(kind: str) -> Callable[[Root, str, Callable[[str], bool]], Iterator[E
 
 
 def _decoded(data: bytes, key: str | None) -> Names:
-    """The text of a member, or the value of a key in it."""
+    """The text of a member, or the value of a key in it; negative numbers, as of images without a label, are none."""
     try:
         text = data.decode("utf-8-sig")
-        if key is None:
-            return _texts(text)
-        held = json.loads(text)
+        held = {key: text} if key is None else json.loads(text)
     except ValueError:  # of either
         return ()
-    return _texts(held.get(key)) if isinstance(held, dict) else ()
+    found = _texts(held.get(key)) if isinstance(held, dict) else ()
+    return tuple(each for each in found if not NEGATIVE.fullmatch(each))
 
 
 def _texts(value: Any) -> Names:

@@ -14,10 +14,8 @@ from sept.methods.clip.text import TextTower, tokens_of
 from sept.methods.learner import FLOAT_BYTES, OneViewLearner
 from sept.methods.recipe import Length
 from sept.runtime.device import send
-from sept.training.learner import seeded_weights
+from sept.training.learner import in_chunks, seeded_weights
 from sept.training.optim import cosines
-
-KEPT = 16  # activations of a block of the text tower, in its width, a token
 
 
 class Clip(OneViewLearner):
@@ -45,7 +43,7 @@ class Clip(OneViewLearner):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         features = self.features(self.backbone, self.view(batch))
         tokens, ends = send(list(self.tokens.batch(batch["caption"], self.recipe.context)), features.device)
-        words = self.gathered(self.text(tokens, ends))
+        words = self.gathered(in_chunks(self.text, [tokens, ends], self.chunk))
         images, captions = self.image_projection(features), self.text_projection(words)
         loss = symmetric(images, captions, self.log_scale.exp())
         self.log_health(loss, math.log(len(images)), features)
@@ -58,9 +56,14 @@ class Clip(OneViewLearner):
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(1 / self.recipe.least_temperature))
 
+    def encode_blank(self, images: int) -> Any:
+        """Images with captions of the greatest length."""
+        tokens = torch.zeros(images, self.recipe.context, dtype=torch.int64, device=self.device)
+        ends = torch.full((images,), self.recipe.context - 1, device=self.device)
+        return super().encode_blank(images), self.text(tokens, ends)
+
     def head_bytes(self) -> int:
-        r = self.recipe
-        return int(FLOAT_BYTES * (KEPT * r.text_layers * r.context * r.text_width + 3 * r.batch_size))
+        return int(FLOAT_BYTES * 3 * self.recipe.batch_size)  # similarities, their softmax and its gradient
 
 
 def _projection(in_dim: int, out_dim: int) -> nn.Linear:

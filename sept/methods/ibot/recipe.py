@@ -20,7 +20,7 @@ class IBotRecipe(SelfDistillationRecipe):
     method: ClassVar[str] = "ibot"
     title: ClassVar[str] = "iBOT"
     learner: ClassVar[str] = "sept.methods.ibot.learner:IBot"
-    needs: ClassVar[tuple[str, ...]] = ("cls", "tokens", "plain_vit")
+    needs: ClassVar[tuple[str, ...]] = ("cls", "tokens", "plain_vit", "normed_tokens")
 
     out_dim: int = ranges.channels(8192)
     pred_ratio: list[float] = ranges.several([0.0, 0.3], SHARE, fewest=1)

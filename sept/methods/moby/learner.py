@@ -95,5 +95,7 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
     is about ln(M + 1). MoBy adds the two directions, without a factor (released code).
     """
     positive = (query * key.detach()).sum(dim=1, keepdim=True)  # (B, 1)
-    logits = torch.cat([positive, query @ queue.detach()], dim=1) / temperature  # (B, 1 + M)
-    return F.cross_entropy(at_least_single(logits), torch.zeros(len(query), dtype=torch.long, device=query.device))
+    with torch.autocast(query.device.type, enabled=False):  # as `cosines` says
+        negative = at_least_single(query) @ at_least_single(queue.detach())
+    logits = torch.cat([at_least_single(positive), negative], dim=1) / temperature  # (B, 1 + M)
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
