@@ -27,6 +27,7 @@ from sept.store.step import load_artefact
 from sept.tables.labels import Line, label, varying_choices
 from sept.tables.rows import rows
 
+FINETUNING = ("finetune", "detect", "segment")  # stages
 BASELINE, BASELINE_EPOCHS = "in1k", 300  # the pre-training that SEPT is compared with
 COLUMNS = ("stage", "key", "flops", "wall_s", "cpu_s", "gpu_s", "cpu_j", "gpu_j", "device", "attempts")
 
@@ -95,7 +96,9 @@ def _of_rows(lines: Sequence[Line], carbon: Carbon) -> Iterator[tuple[str, Cost]
     for line in lines:
         runs = [total(cost(each, carbon) for each in run["artefacts"] if not each["shared"]) for run in line["runs"]]
         if runs:
-            yield label(line, names), replace(total(runs) * (1 / len(runs)), artefacts=len(runs))
+            mean = f", mean of {len(runs)} runs" if len(runs) > 1 else ""
+            each = replace(total(runs) * (1 / len(runs)), artefacts=round(total(runs).artefacts / len(runs)))
+            yield f"{label(line, names)}{mean}", each
 
 
 def _crossing(lines: Sequence[Line], tasks: int, told: str) -> Iterator[str]:
@@ -107,12 +110,19 @@ def _crossing(lines: Sequence[Line], tasks: int, told: str) -> Iterator[str]:
         own, shared = line["flops"], line["shared_flops"]
         images, epochs = published(BASELINE).images, e.compute.epochs or BASELINE_EPOCHS
         baseline = images * epochs * e.pretrain.flops(e.backbone)
-        n, first = break_even(shared, own, baseline), break_even_own_architecture(shared, own, baseline)
+        before = own - _of_stages(line, FINETUNING)  # fine-tuning is the same for both
+        n, first = break_even(shared, before, baseline), break_even_own_architecture(shared, before, baseline)
         yield (
             f"{label(line, varying_choices(lines))}: {own:.3g} FLOPs a task, and {amortised(own, shared, tasks):.3g} "
             f"with its part of what {told}. {e.pretrain.title} on ImageNet-1k ({images:,} images, {epochs} epochs) "
             f"would take {baseline:.3g}: {_when(n, first)}"
         )
+
+
+def _of_stages(line: Line, stages: Sequence[str]) -> float:
+    """FLOPs of a run in these stages, a mean over the runs."""
+    spent = (each["flops"] for run in line["runs"] for each in run["artefacts"] if each["stage"] in stages)
+    return sum(spent) / len(line["runs"])
 
 
 def _when(n: float, first: float) -> str:

@@ -75,7 +75,7 @@ def _compute(e: Experiment) -> str | None:
         images = None if c.images is None else f"{c.images:,} images"
         return images if c.epochs is None else f"{c.epochs:,} epochs"
     shared = f" for {c.tasks} tasks" if c.tasks > 1 else ""
-    return f"{c.flops:.3g} FLOPs" + (f" with {' and '.join(c.include)}{shared}" if c.include else "")
+    return f"{c.flops:g} FLOPs" + (f" with {' and '.join(c.include)}{shared}" if c.include else "")
 
 
 def _init(e: Experiment) -> str:

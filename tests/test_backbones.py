@@ -417,7 +417,7 @@ def test_what_a_network_cannot_do_is_told_in_one_line(name, args, role, how, mes
     ("name", "misses"),
     [
         ("resnet18", {"tokens", "cls", "plain_vit", "normed_tokens", "plain_swin", "positions"}),
-        ("vit_small_patch16_dinov3", {"plain_vit", "normed_tokens", "plain_swin", "positions"}),
+        ("vit_small_patch16_dinov3", {"plain_vit", "plain_swin", "positions"}),
         ("vit_base_patch16_siglip_224", {"cls", "plain_swin"}),
         ("vit_small_patch14_reg4_dinov2", {"plain_swin"}),
     ],

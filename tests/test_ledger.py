@@ -20,6 +20,7 @@ from sept.costs.settings import Carbon
 from sept.costs.shared import amortised, break_even, break_even_own_architecture
 from sept.errors import ConfigError
 from sept.pipeline import Pipeline
+from sept.results import SHARED
 from sept.runtime import meter
 from sept.runtime.hardware import resolve
 from sept.store import Step, Store
@@ -102,6 +103,8 @@ def test_every_attempt_counts_in_seconds_and_its_flops_once(tmp_path, monkeypatc
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     lines = ledger.of_store(Store(tmp_path / "store", mode="read-only"), CARBON)
     assert any("not finished: pretrain-" in line and "waits to be resumed" in line for line in lines)
+    [left] = ledger._unfinished(Store(tmp_path / "store", mode="read-only"))
+    assert (left["device"], left["gpus"]) == (meter.device(0), 0)
     step = Step("pretrain", 1, {}, {}, work)
     made = store.make(step)
     assert made.manifest["attempts"] == 4
@@ -158,6 +161,8 @@ def test_cards_are_known_by_their_names():
     assert watts("Tesla V100-SXM2-16GB") == 300
     assert watts("some card") == UNKNOWN_WATTS
     assert peak("NVIDIA H200") == 989e12
+    assert (peak("NVIDIA H200 NVL"), watts("NVIDIA H200 NVL")) == (835e12, 600)
+    assert peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 10**6)), max_size=30))
@@ -209,7 +214,12 @@ def test_the_bill_of_a_table_is_that_of_its_artefacts(tmp_path):
     [every] = [line for line in told if line.startswith("all ")]
     flops = sum(each.facts.get("flops", 0.0) for each in made.values())
     assert every.split()[:3] == ["all", str(len(made)), f"{flops:.3g}"]
-    assert any("sept: " in line and "on ImageNet-1k" in line for line in told)
+    [crossing] = [line for line in told if "sept: " in line and "on ImageNet-1k" in line]
+    sept = [made[step.key] for step in pipelines[2].run.walk()]
+    shared = sum(each.facts.get("flops", 0.0) for each in sept if each.stage in SHARED)
+    own = sum(each.facts.get("flops", 0.0) for each in sept if each.stage not in (*SHARED, "finetune"))
+    baseline = 1_281_167 * cells[2].compute.epochs * cells[2].pretrain.flops(cells[2].backbone)
+    assert f"({break_even(shared, own, baseline):,.2f})" in crossing  # fine-tuning is the same for both
     whole = ledger.of_store(store, cells[0].carbon)
     assert next(line for line in whole if line.startswith("all ")).split()[:3] == every.split()[:3]
     named = [line.partition("   ")[0] for line in told if line.startswith("  patterns_a")]

@@ -246,6 +246,20 @@ def test_a_budget_can_have_to_pay_for_embedding_and_selection_too():
         whole(["compute.tasks=3"])
 
 
+@pytest.mark.parametrize("charge", ["embedding", "selection"])
+def test_a_budget_does_not_pay_for_what_is_not_known_before_the_pool_is_listed(charge, tmp_path):
+    (tmp_path / "a-000.tar").touch()
+    budget = ("compute.epochs=null", "compute.flops=3e12", f"compute.include=[{charge}]")
+    with pytest.raises(ConfigError, match=rf"compute\.include has {charge}: how many images .* listed"):
+        steps(experiment("pool=webdataset", f"pool.path={tmp_path}", *budget))
+
+
+def test_a_budget_does_not_pay_for_a_retriever_of_unknown_training():
+    budget = ("compute.epochs=null", "compute.flops=3e13", "compute.include=[retriever]")
+    with pytest.raises(ConfigError, match="training of ibot_micro, which is read from a file, took an unknown number"):
+        steps(experiment("retriever=ibot_micro", *budget))
+
+
 def test_a_weights_file_is_known_by_its_content(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"a")
     (tmp_path / "b.pth").write_bytes(b"a")

@@ -18,7 +18,7 @@ from sept import compose
 from sept.compose import expand
 from sept.tables.__main__ import main
 from sept.tables.charts import charts
-from sept.tables.figures import COLOURS, OTHERS, draw
+from sept.tables.figures import COLOURS, OTHERS, _marked, draw
 from sept.tables.html import grid, page
 from sept.tables.pictures import CHOSEN, QUERIES, strips
 from sept.tables.report import report
@@ -276,6 +276,41 @@ def test_methods_cross_on_their_own():
     assert [each.partition(":")[0].strip() for each in sentences] == ["random, byol", "random, mae"]
 
 
+def test_a_network_that_is_ahead_in_between_is_told_where_it_is_not():
+    lines = of_network("vit_s16", (1e9, 10.0), (1e10, 20.0), (1e11, 30.0))
+    lines += of_network("vit_b16", (1e9, 1.0), (1e10, 25.0), (1e11, 29.0))
+    assert told(lines) == ((), ["random: vit_b16 is not ahead of vit_s16 at 1e+11 FLOPs."])
+
+
+def test_budgets_of_equal_compute_are_lines_of_their_own():
+    cell = compose.experiment(["compute.epochs=null", "compute.flops=1e13"])
+    lines = [
+        line("sept", [score], budget=budget, compute=f"{x:g} FLOPs", flops=x, cell=cell)
+        for x, budget, score in ((1e13, 100, 50.0), (1e13, 900, 60.0), (2e13, 100, 55.0), (2e13, 900, 65.0))
+    ]
+    [chart] = [each for each in charts(lines) if each.name == "flops"]
+    assert series(chart) == {
+        "sept, budget 100": [(1e13, 50.0, None), (2e13, 55.0, None)],
+        "sept, budget 900": [(1e13, 60.0, None), (2e13, 65.0, None)],
+    }
+
+
+def test_the_front_leaves_out_what_starts_from_weights_of_unknown_cost():
+    given = line("in1k_ssl", [], [run(90.0, 0)], flops=1e6)
+    further = line("sept from hub", [], [run(95.0, 0)], flops=1e7)
+    made = [line("random", [score], budget=i, flops=x) for i, (score, x) in enumerate(((5.0, 1e9), (7.0, 2e9)))]
+    [chart] = [each for each in charts([given, further, *made]) if each.name == "flops"]
+    assert chart.panels[0].front == ((1e9, 5.0), (2e9, 7.0))
+
+
+def test_methods_of_one_init_have_marks_of_their_own():
+    lines = [line("sept", [1.0], method=f"m{i}", flops=x) for i in range(10) for x in (1e9, 2e9)]
+    for each in lines:
+        each["compute"] = f"{each['flops']:g}"
+    [chart] = [each for each in charts(lines) if each.name == "flops"]
+    assert len({mark for _, mark in _marked(chart.panels[0])}) == 10
+
+
 def test_the_cost_of_a_run_is_stacked_by_stage():
     parts = [{"stage": "features", "flops": 4e9, "shared": True}, {"stage": "finetune", "flops": 1e9, "shared": False}]
     lines = [line("random", [1.0]), line("sept", [], [run(2.0, 0, artefacts=parts), run(3.0, 1, artefacts=parts)])]
@@ -310,6 +345,12 @@ def test_the_papers_accuracies_are_drawn_over_counted_flops_without_any_run():
     points = {each.label: {f"{point.x:.2e}": point.y for point in each.points} for each in panel.series}
     assert points["sept"]["2.16e+18"] == pytest.approx(55.6, abs=0.05)
     assert points["random"]["1.08e+19"] == pytest.approx(32.7, abs=0.05)
+
+
+def test_the_papers_detectors_are_drawn_by_their_own_measure():
+    lines = rows(expand("table7", ["task=voc", "retriever.weights=x", "init.weights=x"]))
+    [chart] = [each for each in charts(lines) if each.name == "printed"]
+    assert chart.y == "mAP"
 
 
 def test_a_random_subset_of_one_source_is_drawn_in_the_colour_of_random_ones():

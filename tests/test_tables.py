@@ -308,6 +308,19 @@ S16 = {"query": "image", "retriever": "ibot_vit_s16", "pool": "sept155m"}
 def test_the_number_of_the_paper_stands_beside_ours_where_it_has_one(task, shot, init, budget, rest, value):
     named = dict.fromkeys(CELL) | {"task": task, "shot": shot, "init": init, "budget": budget} | rest
     assert printed(named) == value
+    assert printed(named, "resnet50") is None
+    trained = named | {"method": "moby_swin_t", "compute": "300 epochs"}
+    assert printed(trained, "swin_tiny_patch4_window7_224") == value
+    for other in ({"method": "simclr_swin_t"}, {"compute": "8e+18 FLOPs"}):
+        assert printed(trained | other) is None
+
+
+def test_the_number_of_a_method_on_a_data_set_is_not_that_of_another_length_or_network():
+    given = {"task": "ade20k", "shot": "n20210", "init": "random", "pool": "in1k", "budget": 1_281_167}
+    named = dict.fromkeys(CELL) | given | {"method": "byol_vit_b16", "compute": "384,000,000 images"}
+    assert printed(named, "vit_base_patch16_224") == 41.7
+    assert printed(named, "vit_large_patch16_224") is None
+    assert printed(named | {"compute": "2.156e+18 FLOPs"}) is None
 
 
 def test_every_number_of_the_papers_tables_can_be_met():

@@ -6,6 +6,7 @@ Sheet = tuple[tuple[tuple[str, ...], float], ...]
 
 PEAKS: Sheet = (  # TFLOP/s of dense bfloat16 products with float32 accumulation
     (("B200",), 2250),
+    (("H200", "NVL"), 835),
     (("H200",), 989),
     (("H100", "PCIe"), 756),
     (("H100", "NVL"), 835),
@@ -23,6 +24,7 @@ PEAKS: Sheet = (  # TFLOP/s of dense bfloat16 products with float32 accumulation
 )
 WATTS: Sheet = (  # the board's power limit
     (("B200",), 1000),
+    (("H200", "NVL"), 600),
     (("H200",), 700),
     (("H100", "PCIe"), 350),
     (("H100", "NVL"), 400),
@@ -57,6 +59,6 @@ def watts(name: str) -> float:
 
 def _of(name: str, sheet: Sheet) -> float | None:
     words = f" {name.replace('-', ' ')} "
-    if " Laptop " in words:  # slower than the card of that name, and draws less
+    if " Laptop " in words or " MIG " in words:  # slower than the card of that name, and draws less
         return None
     return next((value for wanted, value in sheet if all(f" {word} " in words for word in wanted)), None)

@@ -109,13 +109,25 @@ def require_batch(selects: bool, images: int | None, recipe: Recipe) -> None:
 
 
 def _charged(compute: "Compute", subset: Step) -> float:
-    """FLOPs of what led to the packed selection, as far as the budget has to pay for it."""
-    return sum(
-        made.estimate.get("flops", 0.0) * compute.part(charge)
-        for charge in compute.include
-        for made in subset.walk()
-        if made.stage in CHARGED[charge]
-    )
+    """FLOPs of what led to the packed selection, as far as the budget has to pay for it. Raises ConfigError for what is
+    not known before the work."""
+    charged = 0.0
+    for charge in compute.include:
+        for made in subset.walk():
+            if made.stage not in CHARGED[charge]:
+                continue
+            if made.stage == "retriever" and not made.estimate:
+                raise ConfigError(
+                    f"compute.include has {charge}: the training of {made.slug}, which is read from a file, took an "
+                    "unknown number of FLOPs; leave it out"
+                )
+            if made.estimate.get("flops") == 0:
+                raise ConfigError(
+                    f"compute.include has {charge}: how many images {made.slug} is of is known only when the pool has "
+                    "been listed; leave it out, and lower compute.flops by what it takes"
+                )
+            charged += made.estimate.get("flops", 0.0) * compute.part(charge)
+    return charged
 
 
 def _about(e: "Experiment", images: int, steps: int | None) -> str:

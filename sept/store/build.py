@@ -58,7 +58,7 @@ def complete(
             work = _begin(step, folder, forced)
         started = time.perf_counter()
         with _end_marked(folder):
-            with refusals(folder), meter.measured(step.gpus, partial(_note, folder, work["attempts"])) as read:
+            with refusals(folder), meter.measured(step.gpus, partial(_note, step, folder, work["attempts"])) as read:
                 facts = step.build(folder, inputs)
                 used = meter.added(work["used"], read())
             wall_s = work["seconds"] + time.perf_counter() - started
@@ -86,19 +86,22 @@ def read_work(folder: Path) -> dict[str, Any] | None:
     return work
 
 
-def _note(folder: Path, attempt: int, used: meter.Used) -> None:
-    """Keeps what the running attempt has used so far: a killed process records no end."""
+def _note(step: Step, folder: Path, attempt: int, used: meter.Used) -> None:
+    """Keeps what the running attempt has used so far, and of what: a killed process records no end."""
     with suppress(OSError, StorageError):
-        write_json(folder / USED, {"attempt": attempt, "used": used})
+        noted = {"attempt": attempt, "used": used, "device": meter.device(step.gpus), "gpus": step.gpus}
+        write_json(folder / USED, noted)
 
 
-def _noted(folder: Path, attempt: int) -> meter.Used:
-    """What the last attempt has used, as far as it was noted."""
+def _noted(folder: Path, attempt: int) -> dict[str, Any]:
+    """used: by the last attempt, as far as it was noted; device and gpus: of the one that was noted last."""
+    noted = {"used": meter.nothing(), "device": "", "gpus": 0}
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((folder / USED).read_bytes())
+        noted |= {"device": str(found["device"]), "gpus": int(found["gpus"])}
         if found["attempt"] == attempt:
-            return meter.added(found["used"], {})
-    return meter.nothing()
+            noted["used"] = meter.added(found["used"], {})
+    return noted
 
 
 def earlier(replaced: Artefact | None) -> dict[str, Any] | None:
@@ -114,9 +117,10 @@ def earlier(replaced: Artefact | None) -> dict[str, Any] | None:
 
 
 def so_far(folder: Path, work: Mapping[str, Any]) -> dict[str, Any]:
-    """wall_s and used of all attempts at an unfinished build, the last one included."""
-    used = meter.added(work["used"], _noted(folder, work["attempts"]))
-    return {"wall_s": work["seconds"] + _last_attempt_s(folder, work), "used": used}
+    """wall_s and used of all attempts at an unfinished build, the last one included; device and gpus of the last."""
+    noted = _noted(folder, work["attempts"])
+    used = meter.added(work["used"], noted["used"])
+    return {**noted, "wall_s": work["seconds"] + _last_attempt_s(folder, work), "used": used}
 
 
 def _begin(step: Step, folder: Path, forced: bool) -> dict[str, Any]:

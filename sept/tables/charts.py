@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sept.backbones.flops import training_flops
-from sept.config import Experiment
+from sept.config import PUBLISHED, Experiment
 from sept.paper import published
-from sept.results import AUTO
+from sept.results import AUTO, family
 from sept.tables import labels
 from sept.tables.crossings import Crossing, crossings
 from sept.tables.labels import Line
 
 PUBLISHED_EPOCHS = 300  # of the published pre-trainings on ImageNet-1k
+PRINTED_METRICS = {"classify": "top-1", "detect": "mAP", "segment": "mIoU"}
 MAX_STACKS = 32  # with more rows, only the most costly of each that differ in compute are shown
 MAX_BARS = 8  # side by side; with more, only the smallest budget is shown
 NETWORK = "backbone="  # the part of a variant that names it
@@ -154,7 +155,8 @@ def _over_flops(lines: Sequence[Line]) -> Chart | None:
         "Filled: the run's own compute. Hollow: including everything computed once per pool (retriever, "
         "embedding of the pool, index). The cost of published checkpoints is not counted."
     )
-    chart = _lines("flops", "Accuracy over compute", caption, "FLOPs", lines, "flops", ("pool",), "shared_flops")
+    what = ("flops", "Accuracy over compute", caption, "FLOPs")
+    chart = _lines(*what, lines, "flops", _apart(lines), "shared_flops")
     return None if chart is None else _with_crossings(_with_front(chart), lines)
 
 
@@ -164,20 +166,28 @@ def _over_carbon(lines: Sequence[Line]) -> Chart | None:
         "run's own. Hollow: including everything computed once per pool."
     )
     what = ("carbon", "Accuracy over CO2e", caption, "kg CO2e")
-    chart = _lines(*what, lines, "co2e_kg", ("pool",), "shared_co2e_kg")
+    chart = _lines(*what, lines, "co2e_kg", _apart(lines), "shared_co2e_kg")
     return None if chart is None else _with_front(chart)
+
+
+def _apart(lines: Sequence[Line]) -> tuple[str, ...]:
+    """What separates lines over compute: the number of images too, where it does not say how long a training is."""
+    fixed = any(line["budget"] is not None and line["cell"].compute.epochs is None for line in lines)
+    return ("pool", "budget") if fixed else ("pool",)
 
 
 def _with_front(chart: Chart) -> Chart:
     """With the Pareto front of each panel: what no other row reaches with less."""
-    caption = f"{chart.caption} Dotted: the Pareto front, the best for no more."
+    caption = f"{chart.caption} Dotted: the Pareto front, the best for no more, without published weights."
     panels = tuple(replace(panel, front=_front(panel)) for panel in chart.panels)
     return replace(chart, caption=caption, panels=panels)
 
 
 def _front(panel: Panel) -> tuple[tuple[float, float], ...]:
-    """(x, y) of the points than which none has more at the same x or less; ascending in both."""
-    points = [(point.x, point.y) for series in panel.series if not series.level for point in series.points]
+    """(x, y) of the points than which none has more at the same x or less; ascending in both. What published weights
+    cost is not counted, so they are left out."""
+    counted = (s for s in panel.series if not s.level and family(s.init) not in PUBLISHED and " from " not in s.init)
+    points = [(point.x, point.y) for series in counted for point in series.points]
     best: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or y > best[-1][1]:
@@ -234,7 +244,9 @@ def _printed_over_flops(lines: Sequence[Line]) -> Chart | None:
     )
     what = ("printed", "The paper's accuracies over counted compute", caption, "FLOPs")
     chart = _lines(*what, [line for line in placed if line["counted"]], "counted", ("pool",))
-    return None if chart is None else _with_front(replace(chart, y="top-1", counts=False))
+    measures = {PRINTED_METRICS[line["cell"].finetune.fits] for line in placed}
+    y = measures.pop() if len(measures) == 1 else "score"
+    return None if chart is None else _with_front(replace(chart, y=y, counts=False))
 
 
 def _stages(lines: Sequence[Line]) -> Chart | None:

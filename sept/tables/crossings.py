@@ -35,7 +35,7 @@ def _between(who: str, large: Curve, small: str, other: Curve) -> Iterator[Cross
     at = [x for x in sorted({x for x, _ in (*large, *other)}) if low <= x <= high]
     gaps = [_value(large, x) - _value(other, x) for x in at]
     if gaps[-1] <= 0:
-        yield Crossing(None, f"{who} is not ahead of {small} up to {high:.2g} FLOPs.")
+        yield Crossing(None, f"{who} is not ahead of {small} {'at' if max(gaps) > 0 else 'up to'} {high:.2g} FLOPs.")
         return
     behind = max((place for place, gap in enumerate(gaps) if gap <= 0), default=None)
     if behind is None:

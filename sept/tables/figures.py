@@ -4,6 +4,7 @@ import io
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from sept.results import family
@@ -20,6 +21,7 @@ COLOURS = {  # Okabe and Ito's, distinguishable on light and dark backgrounds an
     "classifier": "#d55e00",
     "cluster": "#b8a800",
 }
+STAGES = (*COLOURS.values(), "#7a5195")  # one after the other
 OTHERS = ("#7a5195", "#3d7a5a", "#9c4f2e", "#4d6fae")  # of inits that are not named above
 INK = "#010203"  # placeholder for the page's text colour
 PANEL = (3.6, 2.7)  # inches
@@ -28,7 +30,7 @@ BAR = 0.2  # inches of a horizontal bar
 MANY = 3  # panels per line at most
 BARS_WIDTH = 0.8  # of the distance between two groups
 DECADES = 1.5  # an axis at least this long gets ticks at powers of ten only
-MARKERS = "os^vDP"  # of the series of one init
+MARKERS = "os^vDPX<>hdp"  # of the series of one init
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -194,9 +196,9 @@ def _bars(ax: Any, panel: Panel) -> None:
 def _stacks(ax: Any, panel: Panel) -> None:
     """A horizontal bar for each tick, the first on top, its series one after the other."""
     left = [0.0] * len(panel.ticks)
-    for series in panel.series:
+    for colour, series in zip(cycle(STAGES), panel.series, strict=False):
         widths = [point.y for point in series.points]
-        ax.barh(range(len(panel.ticks)), widths, left=left, color=_colour(series.init), label=series.label)
+        ax.barh(range(len(panel.ticks)), widths, left=left, color=colour, label=series.label)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     ax.set_yticks(range(len(panel.ticks)), panel.ticks)
     ax.invert_yaxis()

@@ -19,18 +19,30 @@ RETRIEVERS = {  # the paper's names for ours
     "ibot_vit_l16_in22k": "vitl_in22k",
 }
 OURS = {name: ours for ours, name in RETRIEVERS.items()}
+SEPT = ("swin_tiny", "moby", "300 epochs")  # its network, method and length
+KOPPULA = "vit_base"
 SHOTS = {"100%": "full"}  # Table 6's name and ours
 
 
-def printed(named: Mapping[str, Any]) -> float | None:
-    """The paper's number for a comparison with these choices (`results.PRINTED`), None if it has none."""
-    found = _index().get(tuple(str(named[name]) for name in PRINTED))
-    return _of_whole_data_sets(named) if found is None else found
+def printed(named: Mapping[str, Any], network: str | None = None) -> float | None:
+    """The paper's number for a comparison with these choices of our rows, None if it has none. network: the backbone's
+    architecture; None: the paper's."""
+    if network is None or network.startswith(SEPT[0]):
+        trained = named["method"] is not None
+        if not trained or (named["method"].startswith(SEPT[1]) and named["compute"] == SEPT[2]):
+            return _index().get(tuple(str(named[name]) for name in PRINTED))
+    return _of_whole_data_sets(named, network)
 
 
-def _of_whole_data_sets(named: Mapping[str, Any]) -> float | None:
-    """Koppula et al.'s number for a method that is pre-trained on all images of a data set."""
-    if named["method"] is None or named["init"] != "random" or named["budget"] != published(named["pool"]).images:
+def _of_whole_data_sets(named: Mapping[str, Any], network: str | None) -> float | None:
+    """Koppula et al.'s number for a method that is pre-trained on all images of a data set, as many for each."""
+    if named["method"] is None or (network is not None and not network.startswith(KOPPULA)):
+        return None
+    if (
+        "FLOPs" in str(named["compute"])
+        or named["init"] != "random"
+        or named["budget"] != published(named["pool"]).images
+    ):
         return None
     return _by_method().get((named["method"].partition("_")[0], named["pool"], named["task"]))
 

@@ -49,7 +49,7 @@ SEEN = {
     "include_task",
 }
 SEEN |= {"pool.name", "shot.per_class", "shot.share", "pretrain.name"}
-SEEN |= {f"compute.{name}" for name in ("epochs", "images", "flops", "include", "tasks")}
+SEEN |= {f"compute.{name}" for name in ("epochs", "images", "include", "tasks")}
 
 
 @dataclass
@@ -141,7 +141,7 @@ def _line(group: _Group, variant: str | None) -> Line:
         "n": len(runs),
         "seeds": len({run["seed"] for run in runs}),
         **_summary(runs),
-        "paper": printed(group.named),
+        "paper": printed(group.named, group.unseeded.backbone.architecture),
         "remarks": ", ".join(_remarks(runs)),
         "status": _status(group),
         "reason": next(iter([*group.failures.values(), *group.refusals]), None),
