@@ -24,6 +24,7 @@ from sept.runtime.hardware import resolve
 from sept.store import Step, Store
 from sept.tables import COLUMNS, cells_of, rows
 from sept.tables.__main__ import main
+from sept.tables.labels import method_grids
 from sept.tables.latex import as_latex, escape
 from sept.tables.paper import PAPER, printed
 from sept.tables.text import as_csv, as_markdown, as_terminal, never_raise
@@ -313,6 +314,19 @@ def test_the_number_of_the_paper_stands_beside_ours_where_it_has_one(task, shot,
     assert printed(trained, "swin_tiny_patch4_window7_224") == value
     for other in ({"method": "simclr_swin_t"}, {"compute": "8e+18 FLOPs"}):
         assert printed(trained | other) is None
+
+
+def test_several_methods_stand_in_a_grid_with_what_else_varies():
+    data = {"in1k": (10.0, 20.0), "coco": (5.0, 8.0)}
+    lines = [line("rand_init", [1.0])]
+    for method, place in (("byol", 0), ("mae", 1)):
+        lines += [line("random", [scores[place]], method=method, pool=pool) for pool, scores in data.items()]
+    [grid] = method_grids(lines)
+    assert grid.heads == ["method", "random, pool in1k", "random, pool coco"]
+    assert grid.rows == (("byol", "10.00", "5.00"), ("mae", "20.00", "8.00"), ("rand_init", "1.00", ""))
+    assert "| mae | 20.00 | 8.00 |" in as_markdown({"t": lines})
+    assert [*method_grids(lines[:3])] == []  # one method
+    assert [*method_grids([each for each in lines if each["pool"] != "coco"])] == []  # one column
 
 
 def test_the_number_of_a_method_on_a_data_set_is_not_that_of_another_length_or_network():

@@ -1,7 +1,7 @@
 """The row type, the formatting of rows and differences as text, and the paper's layout: shared by all forms of a
 table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -203,6 +203,39 @@ def matrix(lines: Sequence[Line]) -> Matrix:
     }
     assert len(cells) == len(lines), "two rows with the same choices have no variant"
     return Matrix(names, tuple(ways), tuple(columns), cells)
+
+
+@dataclass(frozen=True)
+class MethodGrid:
+    """The rows of one task and number of shots by method and by what else they differ in: data, selection, length."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  # a name, then mean and deviation in each column
+
+    @property
+    def heads(self) -> list[str]:
+        return ["method", *self.columns]
+
+
+def method_grids(lines: Sequence[Line]) -> Iterator[MethodGrid]:
+    """One for each task and number of shots whose rows have several methods, each in several columns; rows without a
+    method, like `rand_init`, come last."""
+    names = [name for name in varying_choices(lines) if name not in ("task", "shot", "method")]
+    for task, shot in _distinct([(line["task"], line["shot"]) for line in lines]):
+        held = [line for line in lines if (line["task"], line["shot"]) == (task, shot)]
+        trained = [line for line in held if line["method"] is not None]
+        methods, columns = (
+            _distinct([line["method"] for line in trained]),
+            _distinct([label(line, names) for line in trained]),
+        )
+        texts = {(line["method"], label(line, names)): spread(line, "mean", "std") for line in trained}
+        if len(methods) < 2 or len(columns) < 2 or len(texts) < len(trained):
+            continue
+        rows = [(method, *(texts.get((method, column), "") for column in columns)) for method in methods]
+        others = [(label(line, names), spread(line, "mean", "std")) for line in held if line["method"] is None]
+        rows += [(*each, *[""] * (len(columns) - 1)) for each in others]
+        yield MethodGrid(f"{task}, {format_choice('shot', shot)}", tuple(columns), tuple(rows))
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:

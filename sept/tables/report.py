@@ -62,6 +62,9 @@ def _table(name: str, lines: Sequence[Line]) -> Iterator[str]:
     for reason in labels.reasons(lines):
         yield paragraph(reason, "quiet")
     yield _matrix(name, lines, matrix(lines))
+    for each in labels.method_grids(lines):
+        yield f"<h3>{escape(each.title)}, by method</h3>"
+        yield grid(each.heads, each.rows, range(1, len(each.heads)))
     for note in labels.notes(name, lines):
         yield paragraph(note)
     yield from _differences(lines)

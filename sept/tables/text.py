@@ -116,6 +116,8 @@ def as_markdown(tables: Tables) -> str:
     parts = []
     for name, lines in tables.items():
         parts += [f"## {labels.title(name, lines)}", labels.describe_shared(lines), _pipes(*format_lines(lines))]
+        for each in labels.method_grids(lines):
+            parts += [f"{each.title}, by method:", _pipes(each.heads, each.rows)]
         titles, texts = compared(lines)
         parts += [*labels.explained(lines), *labels.reasons(lines), _pipes(titles, texts) if texts else ""]
         parts += labels.notes(name, lines)
