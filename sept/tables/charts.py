@@ -12,7 +12,7 @@ from sept.config import PUBLISHED, Experiment
 from sept.paper import published
 from sept.results import AUTO, family
 from sept.tables import labels
-from sept.tables.crossings import Crossing, crossings
+from sept.tables.curves import Crossing, crossings, front
 from sept.tables.labels import Line
 
 PUBLISHED_EPOCHS = 300  # of the published pre-trainings on ImageNet-1k
@@ -184,15 +184,9 @@ def _with_front(chart: Chart) -> Chart:
 
 
 def _front(panel: Panel) -> tuple[tuple[float, float], ...]:
-    """(x, y) of the points than which none has more at the same x or less; ascending in both. What published weights
-    cost is not counted, so they are left out."""
+    """What published weights cost is not counted, so they are left out."""
     counted = (s for s in panel.series if not s.level and family(s.init) not in PUBLISHED and " from " not in s.init)
-    points = [(point.x, point.y) for series in counted for point in series.points]
-    best: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or y > best[-1][1]:
-            best.append((x, y))
-    return tuple(best)
+    return front((point.x, point.y) for series in counted for point in series.points)
 
 
 def _with_crossings(chart: Chart, lines: Sequence[Line]) -> Chart:

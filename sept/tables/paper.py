@@ -19,7 +19,7 @@ RETRIEVERS = {  # the paper's names for ours
     "ibot_vit_l16_in22k": "vitl_in22k",
 }
 OURS = {name: ours for ours, name in RETRIEVERS.items()}
-SEPT = ("swin_tiny", "moby", "300 epochs")  # its network, method and length
+SEPT = ("swin_tiny", "moby_swin_t", "300 epochs")  # its network, method and length
 KOPPULA = "vit_base"
 SHOTS = {"100%": "full"}  # Table 6's name and ours
 
@@ -29,7 +29,7 @@ def printed(named: Mapping[str, Any], network: str | None = None) -> float | Non
     architecture; None: the paper's."""
     if network is None or network.startswith(SEPT[0]):
         trained = named["method"] is not None
-        if not trained or (named["method"].startswith(SEPT[1]) and named["compute"] == SEPT[2]):
+        if not trained or (named["method"] == SEPT[1] and named["compute"] == SEPT[2]):
             return _index().get(tuple(str(named[name]) for name in PRINTED))
     return _of_whole_data_sets(named, network)
 

@@ -1,9 +1,9 @@
-"""Where a larger network overtakes a smaller one: their lines of accuracy over compute, and the budget at which they
-cross (Koppula et al. 2022, its figure)."""
+"""Lines of accuracy over compute: their Pareto front, and where the line of a larger network crosses that of a smaller
+one (Koppula et al. 2022, its figure)."""
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Curve = Sequence[tuple[float, float]]
@@ -16,6 +16,15 @@ class Crossing:
 
     place: tuple[float, float] | None
     told: str
+
+
+def front(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """(x, y) of the points than which none has more at the same x or less; ascending in both."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return tuple(best)
 
 
 def crossings(told: str, curves: Mapping[str, Curve]) -> Iterator[Crossing]:
