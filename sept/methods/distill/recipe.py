@@ -30,7 +30,7 @@ class DistillRecipe(OneViewRecipe):
     def flops(self, backbone: Backbone) -> float:
         """One view through backbone and head with gradient, its cosines with the batch's vectors with gradient, and
         theirs with each other without. The vectors cost nothing: the pool is embedded already. Before their width is
-        known, the network alone: a few thousandths less at most."""
+        known, the network alone: up to 0.4 % less for vectors of 128 numbers, 3 % for 768, on micro networks."""
         dim = self.out_dim or 0
         head = (1 + BACKWARD) * 2 * width(backbone) * dim
         cosines = (1 + 1 + 1) * 2 * self.batch_size * dim  # forward, backward to the student alone, and the targets
