@@ -21,13 +21,13 @@ from sept.costs.shared import amortised, break_even, break_even_own_architecture
 from sept.errors import ConfigError, DataError, SeptError
 from sept.paper import published
 from sept.runtime import command
+from sept.stages.finetune import STAGES as FINETUNING
 from sept.store import Artefact, Store
 from sept.store.build import read_work, so_far
 from sept.store.step import load_artefact
 from sept.tables.labels import Line, label, varying_choices
 from sept.tables.rows import rows
 
-FINETUNING = ("finetune", "detect", "segment")  # stages
 BASELINE, BASELINE_EPOCHS = "in1k", 300  # the pre-training that SEPT is compared with
 COLUMNS = ("stage", "key", "flops", "wall_s", "cpu_s", "gpu_s", "cpu_j", "gpu_j", "device", "attempts")
 
@@ -110,7 +110,7 @@ def _crossing(lines: Sequence[Line], tasks: int, told: str) -> Iterator[str]:
         own, shared = line["flops"], line["shared_flops"]
         images, epochs = published(BASELINE).images, e.compute.epochs or BASELINE_EPOCHS
         baseline = images * epochs * e.pretrain.flops(e.backbone)
-        before = own - _of_stages(line, FINETUNING)  # fine-tuning is the same for both
+        before = own - _of_stages(line, [*FINETUNING.values()])  # fine-tuning is the same for both
         n, first = break_even(shared, before, baseline), break_even_own_architecture(shared, before, baseline)
         yield (
             f"{label(line, varying_choices(lines))}: {own:.3g} FLOPs a task, and {amortised(own, shared, tasks):.3g} "

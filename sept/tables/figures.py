@@ -21,7 +21,7 @@ COLOURS = {  # Okabe and Ito's, distinguishable on light and dark backgrounds an
     "classifier": "#d55e00",
     "cluster": "#b8a800",
 }
-STAGES = (*COLOURS.values(), "#7a5195")  # one after the other
+STAGE_COLOURS = (*COLOURS.values(), "#7a5195")  # one after the other
 OTHERS = ("#7a5195", "#3d7a5a", "#9c4f2e", "#4d6fae")  # of inits that are not named above
 INK = "#010203"  # placeholder for the page's text colour
 PANEL = (3.6, 2.7)  # inches
@@ -196,7 +196,7 @@ def _bars(ax: Any, panel: Panel) -> None:
 def _stacks(ax: Any, panel: Panel) -> None:
     """A horizontal bar for each tick, the first on top, its series one after the other."""
     left = [0.0] * len(panel.ticks)
-    for colour, series in zip(cycle(STAGES), panel.series, strict=False):
+    for colour, series in zip(cycle(STAGE_COLOURS), panel.series, strict=False):
         widths = [point.y for point in series.points]
         ax.barh(range(len(panel.ticks)), widths, left=left, color=colour, label=series.label)
         left = [start + width for start, width in zip(left, widths, strict=True)]

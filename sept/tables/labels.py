@@ -225,10 +225,8 @@ def method_grids(lines: Sequence[Line]) -> Iterator[MethodGrid]:
     for task, shot in _distinct([(line["task"], line["shot"]) for line in lines]):
         held = [line for line in lines if (line["task"], line["shot"]) == (task, shot)]
         trained = [line for line in held if line["method"] is not None]
-        methods, columns = (
-            _distinct([line["method"] for line in trained]),
-            _distinct([label(line, names) for line in trained]),
-        )
+        methods = _distinct([line["method"] for line in trained])
+        columns = _distinct([label(line, names) for line in trained])
         texts = {(line["method"], label(line, names)): spread(line, "mean", "std") for line in trained}
         if len(methods) < 2 or len(columns) < 2 or len(texts) < len(trained):
             continue
