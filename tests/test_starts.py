@@ -24,7 +24,7 @@ from sept.pipeline import Pipeline
 from sept.results import choices, row
 from sept.runtime.hardware import resolve
 from sept.store import Store
-from sept.tables.statistics import gain
+from sept.tables.statistics import ALIKE, AXES, gain
 
 SETTINGS = (
     *("retriever=ibot_micro", "init=random", "pool.images=200", "budget.images=16", "compute.epochs=1"),
@@ -177,8 +177,7 @@ def test_a_file_of_weights_is_named_by_what_tells_it_apart(given, name):
 
 def test_a_gain_is_over_random_images_from_the_same_weights():
     def line(init: str, score: float):
-        alike = dict.fromkeys(("task", "shot", "metric", "budget", "query", "retriever", "pool", "variant"))
-        return alike | {"init": init, "runs": [{"seed": 0, "finetune_seed": 0, "score": score}]}
+        return dict.fromkeys((*ALIKE, *AXES)) | {"init": init, "runs": [{"seed": 0, "finetune_seed": 0, "score": score}]}
 
     lines = [line("random", 1), line("sept from a", 9), line("random from a", 4)]
     assert gain(lines[1], lines).mean == 5
