@@ -177,7 +177,8 @@ def test_a_file_of_weights_is_named_by_what_tells_it_apart(given, name):
 
 def test_a_gain_is_over_random_images_from_the_same_weights():
     def line(init: str, score: float):
-        return dict.fromkeys((*ALIKE, *AXES)) | {"init": init, "runs": [{"seed": 0, "finetune_seed": 0, "score": score}]}
+        runs = [{"seed": 0, "finetune_seed": 0, "score": score}]
+        return dict.fromkeys((*ALIKE, *AXES)) | {"init": init, "runs": runs}
 
     lines = [line("random", 1), line("sept from a", 9), line("random from a", 4)]
     assert gain(lines[1], lines).mean == 5

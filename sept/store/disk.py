@@ -90,8 +90,13 @@ def sync(path: Path) -> None:
 
 def listing(folder: Path) -> list[str]:
     """Names in `folder` sorted by bytes; none when it does not exist."""
+    return sorted(names(folder), key=os.fsencode)
+
+
+def names(folder: Path) -> list[str]:
+    """The same in no order."""
     try:
-        return sorted(os.listdir(folder), key=os.fsencode)
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

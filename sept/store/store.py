@@ -105,9 +105,8 @@ class Store:
                 continue
             if artefact and artefact.key != step.key:
                 raise DataError(f"{artefact.path} holds key {artefact.key}, not {step.key}: prune it")
-            if artefact:
-                return artefact
-        return None
+            return artefact
+        raise AssertionError("the last look returns or raises")
 
     def status(self, step: Step) -> Literal["cached", "unfinished", "to do"]:
         """The state that `make` would find; a forced stage is to do."""
@@ -210,13 +209,18 @@ class Store:
 
     def _published(self, step: Step) -> Path | None:
         """The folder of `step`. An artefact moved aside counts until its replacement is in place."""
+        usual = self.root / step.stage / step.folder_name
+        for folder in (usual, usual.with_name(usual.name + ASIDE), usual):  # it may be replaced at this moment
+            if folder.is_dir():
+                return folder
         folders = self._folders(step)
         return min(folders, key=lambda folder: folder.name.endswith(ASIDE), default=None)
 
     def _folders(self, step: Step) -> list[Path]:
-        stage = self.root / step.stage
-        named = ((parse_folder(name), name) for name in listing(stage))
-        return [stage / name for parts, name in named if parts and parts.key == step.key[:KEY_CHARS]]
+        """All that hold it, whatever their readable part: it is no part of the key."""
+        stage, key = self.root / step.stage, step.key[:KEY_CHARS]
+        named = ((parse_folder(name), name) for name in sorted(disk.names(stage)) if key in name)
+        return [stage / name for parts, name in named if parts and parts.key == key]
 
     def _ensure(self, step: Step) -> None:
         """Builds and publishes `step` unless another process has done so in the meantime."""
