@@ -26,7 +26,7 @@ OTHERS = ("#7a5195", "#3d7a5a", "#9c4f2e", "#4d6fae")  # of inits that are not n
 INK = "#010203"  # placeholder for the page's text colour
 PANEL = (3.6, 2.7)  # inches
 LETTER, HANDLE, ENTRY = 0.075, 0.6, 0.2  # inches of a legend: width of a letter, of mark and gap, height of a line
-BAR = 0.2  # inches of a horizontal bar
+BAR, CURVE = 0.2, 0.25  # inches of height of a horizontal bar, and of a curve among others
 MANY = 3  # panels per line at most
 BARS_WIDTH = 0.8  # of the distance between two groups
 DECADES = 1.5  # an axis at least this long gets ticks at powers of ten only
@@ -69,8 +69,7 @@ def _figure(chart: Chart) -> Any:
     width = PANEL[0] * columns * (2 if columns == 1 else 1)
     labels = {series.label for panel in chart.panels for series in panel.series}
     abreast = max(1, min(len(labels), int(width / (LETTER * max(map(len, labels)) + HANDLE))))
-    high = max(PANEL[1], BAR * len(chart.panels[0].ticks)) if chart.kind == "stacks" else PANEL[1]
-    height = high * lines + ENTRY * (1 + -(-len(labels) // abreast))
+    height = _height(chart) * lines + ENTRY * (1 + -(-len(labels) // abreast))
     figure = Figure((width, height), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for ax, panel in zip(axes, chart.panels, strict=False):
@@ -81,6 +80,12 @@ def _figure(chart: Chart) -> Any:
         figure.supylabel(f"{chart.y}, %", fontsize=STYLE["font.size"])
     _legend(figure, axes[: len(chart.panels)], abreast)
     return figure
+
+
+def _height(chart: Chart) -> float:
+    """Of each panel: what is drawn in it is told apart."""
+    each = {"stacks": BAR * len(chart.panels[0].ticks), "bars": 0.0}
+    return max(PANEL[1], each.get(chart.kind, CURVE * max(len(panel.series) for panel in chart.panels)))
 
 
 def _panel(ax: Any, panel: Panel, chart: Chart) -> None:

@@ -18,7 +18,7 @@ a { color: inherit; text-decoration-color: #8888; text-underline-offset: 2px; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; white-space: nowrap; }
 thead tr:last-child th, th[rowspan] { border-bottom: 1px solid currentColor; }
-thead th { font-weight: 600; vertical-align: bottom; }
+thead th { font-weight: 600; vertical-align: bottom; white-space: normal; }
 tbody tr { border-bottom: 1px solid var(--line); }
 tbody th { font-weight: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; padding-left: .75rem; }
