@@ -5,14 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ready
 from filelock import FileLock
 from hypothesis import settings
+
+# Each process of the tests has a core: more threads would wait for each other. Read when torch and numpy are imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 settings.register_profile("untimed", deadline=None)  # the first example may import, and other work may run beside
 settings.load_profile("untimed")
@@ -58,6 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
+def mostly_slow(values: Iterable[Any], kept: int = 1) -> list[Any]:
+    """The first `kept` as they are, the others for `pytest -m slow`: of parameters that try the same code again."""
+    every = list(values)
+    return [*every[:kept], *(pytest.param(each, marks=pytest.mark.slow) for each in every[kept:])]
 
 
 def command(*overrides: str, script: str = "train.py", without: tuple[str, ...] = ()) -> list[str]:

@@ -190,6 +190,7 @@ def test_in_the_drawn_world_selecting_pays(drawn):
     assert LEAST_LIFT < told(text) <= 1.7 / share  # at most all of the domain, within noise
 
 
+@pytest.mark.slow
 def test_random_weights_find_the_domain_by_its_looks_but_none_of_its_classes(drawn):
     text = advised(drawn, "retriever.weights=random.safetensors")
     assert "of the same class for" in text

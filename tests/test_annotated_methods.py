@@ -12,6 +12,7 @@ import test_pretended as card
 import timm
 import torch
 import two_processes
+from conftest import mostly_slow
 from forking import forking
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,6 +33,7 @@ LEARNERS = {"labels": Supervised, "captions": Clip, "features": Distill}
 STEPS, BATCH = 3, 8
 LENGTH = Length(STEPS, 1)
 each = pytest.mark.parametrize("reads", ["labels", "captions", "features"])
+mainly_captions = pytest.mark.parametrize("reads", mostly_slow(["captions", "labels", "features"]))
 
 
 def learner_of(reads, length=LENGTH, backbone=micro.SWIN, **changes):
@@ -43,7 +45,7 @@ def resumable(reads):
     return learner_of(reads, length=Length(fit.STEPS, fit.PER_EPOCH), drop_path_rate=0.2, warmup_epochs=1)
 
 
-@each
+@mainly_captions
 def test_killed_and_resumed_equals_never_killed(reads, tmp_path):
     annotated.subset(tmp_path, fit.IMAGES, reads)
     folder = tmp_path / "work"
@@ -60,7 +62,7 @@ def test_killed_and_resumed_equals_never_killed(reads, tmp_path):
     fit.assert_same(fit.result(folder), expected)
 
 
-@each
+@mainly_captions
 def test_two_processes_equal_one(reads, tmp_path):
     packed = annotated.subset(tmp_path / "images", two_processes.IMAGES, reads)
     size, rate = two_processes.BATCH, two_processes.SMALL_RATE
@@ -112,7 +114,7 @@ def test_the_memory_of_heads_grows_with_the_batch(reads):
     assert learner_of(reads).bytes_beside(16) == 2 * learner_of(reads).bytes_beside(8) > 0
 
 
-@each
+@mainly_captions
 def test_a_learner_on_the_device_ends_as_on_the_cpu(reads, tmp_path):
     packed = annotated.subset(tmp_path / "images", 24, reads)
     make = partial(learner_of, reads, length=Length(card.STEPS, 1), drop_path_rate=0.3, lr=1e-4)
@@ -127,7 +129,7 @@ def test_a_learner_on_the_device_ends_as_on_the_cpu(reads, tmp_path):
     assert lower.losses == pytest.approx(expected.losses, rel=0.05)
 
 
-@each
+@mainly_captions
 def test_a_step_waits_for_the_device_twice_at_most(reads, tmp_path):
     learner = learner_of(reads)
     steps = waits(learner, micro.cropped(learner, annotated.subset(tmp_path / "images", 24, reads), BATCH))

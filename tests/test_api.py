@@ -13,7 +13,7 @@ from sept.errors import ConfigError, DataError
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 COLOURS = {"red": (190, 20, 20), "blue": (20, 20, 190), "green": (20, 190, 20)}
-SHORT = ["compute.epochs=1", "finetune.epochs=1"]
+SHORT = ["compute.epochs=1", "finetune.epochs=1", "finetune.min_steps=20"]
 
 
 def write_images(folder: Path, count: int, colour: tuple[int, int, int], seed: int) -> None:
@@ -39,6 +39,7 @@ def here(tmp_path_factory):
 def inside(here, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.delenv("SEPT_STORE", raising=False)
+    monkeypatch.setattr("sept.runtime.hardware._cores", lambda: 1)  # other tests run on the others
 
 
 def select(**changes):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, command, environment
+from conftest import ROOT, command, environment, mostly_slow
 from torch.utils.data import Dataset
 
 from sept.data import loading
@@ -49,7 +49,7 @@ class Failing(Dataset):
             r"killed \(SIGKILL\): often memory that ran out; lower hardware.workers; run the same command again",
         ),
         (signal.SIGBUS, r"killed \(SIGBUS\): /dev/shm, .* is full: .*--shm-size"),
-        (signal.SIGSTOP, r"was stopped for .* \(SIGSTOP\)"),
+        pytest.param(signal.SIGSTOP, r"was stopped for .* \(SIGSTOP\)", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_is_killed_or_stopped_is_one_line_soon(number, message, monkeypatch):
@@ -129,7 +129,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are tied together on Linux only")
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("stopped", mostly_slow([True, False]))
 def test_a_killed_program_leaves_no_process_behind_even_where_workers_are_stopped(stopped, tmp_path):
     script = tmp_path / "reading.py"
     script.write_text(READING)

@@ -14,6 +14,7 @@ import micro
 import numpy as np
 import pytest
 import torch
+from conftest import mostly_slow
 from forking import forking
 from torch.utils.data import Dataset
 
@@ -197,7 +198,7 @@ def run_each(accidents: list[Any], folder: Path, runtime: Runtime, make: Callabl
     return exits
 
 
-@pytest.mark.parametrize("make", [moby, dino, ibot, classifier])
+@pytest.mark.parametrize("make", mostly_slow([moby, ibot, dino, classifier], kept=2))
 def test_killed_and_resumed_equals_never_killed(make, folder, whole, processes):
     die = partial(kill, signal.SIGKILL)
     accidents = [

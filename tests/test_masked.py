@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import run
+from conftest import mostly_slow, run
 from hypothesis import given
 from hypothesis import strategies as st
 from masked import BATCH, IMAGES, MAKES, POOLED, mae, mae_recipe, simmim, simmim_recipe
@@ -95,7 +95,12 @@ def test_a_training_stopped_by_a_signal_goes_on_bit_for_bit(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "backbone"), [(mae_recipe, micro.VIT), (mae_recipe, POOLED), (simmim_recipe, micro.SWIN)]
+    ("recipe", "backbone"),
+    [
+        (mae_recipe, micro.VIT),
+        pytest.param(mae_recipe, POOLED, marks=pytest.mark.slow),
+        pytest.param(simmim_recipe, micro.SWIN, marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_equal_one(recipe, backbone, tmp_path):
     assert_alike(tmp_path, *trained_by_two(recipe(drop_path_rate=0.3), backbone, tmp_path))
@@ -128,6 +133,7 @@ def test_the_same_weights_and_losses_follow_from_the_same_seed_whatever_the_glob
     assert all(torch.equal(value, first[name]) for name, value in make().state_dict().items())
 
 
+@pytest.mark.parametrize("make", mostly_slow(MAKES), indirect=True)
 def test_a_learner_on_the_device_ends_as_on_the_cpu_and_bfloat16_stays_close(make, tmp_path):
     packed = micro.subset(tmp_path / "images", IMAGES)
 
@@ -144,6 +150,7 @@ def test_a_learner_on_the_device_ends_as_on_the_cpu_and_bfloat16_stays_close(mak
     np.testing.assert_allclose(lower.losses, expected.losses, rtol=0.05)
 
 
+@pytest.mark.parametrize("make", mostly_slow(MAKES), indirect=True)
 def test_a_step_waits_for_the_device_twice_at_most(make, tmp_path):
     learner = make()
     steps = waits(learner, micro.cropped(learner, micro.subset(tmp_path / "images", IMAGES), BATCH))

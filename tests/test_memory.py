@@ -7,6 +7,7 @@ import micro
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import mostly_slow
 from test_full_size import experiment
 from torch import nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
@@ -165,7 +166,7 @@ def test_what_a_step_holds_grows_evenly_with_the_batch(kind):
     assert steps[0].peak < steps[1].peak < steps[2].peak
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", mostly_slow(OTHERS))
 def test_the_other_learners_steps_are_counted_to_their_end(kind):
     step = counted(kind, 2)
     assert step.weights < step.trained < step.after_encoder

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sept.results import CHANCE
 
-QUICK = ["budget.images=64", "compute.epochs=2", "pretrain.batch_size=32", "finetune.min_steps=80", "finetune.epochs=1"]
+QUICK = ["budget.images=64", "compute.epochs=2", "pretrain.batch_size=32", "finetune.min_steps=40", "finetune.epochs=1"]
 BLIND = "cannot tell the task from the pool"
 SHOWN = "are shown at finetune.side=48"
 KINDS = ("lines", "rings", "crosses", "dots")  # those of the task first
@@ -60,6 +60,7 @@ def told(folder: Path, *overrides: str) -> tuple[str, str]:
         f"pool.path={folder}/pool",
         "task=imagefolder",
         f"task.path={folder}/task",
+        "hardware.threads=1",
         *QUICK,
         *overrides,
     ]
@@ -80,7 +81,7 @@ def test_a_good_one_is_learnt_and_nothing_is_remarked_on(tmp_path):
 
 def test_a_hopeless_retriever_is_told_before_the_training(tmp_path):
     folders(tmp_path, noise=True)
-    _, errors = told(tmp_path)
+    _, errors = told(tmp_path, "finetune.min_steps=4")
     assert errors.count(BLIND) + errors.count("looks like the task throughout") == 1
     assert errors.index("advise=true says more") < errors.index("pre-train:")
 

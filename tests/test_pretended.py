@@ -1,5 +1,6 @@
 """What a CPU can prove about a GPU: the project on a pretended device, and that the device notices what is wrong."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -204,6 +205,7 @@ def run(case: Case, folder: Path, runtime: Runtime) -> Trained:
     return trained(learner, case.batches(learner), folder, runtime, case.looks())
 
 
+@pytest.mark.parametrize("case", conftest.mostly_slow(CASES, kept=2), indirect=True)
 def test_a_learner_on_the_device_ends_as_on_the_cpu_and_bfloat16_stays_close(case: Case, tmp_path: Path) -> None:
     expected = run(case, tmp_path / "cpu", CPU)
     with pretended() as device:
@@ -255,7 +257,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", conftest.mostly_slow(STAGES))
 def test_a_fine_tuning_runs_as_a_whole_stage(name: str, tmp_path: Path) -> None:
     sys.path.insert(0, str(conftest.ROOT))
     import train
@@ -294,9 +296,13 @@ def test_vectors_are_those_of_the_cpu(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("guessed", [False, True], ids=["", "guessed"])
-@pytest.mark.parametrize("int8", [False, True], ids=["float16", "int8"])
-@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+EVERY = list(itertools.product([False, True], repeat=3))
+
+
+@pytest.mark.parametrize(
+    ("bf16", "int8", "guessed"),
+    [pytest.param(*each, marks=() if len({*each}) == 1 else pytest.mark.slow) for each in EVERY],
+)
 def test_lists_are_those_of_the_cpu(
     bf16: bool, int8: bool, guessed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

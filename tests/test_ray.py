@@ -72,6 +72,7 @@ def ended_workers() -> bool:
     return not workers()
 
 
+@pytest.mark.slow
 def test_a_cluster_does_the_same_as_one_machine_in_silence(cluster, tmp_path, expected, capfd):
     before = signal.getsignal(signal.SIGTERM)
     run(cluster, partial(embedder, tmp_path), range(SHARDS), tmp_path, partial(once_started, tmp_path, 3))

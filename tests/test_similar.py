@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import Tiny, run
+from conftest import Tiny, mostly_slow, run
 from PIL import Image, ImageOps
 
 MICRO = ["retriever=ibot_micro", "retriever.weights=sept:ibot_micro", "pretrain.batch_size=16", "pretrain.queue=32"]
@@ -72,7 +72,7 @@ def test_planted_copies_of_test_images_are_reported_and_on_demand_removed(plante
     assert not set(found) & set(left)
 
 
-@pytest.mark.parametrize("init", ["union_topk", "classifier", "cluster"])
+@pytest.mark.parametrize("init", mostly_slow(["classifier", "union_topk", "cluster"]))
 def test_other_selectors_meet_the_same_budget(init, tiny: Tiny, tmp_path):
     done = run(f"init={init}", store=tiny.store, script="search.py")
     assert done.returncode == 0, done.stderr

@@ -864,6 +864,7 @@ def with_checkpoint(folder: Path, inputs: Mapping[str, Artefact]) -> dict[str, A
     return counted(folder, inputs)
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_file_operation_of_a_first_build_loses_nothing(tmp_path: Path) -> None:
     operation, alive = 1, True
     while alive:

@@ -51,8 +51,7 @@ def test_the_quickstart_goes_through_few_modules(tmp_path):
     """Those that its runs execute of the project, without those that hold a docstring alone."""
     (tmp_path / "counted.py").write_text(COUNTED)
     settings = [each for each in TINY if not each.startswith("retriever")]
-    surroundings = environment(tmp_path / "store") | {"PYTHONPATH": str(ROOT)}
-    done = ready.start([str(tmp_path / "counted.py"), *settings], surroundings, tmp_path, False)
+    done = ready.start([str(tmp_path / "counted.py"), *settings], environment(tmp_path / "store"), tmp_path)
     out, err = done.communicate(LONGEST_S)
     assert done.returncode == 0, err
     [names] = re.findall(r"^modules: (.*)$", out, re.MULTILINE)

@@ -164,6 +164,7 @@ def printed(out: str) -> list[str]:
     return [line for line in out.splitlines() if "[HYDRA]" not in line]
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_all_work_and_print_one_table(whole: Whole, tmp_path: Path) -> None:
     store, chosen = tmp_path / "store", cells(init="sept", again="0")  # both tasks are searched for in one scan
     both = [start(*chosen, store=store) for _ in range(2)]

@@ -10,6 +10,7 @@ import test_chunks
 import test_fit
 import torch
 import two_processes
+from conftest import mostly_slow
 from test_flops import trained as counted
 
 from sept import compose
@@ -48,7 +49,7 @@ def test_stopped_and_resumed_equals_never_stopped(method, optimiser, tmp_path):
     test_fit.assert_same(*ends)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS))
 def test_two_processes_equal_one(method, tmp_path):
     settings = recipe(method, batch_size=two_processes.BATCH, drop_path_rate=0.3, lr=two_processes.SMALL_RATE)
     two_processes.assert_alike(tmp_path, *two_processes.trained(settings, micro.SWIN, tmp_path))
