@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from sept.errors import DataError, NonFiniteError, StorageError
-from sept.retrieval.embedding import embed, missing
+from sept.retrieval import embedding
+from sept.retrieval.embedding import Allowed, embed, embed_shard, missing
 from sept.retrieval.features import Features
-from sept.retrieval.shards import Skip, publish, publish_json, read_json
+from sept.retrieval.shards import Skip, publish, publish_json, read_json, read_shard
 
 ROWS, DIM, PER_SHARD = 23, 5, 7  # 4 shards, the last one short
 UNREADABLE = (3, 14)
@@ -162,6 +163,23 @@ def test_too_many_unreadable_images_stop_it_early_and_are_named(tmp_path: Path) 
     again = Encoder(unreadable=(1, 2))  # the others were repaired
     assert embed(tmp_path, ROWS, again, 0.1, PER_SHARD)["skipped"] == 2
     assert again.calls[0] == (7, 14)
+
+
+def test_too_many_in_the_shards_of_several_processes_stop_one_of_them(tmp_path: Path) -> None:
+    """Neither has more than is allowed, of 200 images 20."""
+    one, other = (Allowed(tmp_path, 200, 0.1, 2) for _ in range(2))
+    encode = Encoder(unreadable=tuple(range(0, 200, 2)))
+    with pytest.raises(DataError, match="21 of the pool's 200 images"):
+        [embed_shard(index, encode, (one, other)[index % 2]) for index in range(100)]
+    assert len(encode.calls) <= 22
+
+
+def test_other_shards_are_not_read_at_every_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(embedding, "read_shard", lambda folder, index: read.append(index) or read_shard(folder, index))
+    shards = 60
+    embed(tmp_path, 2 * shards, Encoder(unreadable=tuple(range(0, 2 * shards, 2))), 0.9, 2)
+    assert len(read) < 12 * shards  # at every skip it were as many as shards times shards
 
 
 def test_a_stricter_ceiling_holds_for_what_is_already_there(folder: Path) -> None:

@@ -27,6 +27,7 @@ from sept.store.disk import sha256
 ROWS_PER_SHARD = 100_000  # 154 MB a shard at 768 dimensions; 1,550 shards for the paper's 155 million images
 UNIT_TOLERANCE = 2e-3  # rounding to float16 moves a unit norm by at most 2**-11
 SKIPS_SHOWN = 3  # unreadable files named in the error
+COUNT_AGAIN = 0.1  # of the skips that are still allowed: after so many more, those of other processes are counted again
 
 Encode = Callable[[int, int], tuple[np.ndarray, list[Skip]]]
 
@@ -47,8 +48,9 @@ def embed(
     skipped, as soon as that is certain, and for vectors of a wrong shape or length; NonFiniteError for NaN or infinity;
     StorageError for disk errors.
     """
+    allowed = Allowed(folder, rows, max_unreadable, rows_per_shard)
     for index in missing(folder, rows, rows_per_shard):
-        embed_shard(folder, index, rows, encode, max_unreadable, rows_per_shard)
+        embed_shard(index, encode, allowed)
         if progress is not None:
             progress(min((index + 1) * rows_per_shard, rows))
     return conclude(folder, rows, max_unreadable, rows_per_shard)
@@ -69,20 +71,36 @@ def _whole(folder: Path, index: int, first: int, last: int) -> bool:
     return shard is not None and sha256(data_path(folder, index)) == shard.sha256
 
 
-def embed_shard(
-    folder: Path, index: int, rows: int, encode: Encode, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD
-) -> list[Skip]:
+class Allowed:
+    """How many images of a pool may be unreadable, and how many have been: of the shards in `folder`, whoever made
+    them, and of one process exactly. Reading the other shards at every skip would grow with their square."""
+
+    def __init__(self, folder: Path, rows: int, max_unreadable: float, rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        self.folder, self.rows, self.rows_per_shard, self._share = folder, rows, rows_per_shard, max_unreadable
+        self._counted: int | None = None  # in all shards, the last time
+        self._since = 0  # here since then
+
+    def check(self, index: int, skips: list[Skip]) -> None:
+        """Adds those of a shard that is not committed yet; raises DataError once they are too many."""
+        self._since += len(skips)
+        if self._counted is None or self._since > COUNT_AGAIN * (self._share * self.rows - self._counted):
+            every = [*_skips_of_others(self.folder, index, self.rows, self.rows_per_shard), *skips]
+            check_readable(every, self.rows, self._share)
+            self._counted, self._since = len(every), 0
+
+
+def embed_shard(index: int, encode: Encode, allowed: Allowed) -> list[Skip]:
     """Embeds and commits one shard; returns its skips. Several processes may do so at once, even for the same shard.
 
-    Before the commit the skips of all existing shards are counted: a rerun tries this shard again.
+    Before the commit its skips are counted: a rerun tries this shard again.
     """
-    first = index * rows_per_shard
-    last = min(first + rows_per_shard, rows)
+    first = index * allowed.rows_per_shard
+    last = min(first + allowed.rows_per_shard, allowed.rows)
     vectors, skips = encode(first, last)
     _check_vectors(vectors, skips, first, last)
     if skips:
-        check_readable([*_skips_of_others(folder, index, rows, rows_per_shard), *skips], rows, max_unreadable)
-    _commit(folder, index, first, vectors, skips)
+        allowed.check(index, skips)
+    _commit(allowed.folder, index, first, vectors, skips)
     return skips
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sept import engines
 from sept.data.locate import Location
-from sept.retrieval.embedding import ROWS_PER_SHARD, conclude, embed_shard, missing
+from sept.retrieval.embedding import ROWS_PER_SHARD, Allowed, conclude, embed_shard, missing
 from sept.retrieval.features import Features
 from sept.retrieval.shards import Skip
 from sept.retrievers import settings
@@ -135,7 +135,9 @@ class Embedding:
             vectors, failures = encoder(read, range(first, last), advance)
             return vectors, [skipped(pool, first + at, reason) for at, reason in failures]
 
+        allowed = Allowed(self.folder, self.rows, self.max_unreadable, self.rows_per_shard)
+
         def work(index: int) -> None:
-            embed_shard(self.folder, index, self.rows, encode, self.max_unreadable, self.rows_per_shard)
+            embed_shard(index, encode, allowed)
 
         return work
