@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from sept.backbones import Backbone
-from sept.compose import OPEN, defaults, experiment, option, options, written
+from sept.compose import OPEN, defaults, experiment, option, options, program, written
 from sept.compose.names import leaves
 from sept.config import Experiment
 from sept.errors import ConfigError
@@ -43,7 +43,7 @@ def command(e: Experiment) -> str:
         if not name.startswith(APART) and (name not in base or base[name] != value)
     ]
     dropped = [f"~{name}" for name in base if name not in wanted and not name.startswith(APART)]
-    return shlex.join(["python", "train.py", *chosen, *changed, *dropped])
+    return " ".join([program("train"), shlex.join([*chosen, *changed, *dropped])])
 
 
 def _choices(e: Experiment) -> list[tuple[str, ...]]:

@@ -305,7 +305,7 @@ def test_a_shell_completes_options_and_settings():
         asked = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
         told = subprocess.run(
             [sys.executable, "train.py", "-sc", "query=bash"],
-            cwd=CONF.parent,
+            cwd=CONF.parents[1],
             env=asked,
             capture_output=True,
             text=True,

@@ -20,6 +20,7 @@ ORDER = [  # a package imports only from those before it
         "ledger",
         "tracking",
         "gpu",
+        "commands",
         "__main__",
         "train",
         "search",
@@ -27,8 +28,8 @@ ORDER = [  # a package imports only from those before it
 ]
 LEVEL = {name: level for level, name in enumerate(ORDER)}
 ALLOWED = {
-    "hydra": {"compose", "train", "search"},
-    "omegaconf": {"compose", "train", "search"},
+    "hydra": {"compose", "commands"},
+    "omegaconf": {"compose", "commands"},
     "lightning": {"training", "transfer", "tracking", "gpu"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"tracking"},
@@ -40,7 +41,16 @@ ALLOWED = {
 LAZY = {"wandb", "wandb_workspaces", "faiss", "pymilvus", "ray", "matplotlib"}
 HEAVY = {"torch", "torchvision", "timm", "lightning", "torchmetrics"}
 TORCHLESS = [  # where a plan, a table or a help text begins
-    *("train.py", "search.py", "sept/config.py", "sept/pipeline.py", "sept/capability.py", "sept/compose/__init__.py"),
+    *(
+        "train.py",
+        "search.py",
+        "sept/commands/train.py",
+        "sept/commands/search.py",
+        "sept/config.py",
+        "sept/pipeline.py",
+        "sept/capability.py",
+        "sept/compose/__init__.py",
+    ),
     *("sept/results.py", "sept/runtime/hardware.py", "sept/runtime/driver.py", "sept/runtime/failures.py"),
     *(f"sept/tracking/{name}.py" for name in ("__init__", "run", "workspace")),
     *(

@@ -19,7 +19,7 @@ from sept.retrieval.drawings import histogram, plane, scatter
 from tests.conftest import ROOT, TINY
 
 sys.path.insert(0, str(ROOT))
-import search
+from sept.commands import search
 
 FACTS = {
     "images": 100,

@@ -71,7 +71,7 @@ def test_plans_of_all_tables_import_nothing_that_trains(tmp_path: Path) -> None:
     elsewhere = {f"SEPT_{name}": str(tmp_path / name) for name in ("STORE", "DATA", "WEIGHTS")}
     told = subprocess.run(
         [sys.executable, "-c", EVERY],
-        cwd=CONF.parent,
+        cwd=CONF.parents[1],
         env={**os.environ, **elsewhere},
         capture_output=True,
         text=True,

@@ -260,7 +260,7 @@ STAGES = {
 @pytest.mark.parametrize("name", conftest.mostly_slow(STAGES))
 def test_a_fine_tuning_runs_as_a_whole_stage(name: str, tmp_path: Path) -> None:
     sys.path.insert(0, str(conftest.ROOT))
-    import train
+    from sept.commands import train
 
     with pretended() as device:
         row = train.run(experiment([*SMALL, *STAGES[name], f"store.root={tmp_path / 'store'}"]))

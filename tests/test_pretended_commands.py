@@ -44,7 +44,7 @@ def on_device(store: Path, settings: list[str], run: Callable[[Any], Any]) -> tu
 
 @pytest.mark.parametrize("name", RUNS)
 def test_train_runs_to_its_row(name: str, tmp_path: Path) -> None:
-    import train
+    from sept.commands import train
 
     row, device = on_device(tmp_path / "store", RUNS[name], train.run)
     assert row["status"] == "done"
@@ -57,7 +57,7 @@ def test_train_runs_to_its_row(name: str, tmp_path: Path) -> None:
 def test_search_draws_its_gallery_and_looks_a_photo_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import search
+    from sept.commands import search
 
     monkeypatch.chdir(tmp_path)
     photo = tmp_path / "photo.png"

@@ -19,8 +19,8 @@ from conftest import ROOT, TINY, Tiny, command, environment, run, start
 from PIL import Image
 from two_processes import imported
 
-import train
 from sept import api
+from sept.commands import train
 from sept.costs.bill import cost, total
 from sept.costs.settings import Carbon
 from sept.ledger import record

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, results, run, start
 
-import train
+from sept.commands import train
 from sept.compose import expand
 from sept.results import CELL
 from sept.store import Store

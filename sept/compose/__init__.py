@@ -21,6 +21,7 @@ from sept.compose.names import (
     known_names,
     nearest,
     options,
+    program,
     renamed,
     written,
 )
@@ -34,6 +35,7 @@ from sept.compose.overrides import (
     is_hydras,
     one_line,
     usage,
+    with_own,
 )
 from sept.config import SETTINGS, Experiment
 from sept.data.locate import ARCHIVES
@@ -59,6 +61,7 @@ __all__ = [
     "one_line",
     "option",
     "options",
+    "program",
     "register",
     "renamed",
     "usage",
@@ -166,7 +169,10 @@ def asked(arguments: Sequence[str]) -> Asked:
 def hand_over(arguments: Sequence[str]) -> None:
     """Prepares Hydra's own start: registers the schema, and puts the arguments where it reads them."""
     register()
-    sys.argv[1:] = completed(arguments)
+    given = completed(arguments)
+    overrides = (at for at, text in enumerate(given) if "=" in text and not text.startswith("-"))
+    first = next(overrides, len(given))  # Hydra reads overrides in one piece
+    sys.argv[1:] = [*given[:first], *with_own(), *given[first:]]
 
 
 def expand(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:

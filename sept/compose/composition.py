@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra import version
@@ -27,7 +28,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sept.compose.names import ARGUMENTS, CONF, OF_SEVERAL_KINDS
+from sept.compose.names import ARGUMENTS, CONF, OF_SEVERAL_KINDS, own
 from sept.config import SETTINGS, Experiment
 from sept.retrievers.settings import Retriever
 
@@ -81,7 +82,7 @@ def composed(overrides: Sequence[str]) -> Composed:
     parsed = parse(overrides)
     ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
     settings = [each for each in parsed if isinstance(each.value(), dict) or not is_group(each)]
-    files = _composed_of(tuple(str(each.input_line) for each in parsed if each not in settings))
+    files = _composed_of(tuple(str(each.input_line) for each in parsed if each not in settings), own())
     typed = schema(files.kinds)
     config = _merged_into(typed, files.values)
     OmegaConf.set_struct(config, True)
@@ -104,7 +105,7 @@ class _Merged:
 
 
 @cache  # the cells of a sweep often differ only in settings
-def _composed_of(choices: tuple[str, ...]) -> _Merged:
+def _composed_of(choices: tuple[str, ...], also: Path | None) -> _Merged:
     chosen = _chosen(PRIMARY, parse(choices))
     values, kinds = _merged(chosen)
     paths = [str(each.config_path) for each in chosen.defaults]
@@ -136,11 +137,14 @@ def is_group(override: Override) -> bool:
 
 
 class _Files(ConfigRepository):
-    """Hydra's files, each read once. The schema, which Hydra reads beside them, is empty here: the merged files are
-    checked against it at the end."""
+    """Hydra's files, each read once, ours before a person's own. The schema, which Hydra reads beside them, is empty
+    here: the merged files are checked against it at the end."""
 
-    def __init__(self) -> None:
-        super().__init__(create_config_search_path(str(CONF)))
+    def __init__(self, also: Path | None) -> None:
+        places = create_config_search_path(str(CONF))
+        if also is not None:
+            places.append("own", f"file://{also}")
+        super().__init__(places)
         self._read: dict[str, ConfigResult | None] = {}
         self._plain: dict[str, Any] = {}
 
@@ -170,14 +174,17 @@ class _Alone(_Files):
         return replace(read, defaults_list=[each for each in read.defaults_list if not each.is_override()])
 
 
-@cache
 def _files() -> _Files:
-    return _Files()
+    return _opened(_Files, own())
+
+
+def _alone() -> _Files:
+    return _opened(_Alone, own())
 
 
 @cache
-def _alone() -> _Files:
-    return _Alone()
+def _opened(kind: type[_Files], also: Path | None) -> _Files:
+    return kind(also)
 
 
 def _chosen(config: str, overrides: list[Override], files: _Files | None = None) -> DefaultsList:

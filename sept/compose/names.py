@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from sept.config import SETTINGS, Experiment
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
+CLONE = CONF.parents[1]  # where train.py and search.py are, unless the package is installed
 OF_SEVERAL_KINDS = ("finetune", "pretrain", "selector", "retriever.train")
 TRAINED = r"((?:pretrain|retriever\.train)\.)"  # recipes of pre-trainings
 ARGUMENTS = ("backbone.args", "retriever.backbone.args")  # of a network: any name, timm checks them
@@ -39,10 +40,28 @@ def defaults() -> dict[str, str]:
     return chosen
 
 
-@cache
+def own() -> Path | None:
+    """The folder `conf` of a person's own project, whose options are chosen like ours; None if there is none."""
+    try:
+        found = Path.cwd() / "conf"
+        return found if found.is_dir() and not found.samefile(CONF) else None
+    except OSError:  # the current folder was removed
+        return None
+
+
 def options(group: str) -> list[str]:
-    """Names of a group's files; none if there is no such group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+    """Names of a group's files, ours and a person's own; none if there is no such group."""
+    return _options(group, own()) if group.isidentifier() else []
+
+
+@cache
+def _options(group: str, also: Path | None) -> list[str]:
+    return sorted({path.stem for folder in (CONF, also) if folder for path in (folder / group).glob("*.yaml")})
+
+
+def program(name: str) -> str:
+    """How a person starts `train` or `search`."""
+    return f"python {name}.py" if (CLONE / f"{name}.py").is_file() else f"sept {name}"
 
 
 @cache

@@ -1,6 +1,7 @@
 """Command-line overrides: completed; all errors about them in one line; the text of `--help`."""
 
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,15 @@ from sept.compose.names import (
     known_names,
     nearest,
     options,
+    own,
+    program,
     renamed,
     unknown_name,
     written,
 )
 from sept.config import SETTINGS, Experiment
 from sept.errors import ConfigError, StorageError
+from sept.paths import quoted
 from sept.ranges import format_value
 
 MULTIRUN = ("-m", "--multirun")
@@ -47,7 +51,7 @@ ADDED = {  # groups without a default: `+table=NAME`
     "table": "A named sweep: the paper's tables and figures, and their counterparts in the embedded world.",
 }
 USAGE = """\
-usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
+usage: {program} [GROUP=OPTION ..] [KEY=VALUE ..]
 
 {purpose}
 
@@ -55,7 +59,7 @@ usage: python {program} [GROUP=OPTION ..] [KEY=VALUE ..]
 
 KEY=VALUE: any setting; --cfg job prints all with their values. Several values and -m make a sweep: seed=0,1,2 -m
 Any timm network: backbone.name=NAME backbone.args.KEY=VALUE, and retriever.backbone.name=NAME likewise
-Completion of groups and options in bash (zsh, fish): eval "$(python {program} -sc install=bash)"
+Completion of groups and options in bash (zsh, fish): eval "$({program} -sc install=bash)"
 Hydra's own flags: --hydra-help"""
 
 
@@ -125,11 +129,11 @@ def check_hydra(overrides: Sequence[str]) -> None:
         return
     with one_line(), _composing():
         plain = [text for text, each in zip(given, parse(given), strict=True) if not each.is_sweep_override()]
-        whole = compose(PRIMARY, plain, return_hydra_config=True)
-        own = whole.hydra
-        folders = {"hydra.run.dir": own.run.dir, "hydra.sweep.dir": own.sweep.dir}
+        whole = compose(PRIMARY, [*plain, *with_own()], return_hydra_config=True)
+        its = whole.hydra
+        folders = {"hydra.run.dir": its.run.dir, "hydra.sweep.dir": its.sweep.dir}
         holders = {f"{group}.{name}": whole[group][name] for group, name in HELD}
-        if own.job.chdir:
+        if its.job.chdir:
             raise ConfigError("hydra.job.chdir=true: relative paths would be resolved in another folder; leave it out")
     named = {text.lstrip("+").partition("=")[0] for text in given}
     for key in folders.keys() & named:
@@ -139,6 +143,12 @@ def check_hydra(overrides: Sequence[str]) -> None:
 def is_hydras(override: str) -> bool:
     """Whether it sets one of Hydra's own settings, other than by choosing an option."""
     return override.lstrip("+~").startswith("hydra.")
+
+
+def with_own() -> list[str]:
+    """The override by which Hydra finds a person's own options too."""
+    also = own()
+    return [] if also is None else [f"hydra.searchpath=[{quoted(f'file://{also}')}]"]
 
 
 @contextmanager
@@ -258,15 +268,16 @@ def _base(kind: type) -> type:
     return next(each for each in reversed(kind.__mro__) if each is not object)
 
 
-def usage(program: str, purpose: str) -> str:
-    """Each group with its default, a one-line description and its options."""
+def usage(name: str, purpose: str) -> str:
+    """Of `train` or `search`: each group with its default, a one-line description and its options."""
     told = dict(ADDED)
     for item in fields(Experiment):
         if is_dataclass(item.type) and options(item.name):
             told[item.name] = str(item.type.__doc__).split(". ")[0].split(".\n")[0].rstrip(".") + "."
+    started = sys.argv[0] if sys.argv[0] == f"sept {name}" else program(name)
     lines = []
     for key, default in ({f"+{name}": "NAME" for name in ADDED} | defaults()).items():
         group = key.lstrip("+")
         wrapped = textwrap.wrap(" ".join(options(group)), WIDTH, break_on_hyphens=False)
         lines += ["", f"{key}={default}: {told[group]}", *(f"    {line}" for line in wrapped)]
-    return USAGE.format(program=program, purpose=purpose, groups="\n".join(lines[1:]))
+    return USAGE.format(program=started, purpose=purpose, groups="\n".join(lines[1:]))

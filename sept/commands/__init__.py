@@ -1,0 +1,1 @@
+"""What `sept train` and `sept search` do, and train.py and search.py of the clone."""

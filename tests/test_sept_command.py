@@ -1,0 +1,111 @@
+"""The command `sept`: its parts, options of one's own beside it, and the wheel it is installed from."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+from sept import __main__ as sept_command
+from sept import compose
+from sept.errors import ConfigError
+
+MINE = "defaults:\n  - imagefolder\n  - _self_\npath: flowers\n"
+
+
+def part(monkeypatch, *arguments: str) -> int | None:
+    monkeypatch.setattr(sys, "argv", ["sept", *arguments])
+    monkeypatch.setattr(sept_command.signals, "end_program", lambda: None)  # it is for a process of its own
+    return sept_command.part()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with an option of its own, and one that is called like one of ours."""
+    folder = tmp_path / "my project"
+    (folder / "conf" / "task").mkdir(parents=True)
+    (folder / "conf" / "task" / "mine.yaml").write_text(MINE)
+    (folder / "conf" / "task" / "food101.yaml").write_text(MINE)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_without_a_part_it_names_them(monkeypatch, capsys):
+    assert part(monkeypatch) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:9]] == [*sept_command.PARTS]
+
+
+def test_a_part_is_started_with_its_own_arguments(monkeypatch, capsys):
+    assert part(monkeypatch, "check") == 0
+    assert "food101" in capsys.readouterr().out
+    assert part(monkeypatch, "check", "no_task") == 78
+
+
+def test_an_unknown_part_is_one_line_with_the_nearest(monkeypatch):
+    with pytest.raises(ConfigError, match="sept trian: no such part; did you mean train"):
+        part(monkeypatch, "trian")
+
+
+def test_its_help_shows_how_it_was_started(monkeypatch, capsys):
+    part(monkeypatch, "search", "--help")
+    assert capsys.readouterr().out.startswith("usage: sept search ")
+
+
+def test_options_of_ones_own_are_chosen_like_ours_which_come_first(project):
+    assert "mine" in compose.options("task")
+    e = compose.experiment(["task=mine"])
+    assert (e.task.kind, e.task.path, e.finetune.name) == ("imagefolder", "flowers", "classify_small")
+    assert compose.experiment(["task=food101"]).task.kind == "food101"
+
+
+def test_elsewhere_they_are_not_known(project, tmp_path, monkeypatch):
+    assert compose.experiment(["task=mine"]).task.path == "flowers"
+    monkeypatch.chdir(tmp_path)
+    assert "mine" not in compose.options("task")
+    with pytest.raises(ConfigError, match="mine"):
+        compose.experiment(["task=mine"])
+
+
+def test_hydra_finds_them_where_it_launches(project):
+    done = run("task=mine", "--cfg", "job", store=project / "store")
+    assert done.returncode == 0, done.stderr
+    assert "path: flowers" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The contents of the wheel, built from a copy of what a release has."""
+    pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "sept", folder / "sept", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_what_the_clone_does(installed):
+    def held(root: Path) -> set[str]:
+        files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {path.relative_to(root).as_posix() for path in files}
+
+    assert held(installed / "sept") == held(ROOT / "sept")
+
+
+def test_the_wheel_plans_an_experiment_of_ones_own_in_any_folder(installed, project):
+    place = {**os.environ, "PYTHONPATH": str(installed), "SEPT_STORE": str(project / "store")}
+    told = subprocess.run(
+        [sys.executable, "-m", "sept", "train", "plan=true"], env=place, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith("plan of this run: 1 cell")
+    origin = "import sept, sept.compose; print(sept.__file__, sept.compose.program('train'))"
+    asked = subprocess.run([sys.executable, "-c", origin], env=place, capture_output=True, text=True, check=True)
+    assert asked.stdout.split(maxsplit=1) == [str(installed / "sept" / "__init__.py"), "sept train\n"]
