@@ -15,6 +15,7 @@ PARTS = {  # module, and what it is for
     "ledger": ("sept.ledger", "what all of it has cost"),
     "store": ("sept.store.__main__", "list, verify, repair or prune the store"),
     "check": ("sept.data.check", "whether an official data set is complete and in its place"),
+    "doctor": ("sept.commands.doctor", "what a run finds here: versions, devices, disk, data, weights"),
     "gpu": ("sept.gpu.__main__", "check and time this machine's GPU"),
 }
 USAGE = """usage: sept PART ...

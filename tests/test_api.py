@@ -39,7 +39,7 @@ def here(tmp_path_factory):
 def inside(here, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.delenv("SEPT_STORE", raising=False)
-    monkeypatch.setattr("sept.runtime.hardware._cores", lambda: 1)  # other tests run on the others
+    monkeypatch.setattr("sept.runtime.hardware.cores", lambda: 1)  # other tests run on the others
 
 
 def select(**changes):

@@ -21,7 +21,7 @@ from sept.runtime.driver import Card
 from sept.runtime.hardware import Runtime, resolve
 from sept.runtime.settings import Hardware
 
-CORES = hardware._cores()
+CORES = hardware.cores()
 
 
 @pytest.fixture(scope="session")

@@ -36,13 +36,36 @@ def project(tmp_path, monkeypatch) -> Path:
 
 def test_without_a_part_it_names_them(monkeypatch, capsys):
     assert part(monkeypatch) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:9]] == [*sept_command.PARTS]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:10]] == [*sept_command.PARTS]
 
 
 def test_a_part_is_started_with_its_own_arguments(monkeypatch, capsys):
     assert part(monkeypatch, "check") == 0
     assert "food101" in capsys.readouterr().out
     assert part(monkeypatch, "check", "no_task") == 78
+
+
+def test_the_doctor_tells_what_a_run_finds(monkeypatch, tmp_path, capsys):
+    for name in ("STORE", "DATA", "WEIGHTS"):
+        monkeypatch.setenv(f"SEPT_{name}", str(tmp_path / name.lower()))
+    (tmp_path / "data" / "food-101").mkdir(parents=True)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "ibot_vit_s16.pth").touch()
+    assert part(monkeypatch, "doctor") == 0
+    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert {"sept", "python", "libraries", "optional", "GPU", "processor", "store", "data", "weights"} <= told.keys()
+    assert "MISSING" not in told["libraries"]
+    assert told["store"].startswith(f"store      {tmp_path}/store (SEPT_STORE): can be written")
+    assert told["data"].endswith("(SEPT_DATA): food-101")
+    assert "found ibot_vit_s16.pth of" in told["weights"]
+    assert not (tmp_path / "store").exists(), "it only looks"
+
+
+def test_the_doctor_says_that_the_store_cannot_be_written(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SEPT_STORE", str(tmp_path / "file" / "store"))
+    assert part(monkeypatch, "doctor") == 74
+    assert "CANNOT BE WRITTEN" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_one_line_with_the_nearest(monkeypatch):

@@ -101,10 +101,10 @@ def resolve(hardware: Hardware) -> Runtime:
     return Runtime(
         accelerator=accelerator,
         devices=hardware.devices,
-        workers=_workers(hardware, accelerator, _cores()),
+        workers=_workers(hardware, accelerator, cores()),
         chunk=hardware.chunk,
         compile=hardware.compile,
-        threads=hardware.threads or _cores(),
+        threads=hardware.threads or cores(),
         search_bytes=hardware.search_mib * 2**20,
         precision=_precision(hardware, accelerator),
         checkpoint_every_s=hardware.checkpoint_every_s,
@@ -155,7 +155,7 @@ def _workers(hardware: Hardware, accelerator: str, cores: int) -> int:
     return 0 if accelerator == "cpu" else min(MOST_WORKERS, max(1, cores // hardware.devices))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use, as far as the system reports."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
