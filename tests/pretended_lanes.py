@@ -67,9 +67,10 @@ class Clocks:
     def touch_array(self, array: np.ndarray, writes: bool, what: str) -> None:
         """By this thread of the host."""
         address = array.__array_interface__["data"][0]
-        for start, (storage, _) in list(self.seen.items()):
-            if start <= address < start + max(1, storage.nbytes()):
-                self.touch(storage, HOST, writes, what)
+        with self.lock:
+            for start, (storage, _) in self.seen.items():
+                if start <= address < start + max(1, storage.nbytes()):
+                    self.touch(storage, HOST, writes, what)
 
 
 class Checked(TorchDispatchMode):

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from search import rewritten
+from sept.commands.search import rewritten
 from sept.compose import experiment
 from sept.compose.names import leaves
 from sept.errors import ConfigError
