@@ -85,6 +85,24 @@ def test_options_of_ones_own_are_chosen_like_ours_which_come_first(project):
     assert compose.experiment(["task=food101"]).task.kind == "food101"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path: [", r'expected the node content, .* in ".*conf/task/mine.yaml", line 1, column 8$'),
+        ("- 1", "mine"),
+        (
+            "defaults: [imagefolder, _self_]\nclass_lists: x",
+            "task.class_lists: no such setting; did you mean task.class_list",
+        ),
+    ],
+)
+def test_a_file_of_ones_own_that_cannot_be_read_is_one_line(project, text, told):
+    (project / "conf" / "task" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=told) as refused:
+        compose.experiment(["task=mine"])
+    assert "\n" not in str(refused.value)
+
+
 def test_elsewhere_they_are_not_known(project, tmp_path, monkeypatch):
     assert compose.experiment(["task=mine"]).task.path == "flowers"
     monkeypatch.chdir(tmp_path)

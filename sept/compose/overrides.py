@@ -19,6 +19,7 @@ from omegaconf.errors import (
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
+from yaml import YAMLError
 
 from sept.compose.composition import HYDRA, PRIMARY, parse, register
 from sept.compose.names import (
@@ -205,11 +206,13 @@ INSIDE = {"retriever.backbone": "backbone", "retriever.train": "pretrain"}  # gr
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Context manager: errors of Hydra and OmegaConf become a one-line ConfigError."""
+    """Context manager: errors of Hydra, OmegaConf and YAML become a one-line ConfigError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_refusal(error)) from None
+    except YAMLError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
     except OSError as error:
         if Path(str(error.filename)).name != SWEEP:
             raise
