@@ -9,6 +9,7 @@ from sept.errors import ConfigError
 from sept.runtime import command, signals
 
 PARTS = {  # module, and what it is for
+    "init": ("sept.commands.init", "begin a project: a folder with an experiment and a task of one's own"),
     "train": ("sept.commands.train", "run an experiment, or a named table of them"),
     "search": ("sept.commands.search", "stop at the selection; look up images or words in a pool"),
     "tables": ("sept.tables.__main__", "print tables from the store; reports"),

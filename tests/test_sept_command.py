@@ -36,13 +36,29 @@ def project(tmp_path, monkeypatch) -> Path:
 
 def test_without_a_part_it_names_them(monkeypatch, capsys):
     assert part(monkeypatch) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:10]] == [*sept_command.PARTS]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:11]] == [*sept_command.PARTS]
 
 
 def test_a_part_is_started_with_its_own_arguments(monkeypatch, capsys):
     assert part(monkeypatch, "check") == 0
     assert "food101" in capsys.readouterr().out
     assert part(monkeypatch, "check", "no_task") == 78
+
+
+def test_a_new_project_plans_its_own_experiment(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert part(monkeypatch, "init", "my project", "--pool", "it's/photos") == 0
+    assert capsys.readouterr().out.endswith("next: cd 'my project' && sept train +experiment=mine plan=true\n")
+    monkeypatch.chdir("my project")
+    e = compose.experiment(["+experiment=mine"])
+    assert (e.pool.path, e.task.path, e.budget.images) == (f"{tmp_path}/it's/photos", "task", 1000)
+    assert (e.task.kind, e.retriever.name, e.finetune.name) == ("imagefolder", "hog", "classify_small")
+    assert Path(".gitignore").read_text().split() == ["store/", "outputs/", "wandb/", "multirun/"]
+    monkeypatch.chdir(tmp_path)
+    before = Path("my project/conf/task/mine.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"sept init: my project/.* is there already"):
+        part(monkeypatch, "init", "my project")
+    assert Path("my project/conf/task/mine.yaml").read_text() == before
 
 
 def test_the_doctor_tells_what_a_run_finds(monkeypatch, tmp_path, capsys):
