@@ -77,7 +77,7 @@ def command(*overrides: str, script: str = "train.py", without: tuple[str, ...] 
 
 
 def environment(store: Path) -> dict[str, str]:
-    return {**os.environ, "SEPT_STORE": str(store), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "SEPT_STORE": str(store)}
 
 
 def start(

@@ -133,7 +133,7 @@ if __name__ == "__main__":
 def test_a_killed_program_leaves_no_process_behind_even_where_workers_are_stopped(stopped, tmp_path):
     script = tmp_path / "reading.py"
     script.write_text(READING)
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
     program = subprocess.Popen(
         [sys.executable, str(script)], env=surroundings, start_new_session=True, stdout=subprocess.PIPE
     )

@@ -226,7 +226,7 @@ def absent(folder: Path) -> dict[str, str]:
     """The environment of a command that finds none of ABSENT."""
     (folder / "sitecustomize.py").write_text(BLOCK.format(absent=set(ABSENT)))
     path = os.pathsep.join([str(folder), str(conftest.ROOT)])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

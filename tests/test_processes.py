@@ -24,7 +24,7 @@ def test_a_script_without_a_guard_is_run_once(new, tmp_path):
     without = ("retriever", "finetune") if "finetune=probe" in new else ("retriever",)
     done = subprocess.run(
         [sys.executable, "script.py", *command(*new, without=without)[2:]],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -157,12 +157,15 @@ def test_the_wheel_holds_what_the_clone_does(installed):
     assert held(installed / "sept") == held(ROOT / "sept")
 
 
-def test_the_wheel_plans_an_experiment_of_ones_own_in_any_folder(installed, project):
+def test_the_wheel_works_in_any_folder_with_options_of_ones_own(installed, project):
     place = {**os.environ, "PYTHONPATH": str(installed), "SEPT_STORE": str(project / "store")}
-    told = subprocess.run(
-        [sys.executable, "-m", "sept", "train", "plan=true"], env=place, capture_output=True, text=True, check=True
-    )
-    assert told.stdout.startswith("plan of this run: 1 cell")
+
+    def sept(*arguments: str) -> str:
+        asked = [sys.executable, "-m", "sept", *arguments]
+        return subprocess.run(asked, env=place, capture_output=True, text=True, check=True).stdout
+
+    assert sept("train", "plan=true").startswith("plan of this run: 1 cell")
+    assert "path: flowers" in sept("train", "task=mine", "--cfg", "job")
     origin = "import sept, sept.compose; print(sept.__file__, sept.compose.program('train'))"
     asked = subprocess.run([sys.executable, "-c", origin], env=place, capture_output=True, text=True, check=True)
     assert asked.stdout.split(maxsplit=1) == [str(installed / "sept" / "__init__.py"), "sept train\n"]

@@ -1,1 +1,1 @@
-"""What `sept train` and `sept search` do, and train.py and search.py of the clone."""
+"""Parts of the command `sept` that are in no other package: train and search (train.py, search.py), init, doctor."""

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _software() -> Iterator[tuple[str, str]]:
     found, at = dict(versions()), commit()  # a copy: it is kept
     state = "" if at is None else f", commit {at['sha'][:8]}{' and changes' if at['dirty'] else ''}"
-    yield "sept", f"{importlib.metadata.version('sept')}{state}, in {Path(compose.CONF).parent}"
+    yield "sept", f"{importlib.metadata.version('sept')}{state}, in {compose.CONF.parent}"
     yield "python", f"{found.pop('python')} on {found.pop('platform')}"
     yield "libraries", ", ".join(f"{name} {version or 'MISSING'}" for name, version in found.items())
     yield "optional", ", ".join(f"{name} {version}" for name in EXTRAS if (version := _version(name))) or "none"

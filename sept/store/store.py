@@ -219,7 +219,7 @@ class Store:
     def _folders(self, step: Step) -> list[Path]:
         """All that hold it, whatever their readable part: it is no part of the key."""
         stage, key = self.root / step.stage, step.key[:KEY_CHARS]
-        named = ((parse_folder(name), name) for name in sorted(disk.names(stage)) if key in name)
+        named = ((parse_folder(name), name) for name in disk.names(stage) if key in name)
         return [stage / name for parts, name in named if parts and parts.key == key]
 
     def _ensure(self, step: Step) -> None:
